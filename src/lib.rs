@@ -1,0 +1,7 @@
+//! bcai presents remote, versioned, content-addressed datasets as ordinary files.
+//!
+//! The layers, what each module owns and what it may import are drawn in
+//! `docs/ARCHITECTURE.md`; `tests/architecture.rs` holds the source to that page.
+
+pub mod codec;
+pub mod id;
