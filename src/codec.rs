@@ -37,8 +37,8 @@ where
     if bytes.len() > max {
         return Err(CodecError::TooLong { what, len: bytes.len(), max });
     }
-    let value: T = minicbor::decode(bytes)
-        .map_err(|error| CodecError::Malformed { what, cause: error.to_string() })?;
+    let value: T =
+        minicbor::decode(bytes).map_err(|error| CodecError::Malformed { what, cause: error.to_string() })?;
     // Comparing with our own encoding catches at once trailing bytes, long-form integers,
     // indefinite lengths and unknown fields: all the ways in which CBOR has two spellings.
     if encode(&value) != bytes {
