@@ -1,0 +1,453 @@
+//! The kernel's requests, turned into questions to a [`Tree`].
+//!
+//! Owns: FUSE flags and lifetimes, the errno of every error, and the refusal of everything that writes.
+//! Must not know: how a mount comes to be or ends.
+//! Invariant: no request stays unanswered: an answer that is dropped, also by a panic, is EIO.
+//! Trust: the kernel's requests are well-formed; the tree may panic or never answer.
+//! Threads: called on the event loops; replies are sent from wherever the tree answers.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use fuser::{
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType, Filesystem,
+    FopenFlags, Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags,
+    PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectoryPlus,
+    ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite,
+    ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+
+use crate::tree::{Answer, Attr, FileKind, Listing, Seek, StatFs, Tree, TreeError};
+
+/// How long the kernel may keep what it was told. The tree never changes, so: longer than any mount.
+const TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// Bytes in one read at most. The kernel sizes reads by the write limit.
+const MAX_READ: u32 = 1 << 20;
+
+/// Reads that the kernel may have under way for pages nobody waits for yet (its default is 12).
+const MAX_BACKGROUND: u16 = 64;
+
+/// Entries asked for at a time: what fits the 32 KiB that C libraries read a directory with.
+const DIR_BATCH: usize = 160;
+
+/// `st_blksize`, and the unit of `statfs`. Programs size their buffers by it; this is what ext4 says.
+const BLOCK: u32 = 4096;
+
+/// From `linux/fs.h`.
+const SEEK_DATA: i32 = 3;
+const SEEK_HOLE: i32 = 4;
+
+pub(crate) struct Adapter {
+    tree: Arc<dyn Tree>,
+}
+
+/// The one place where an errno is chosen.
+fn errno(error: TreeError) -> Errno {
+    match error {
+        TreeError::NotFound => Errno::ENOENT,
+        TreeError::NotDir => Errno::ENOTDIR,
+        TreeError::IsDir => Errno::EISDIR,
+        TreeError::NoXattr => Errno::NO_XATTR,
+        TreeError::PastEnd => Errno::ENXIO,
+        TreeError::Invalid => Errno::EINVAL,
+        TreeError::TimedOut => Errno::ETIMEDOUT,
+        TreeError::Io => Errno::EIO,
+    }
+}
+
+/// Any `i64` of seconds has a `SystemTime` on Linux; the epoch stands in for what has none elsewhere.
+fn system_time((seconds, nanoseconds): (i64, u32)) -> SystemTime {
+    let whole = Duration::from_secs(seconds.unsigned_abs());
+    let start = if seconds < 0 { UNIX_EPOCH.checked_sub(whole) } else { UNIX_EPOCH.checked_add(whole) };
+    let exact = start.and_then(|time| time.checked_add(Duration::from_nanos(nanoseconds.into())));
+    exact.unwrap_or(UNIX_EPOCH)
+}
+
+fn file_attr(attr: &Attr) -> FileAttr {
+    let mtime = system_time(attr.mtime);
+    FileAttr {
+        ino: INodeNo(attr.ino),
+        size: attr.size,
+        blocks: attr.size.div_ceil(512),
+        atime: mtime,
+        mtime,
+        ctime: mtime,
+        crtime: mtime,
+        kind: match attr.kind {
+            FileKind::File => FileType::RegularFile,
+            FileKind::Dir => FileType::Directory,
+            FileKind::Symlink => FileType::Symlink,
+        },
+        perm: attr.mode & 0o7777,
+        nlink: attr.nlink,
+        uid: attr.uid,
+        gid: attr.gid,
+        rdev: 0,
+        blksize: BLOCK,
+        flags: 0,
+    }
+}
+
+/// What a name that does not exist is answered with: inode 0 is cached, ENOENT is not.
+fn negative() -> FileAttr {
+    let none =
+        Attr { ino: 0, kind: FileKind::File, size: 0, mode: 0, nlink: 0, uid: 0, gid: 0, mtime: (0, 0) };
+    file_attr(&none)
+}
+
+/// A directory as its caller sees it: `.` is entry 0, `..` entry 1, the tree's offsets are two less.
+fn fill_directory(reply: &mut ReplyDirectoryPlus, ino: u64, offset: u64, listing: &Listing) {
+    // The kernel takes the inode number and the type of these two, and nothing else.
+    let dots = |ino| FileAttr { ino: INodeNo(ino), kind: FileType::Directory, ..negative() };
+    for (position, name, dot) in [(0, ".", ino), (1, "..", listing.parent)] {
+        let full = offset <= position
+            && reply.add(INodeNo(dot), position + 1, name, &TTL, &dots(dot), Generation(0));
+        if full {
+            return;
+        }
+    }
+    for entry in &listing.entries {
+        let attr = file_attr(&entry.attr);
+        let name = OsStr::from_bytes(&entry.name);
+        if reply.add(attr.ino, entry.next.saturating_add(2), name, &TTL, &attr, Generation(0)) {
+            return;
+        }
+    }
+}
+
+/// An extended attribute or the list of their names, by the protocol of `getxattr(2)`: size 0 asks for the size.
+fn reply_xattr(reply: ReplyXattr, size: u32, value: &[u8]) {
+    match u32::try_from(value.len()) {
+        Ok(len) if size == 0 => reply.size(len),
+        Ok(len) if len <= size => reply.data(value),
+        Ok(_) => reply.error(Errno::ERANGE),
+        Err(_) => reply.error(Errno::E2BIG),
+    }
+}
+
+impl Adapter {
+    pub(crate) fn new(tree: Arc<dyn Tree>) -> Self {
+        Self { tree }
+    }
+
+    /// Puts one question to the tree. A panic would end this event loop, and when the last one is gone
+    /// every caller hangs; caught here, it has already dropped the answer, so its caller got EIO.
+    fn ask(&self, operation: &'static str, ino: INodeNo, question: impl FnOnce(&dyn Tree)) {
+        if catch_unwind(AssertUnwindSafe(|| question(&*self.tree))).is_err() {
+            tracing::error!(operation, ino = ino.0, "the mounted tree panicked; answered EIO");
+        }
+    }
+}
+
+impl Filesystem for Adapter {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        // Present since Linux 3.9; plain directory reading is not implemented.
+        config
+            .add_capabilities(InitFlags::FUSE_DO_READDIRPLUS)
+            .map_err(|_| io::Error::from(io::ErrorKind::Unsupported))?;
+        for wish in [InitFlags::FUSE_PARALLEL_DIROPS, InitFlags::FUSE_CACHE_SYMLINKS] {
+            if config.add_capabilities(wish).is_err() {
+                tracing::debug!(?wish, "this kernel does not have it");
+            }
+        }
+        // Both values are within the limits that `fuser` checks.
+        let _ = config.set_max_write(MAX_READ);
+        let _ = config.set_max_background(MAX_BACKGROUND);
+        Ok(())
+    }
+
+    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let answer = Answer::new(move |result: Result<&Option<Attr>, _>| match result {
+            Ok(Some(attr)) => reply.entry(&TTL, &file_attr(attr), Generation(0)),
+            Ok(None) => reply.entry(&TTL, &negative(), Generation(0)),
+            Err(error) => reply.error(errno(error)),
+        });
+        self.ask("lookup", parent, |tree| tree.lookup(parent.0, name.as_bytes(), answer));
+    }
+
+    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        let answer = Answer::new(move |result: Result<&Attr, _>| match result {
+            Ok(attr) => reply.attr(&TTL, &file_attr(attr)),
+            Err(error) => reply.error(errno(error)),
+        });
+        self.ask("attr", ino, |tree| tree.attr(ino.0, answer));
+    }
+
+    fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
+        let answer = Answer::new(move |result: Result<&[u8], _>| match result {
+            Ok(target) => reply.data(target),
+            Err(error) => reply.error(errno(error)),
+        });
+        self.ask("read_link", ino, |tree| tree.read_link(ino.0, answer));
+    }
+
+    fn open(&self, _: &Request, _: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        if flags.acc_mode() == OpenAccMode::O_RDONLY {
+            reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
+        } else {
+            reply.error(Errno::EROFS);
+        }
+    }
+
+    fn read(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let answer = Answer::new(move |result: Result<&[u8], _>| match result {
+            // A longer answer than was asked for would be refused by the kernel as a whole.
+            Ok(data) => reply.data(data.get(..size as usize).unwrap_or(data)),
+            Err(error) => reply.error(errno(error)),
+        });
+        self.ask("read", ino, |tree| tree.read(ino.0, offset, size, answer));
+    }
+
+    fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
+        reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR);
+    }
+
+    fn readdirplus(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let answer = Answer::new(move |result: Result<&Listing, _>| match result {
+            Ok(listing) => {
+                fill_directory(&mut reply, ino.0, offset, listing);
+                reply.ok();
+            }
+            Err(error) => reply.error(errno(error)),
+        });
+        self.ask("read_dir", ino, |tree| tree.read_dir(ino.0, offset.saturating_sub(2), DIR_BATCH, answer));
+    }
+
+    fn statfs(&self, _: &Request, ino: INodeNo, reply: ReplyStatfs) {
+        let answer = Answer::new(move |result: Result<&StatFs, _>| match result {
+            Ok(stat) => {
+                let blocks = stat.bytes.div_ceil(BLOCK.into());
+                reply.statfs(blocks, 0, 0, stat.inodes, 0, BLOCK, 255, BLOCK);
+            }
+            Err(error) => reply.error(errno(error)),
+        });
+        self.ask("stat_fs", ino, |tree| tree.stat_fs(answer));
+    }
+
+    fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let answer = Answer::new(move |result: Result<&[u8], _>| match result {
+            Ok(value) => reply_xattr(reply, size, value),
+            Err(error) => reply.error(errno(error)),
+        });
+        self.ask("xattr", ino, |tree| tree.xattr(ino.0, name.as_bytes(), answer));
+    }
+
+    fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let answer = Answer::new(move |result: Result<&[Vec<u8>], _>| match result {
+            Ok(names) => {
+                let list: Vec<u8> = names.iter().flat_map(|name| name.iter().copied().chain([0])).collect();
+                reply_xattr(reply, size, &list);
+            }
+            Err(error) => reply.error(errno(error)),
+        });
+        self.ask("list_xattrs", ino, |tree| tree.list_xattrs(ino.0, answer));
+    }
+
+    fn lseek(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+        let what = match whence {
+            SEEK_DATA => Seek::Data,
+            SEEK_HOLE => Seek::Hole,
+            _ => return reply.error(Errno::EINVAL),
+        };
+        let Ok(offset) = u64::try_from(offset) else {
+            return reply.error(Errno::ENXIO);
+        };
+        let answer = Answer::new(move |result: Result<&u64, _>| match result.map(|at| i64::try_from(*at)) {
+            Ok(Ok(at)) => reply.offset(at),
+            Ok(Err(_)) => reply.error(Errno::EOVERFLOW),
+            Err(error) => reply.error(errno(error)),
+        });
+        self.ask("seek", ino, |tree| tree.seek(ino.0, offset, what, answer));
+    }
+
+    // Python asks every file it opens whether it is a terminal, and the kernel never keeps the answer.
+    fn ioctl(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: IoctlFlags,
+        _: u32,
+        _: &[u8],
+        _: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(Errno::ENOTTY);
+    }
+
+    // ENOSYS to the next few means success, and that the kernel need not ask again.
+
+    fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn fsync(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn fsyncdir(&self, _: &Request, _: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn access(&self, _: &Request, _: INodeNo, _: AccessFlags, reply: ReplyEmpty) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn poll(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: PollNotifier,
+        _: PollEvents,
+        _: PollFlags,
+        reply: ReplyPoll,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    // The kernel refuses writes to a file system mounted read-only before they come here; were it ever
+    // remounted, these still do.
+
+    fn setattr(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: Option<u32>,
+        _: Option<u32>,
+        _: Option<u32>,
+        _: Option<u64>,
+        _: Option<TimeOrNow>,
+        _: Option<TimeOrNow>,
+        _: Option<SystemTime>,
+        _: Option<FileHandle>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<SystemTime>,
+        _: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn mknod(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, _: u32, reply: ReplyEntry) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn mkdir(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, reply: ReplyEntry) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn unlink(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn rmdir(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn symlink(&self, _: &Request, _: INodeNo, _: &OsStr, _: &Path, reply: ReplyEntry) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn rename(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: &OsStr,
+        _: INodeNo,
+        _: &OsStr,
+        _: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn link(&self, _: &Request, _: INodeNo, _: INodeNo, _: &OsStr, reply: ReplyEntry) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn create(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, _: u32, _: i32, reply: ReplyCreate) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn write(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: u64,
+        _: &[u8],
+        _: WriteFlags,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn fallocate(&self, _: &Request, _: INodeNo, _: FileHandle, _: u64, _: u64, _: i32, reply: ReplyEmpty) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn copy_file_range(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: u64,
+        _: INodeNo,
+        _: FileHandle,
+        _: u64,
+        _: u64,
+        _: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn setxattr(&self, _: &Request, _: INodeNo, _: &OsStr, _: &[u8], _: i32, _: u32, reply: ReplyEmpty) {
+        reply.error(Errno::EROFS);
+    }
+
+    fn removexattr(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
+        reply.error(Errno::EROFS);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_before_1970_and_at_the_ends_of_the_range() {
+        assert_eq!(system_time((-2, 800_000_000)), UNIX_EPOCH - Duration::new(1, 200_000_000));
+        assert_eq!(system_time((5, 7)), UNIX_EPOCH + Duration::new(5, 7));
+        for seconds in [i64::MIN, i64::MAX] {
+            assert_ne!(system_time((seconds, 999_999_999)), UNIX_EPOCH, "{seconds}");
+        }
+    }
+}
