@@ -1,0 +1,132 @@
+//! The bytes of the format, pinned.
+//!
+//! Each file in `tests/fixtures` holds one object. It must decode to the value built here, encode to the same
+//! bytes, and have the id given here. A test that fails here means that existing datasets would no longer be
+//! readable or no longer be deduplicated: the format needs a new version number, not new fixtures.
+
+use bcai::chunking::Chunking;
+use bcai::id::{BlobId, ChunkId, FileHash, ObjectId, SnapshotId, TreeId};
+use bcai::manifest::{
+    BlobBuilder, BlobChild, BlobNode, Content, Entry, Extent, ManifestError, Meta, Name, Node, Snapshot,
+    Totals, TreeBuilder, TreeChild, TreeNode, Xattr,
+};
+
+/// The committed bytes of an object.
+fn fixture(name: &str) -> Vec<u8> {
+    let path = format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn name(bytes: &[u8]) -> Name {
+    Name::new(bytes).expect("a name within the rules")
+}
+
+fn meta(mode: u32) -> Meta {
+    Meta { mode, mtime_s: 1_700_000_000, mtime_ns: 123_456_789, uid: 1000, gid: 100, xattrs: vec![] }
+}
+
+fn totals(inodes: u64, chunks: u64, bytes: u64) -> Totals {
+    Totals { inodes, chunks, bytes }
+}
+
+/// One entry of each kind.
+fn tree_leaf() -> TreeNode {
+    let xattr = |name: &str, value: &[u8]| Xattr { name: name.into(), value: value.to_vec() };
+    let with_xattrs =
+        Meta { mtime_s: -1, xattrs: vec![xattr("user.a", b""), xattr("user.b", b"\0\xff")], ..meta(0o4755) };
+    let file = |meta, nlink, size, content| Node::File { meta, nlink, size, content };
+    let id = ChunkId::of(b"chunk");
+    let hash = FileHash::from_bytes(*ChunkId::of(b"file").as_bytes());
+    let blob = Content::Blob { id: BlobId::of(b"blob"), chunks: 300, hash };
+    let node_of = [
+        (&b"\n\xff"[..], file(meta(0o600), 1, 0, Content::Empty)),
+        (b"blob", file(with_xattrs, 2, 20_000_000, blob)),
+        (b"chunk", file(meta(0o644), 1, 5, Content::Chunk { id, hash: None })),
+        (b"dir", Node::Dir { meta: meta(0o1777), tree: TreeId::of(b"tree"), totals: totals(7, 8, 9) }),
+        (b"link", Node::Link { first: 3 }),
+        (b"sealed", file(meta(0), 1, 5, Content::Chunk { id, hash: Some(hash) })),
+        (b"symlink", Node::Symlink { meta: meta(0o777), nlink: 1, target: b"../else\xffwhere".to_vec() }),
+    ];
+    TreeNode::Leaf(node_of.into_iter().map(|(bytes, node)| Entry { name: name(bytes), node }).collect())
+}
+
+fn tree_branch() -> TreeNode {
+    let child = |first: &[u8], entries, totals| TreeChild {
+        first: name(first),
+        tree: TreeId::of(first),
+        entries,
+        totals,
+    };
+    TreeNode::Branch(vec![
+        child(b"a", 64, totals(100, 1_000, 65_536_000)),
+        child(b"image-00000064.jpg", 1024, totals(1024, 2_000, 5_000_000_000)),
+    ])
+}
+
+fn blob_leaf() -> BlobNode {
+    let extent = |len, chunk: Option<&[u8]>| Extent { len, chunk: chunk.map(ChunkId::of) };
+    BlobNode::Leaf(vec![extent(65_536, Some(b"1")), extent(1 << 40, None), extent(1, Some(b"2"))])
+}
+
+fn blob_branch() -> BlobNode {
+    let child = |seed: &[u8], bytes, chunks| BlobChild { blob: BlobId::of(seed), bytes, chunks };
+    BlobNode::Branch(vec![child(b"1", 20_000_000, 300), child(b"2", 5_000_000_000, 0)])
+}
+
+fn snapshot() -> Snapshot {
+    let chunking = Chunking::Cdc { average: 65_536 };
+    Snapshot { root: meta(0o755), tree: TreeId::of(b"root"), totals: totals(1, 2, 3), chunking }
+}
+
+macro_rules! golden {
+    ($($test:ident: $type:ty = $value:expr, $file:literal, $id:literal;)*) => {$(
+        #[test]
+        fn $test() {
+            let (value, bytes) = ($value, fixture($file));
+            assert_eq!(<$type>::decode(&bytes), Ok(value.clone()));
+            assert_eq!(value.encode(), bytes);
+            assert_eq!(value.id().to_string(), $id);
+        }
+    )*};
+}
+
+golden! {
+    a_tree_leaf: TreeNode = tree_leaf(), "tree-leaf.cbor", "e82cc5a7e27084a12e02fe91724fad4340847ea2d1d8b55183e005d194d38ba5";
+    a_tree_branch: TreeNode = tree_branch(), "tree-branch.cbor", "b83f987f3ecc88411214110916c111b455fa3f98ab064fbe602ddf57b2d9df5a";
+    a_blob_leaf: BlobNode = blob_leaf(), "blob-leaf.cbor", "12f69df2f9ca17a05a8f203aa9975ce7c6086af15dfeb00340df0a8facc84929";
+    a_blob_branch: BlobNode = blob_branch(), "blob-branch.cbor", "79fb3a4474c895ee64fce07441d0bd67f39e5f559073e6cacc47677a808cc719";
+    a_snapshot: Snapshot = snapshot(), "snapshot.cbor", "d920ff11381385537be167dd775ce374b53f30861c1dcaecb6b54b5dad9d3059";
+}
+
+/// Where nodes end is part of the format: otherwise the same directory would have two ids.
+#[test]
+fn the_division_into_nodes() {
+    let mut nodes = 0;
+    let mut count = |_: ObjectId, _: Vec<u8>| -> Result<(), ManifestError> {
+        nodes += 1;
+        Ok(())
+    };
+    let mut tree = TreeBuilder::new();
+    let mut blob = BlobBuilder::new();
+    for number in 0..5000u64 {
+        let id = ChunkId::of(&number.to_le_bytes());
+        let node =
+            Node::File { meta: meta(0o644), nlink: 1, size: 5, content: Content::Chunk { id, hash: None } };
+        tree.push(Entry { name: name(format!("{number:05}").as_bytes()), node }, &mut count).unwrap();
+        blob.push(Extent { len: 1 + number, chunk: Some(id) }, &mut count).unwrap();
+    }
+    let (tree, sums) = tree.finish(&mut count).unwrap();
+    assert_eq!(sums, totals(5000, 5000, 25_000));
+    assert_eq!(tree.to_string(), "15eea7ef2be4fa29973dc5615dadab4d825604a39f87b1eee546a7b9b127bfdd");
+    let blob = blob.finish(&mut count).unwrap();
+    assert_eq!((blob.bytes, blob.chunks), (12_502_500, 5000));
+    assert_eq!(blob.blob.to_string(), "9b5ed54ad1b3196aecfd504fd737ed0159ed3da68895d0649bc245ec12333226");
+    assert_eq!(nodes, 34);
+}
+
+/// A snapshot is found by its id alone, so the id must be that of the object store's kind.
+#[test]
+fn ids_are_those_of_their_kind() {
+    let bytes = fixture("snapshot.cbor");
+    assert_eq!(ObjectId::from(SnapshotId::of(&bytes)), ObjectId::of(bcai::id::Kind::Snapshot, &bytes));
+}
