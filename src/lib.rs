@@ -7,3 +7,4 @@ pub mod chunking;
 pub mod codec;
 pub mod id;
 pub mod manifest;
+pub mod pack;
