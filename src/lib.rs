@@ -5,6 +5,8 @@
 
 pub mod chunking;
 pub mod codec;
+pub mod crypto;
 pub mod id;
+pub mod log;
 pub mod manifest;
 pub mod pack;

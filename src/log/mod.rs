@@ -1,0 +1,40 @@
+//! The manifest log as data: what is decided, what follows from it, and the proofs of both.
+//!
+//! Owns: genesis, entries, headers, bodies, certificates, the state that executing them builds, Merkle proofs, and the
+//! light client.
+//! Must not know: clocks, disks, networks, or how consensus is reached. Time and keys are passed in.
+//! Invariant: executing the same blocks gives the same `Ledger` on every machine.
+//! Trust: nothing decoded here is believed until a `Ledger` or a `light::Trusted` has accepted it.
+//! Threads: pure values; clones are cheap and share their insides.
+
+mod block;
+mod certificate;
+mod digest;
+mod entry;
+mod genesis;
+mod ledger;
+pub mod light;
+pub mod merkle;
+mod names;
+mod refusal;
+mod sparse;
+mod state;
+#[cfg(test)]
+mod tests;
+mod validators;
+
+pub use block::{
+    Block, Body, Header, MAX_BLOCK_LEN, MAX_BODY_ENTRIES, MAX_BODY_ENTRY_BYTES, MAX_BODY_LEN, MAX_HEADER_LEN,
+};
+pub use certificate::{Certificate, CertificateError, MAX_CERTIFICATE_LEN, VoteKind, vote_bytes};
+pub use digest::Digest;
+pub use entry::{Entry, EntryBody, MAX_ENTRY_LEN, Publish, Tag, Yank};
+pub use genesis::{
+    DEFAULT_HEARTBEAT_MS, GenesisDoc, GenesisError, LOG_VERSION, MAX_GENESIS_LEN, Params, Policy,
+};
+pub use ledger::{Executed, Ledger, LogError};
+pub use names::{LATEST, Label, MAX_LABEL_LEN, MAX_NAME_LEN, MAX_REASON_LEN, Name, NameError, Reason};
+pub use refusal::Refusal;
+pub use sparse::{ProofError, StateProof};
+pub use state::{Admission, Dataset, Item, Stamp, StateKey, Target, Version, Yanked};
+pub use validators::{MAX_VALIDATORS, Validator, ValidatorSet, ValidatorSetError};

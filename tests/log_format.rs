@@ -1,0 +1,192 @@
+//! Golden bytes of the manifest log: what is written here must be read for ever, and written the same.
+//!
+//! Each fixture in `tests/fixtures/log` is one encoded object in hexadecimal. `ids.txt` holds the hashes that follow
+//! from them. All of it is made from the fixed keys below: Ed25519 signatures are deterministic.
+//! A change of format needs new fixtures beside these, never in their place; to write the files of a new format:
+//! `cargo test --test log_format -- --ignored`.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::PathBuf;
+
+use bcai::codec;
+use bcai::crypto::SecretKey;
+use bcai::id::{HeaderId, SnapshotId};
+use bcai::log::light::{Signed, Trusted, Update};
+use bcai::log::{
+    Block, Body, Certificate, Entry, EntryBody, GenesisDoc, Header, Ledger, Publish, StateKey, StateProof,
+    Tag, Validator, ValidatorSet, VoteKind, Yank, vote_bytes,
+};
+use data_encoding::HEXLOWER;
+
+fn key(seed: u8) -> SecretKey {
+    SecretKey::from_bytes([seed; 32])
+}
+
+fn document() -> GenesisDoc {
+    let members = (1..=4).map(|seed| Validator { key: key(seed).public(), weight: 1 }).collect();
+    let validators = ValidatorSet::new(members).unwrap();
+    GenesisDoc::new("golden".parse().unwrap(), [0xab; 16], 1_790_000_000_000, validators)
+}
+
+fn entries(doc: &GenesisDoc) -> [Entry; 4] {
+    let publish = |version: &str, parent: Option<&str>| {
+        EntryBody::Publish(Publish {
+            name: "team/photos".parse().unwrap(),
+            version: version.parse().unwrap(),
+            snapshot: SnapshotId::of(version.as_bytes()),
+            bytes: 1_000_000_007,
+            inodes: 1_234,
+            parent: parent.map(|p| p.parse().unwrap()),
+        })
+    };
+    let (name, v1) = ("team/photos".parse().unwrap(), "v1".parse().unwrap());
+    let reason = "the labels of class 7 were wrong".parse().unwrap();
+    let tag =
+        EntryBody::Tag(Tag { name, tag: "good".parse().unwrap(), version: "2026-11-21".parse().unwrap() });
+    let yank = EntryBody::Yank(Yank { name: "team/photos".parse().unwrap(), version: v1, reason });
+    let bodies = [publish("v1", None), publish("2026-11-21", Some("v1")), tag, yank];
+    let mut nonce = 0;
+    bodies.map(|body| {
+        nonce += 1;
+        Entry::sign(&key(50), doc.id(), nonce, body)
+    })
+}
+
+fn certify(ledger: &Ledger, header: &Header, signers: &[u8], round: u32) -> Certificate {
+    let message = vote_bytes(ledger.network(), VoteKind::Precommit, header.height, round, Some(header.id()));
+    let votes = signers.iter().map(|&seed| (key(seed).public(), key(seed).sign(&message)));
+    Certificate::assemble(ledger.validators(), header.height, round, header.id(), votes).unwrap()
+}
+
+/// Height 1 with the first two entries, height 2 with the others; three of four sign.
+fn blocks(doc: &GenesisDoc) -> (Vec<Block>, Ledger) {
+    let [first, second, third, fourth] = entries(doc);
+    let mut ledger = Ledger::genesis(doc).unwrap();
+    let mut blocks = Vec::new();
+    for (entries, signers, round) in
+        [(vec![first, second], [1, 2, 3], 0), (vec![third, fourth], [2, 3, 4], 1)]
+    {
+        let (header, body) = ledger.propose(entries, ledger.time_ms() + 1_000, key(1).public());
+        let certificate = certify(&ledger, &header, &signers, round);
+        let block = Block { header, body, certificate };
+        ledger = ledger.apply(&block).unwrap();
+        blocks.push(block);
+    }
+    (blocks, ledger)
+}
+
+fn update(ledger: &Ledger, block: &Block) -> Update {
+    let validators = ledger.validators().clone();
+    let (header, certificate) = (block.header.clone(), block.certificate.clone());
+    Update { signed: Signed { header, certificate, validators: validators.clone() }, next: validators }
+}
+
+/// Name of each fixture, its bytes as this program makes them, and whether given bytes decode and encode to themselves.
+type Golden = (&'static str, Vec<u8>, fn(&[u8]) -> Option<Vec<u8>>);
+
+fn golden() -> Vec<Golden> {
+    let doc = document();
+    let [publish, with_parent, tag, yank] = entries(&doc);
+    let (blocks, ledger) = blocks(&doc);
+    let entry = |bytes: &[u8]| Some(Entry::decode(bytes).ok()?.encode());
+    let name = StateKey::Name("team/photos".parse().unwrap());
+    let absent = StateKey::Name("videos".parse().unwrap());
+    let proof = |bytes: &[u8]| {
+        Some(codec::encode(&codec::decode::<StateProof>("a state proof", bytes, 1 << 16).ok()?))
+    };
+    let id = blocks[0].header.id();
+    vec![
+        ("genesis", doc.encode(), |b| Some(GenesisDoc::decode(b).ok()?.encode())),
+        ("entry-publish", publish.encode(), entry),
+        ("entry-publish-with-parent", with_parent.encode(), entry),
+        ("entry-tag", tag.encode(), entry),
+        ("entry-yank", yank.encode(), entry),
+        ("header", blocks[1].header.encode(), |b| Some(Header::decode(b).ok()?.encode())),
+        ("body", blocks[1].body.encode(), |b| Some(Body::decode(b).ok()?.encode())),
+        ("certificate", blocks[1].certificate.encode(), |b| Some(Certificate::decode(b).ok()?.encode())),
+        ("block", blocks[1].encode(), |b| Some(Block::decode(b).ok()?.encode())),
+        ("block-first", blocks[0].encode(), |b| Some(Block::decode(b).ok()?.encode())),
+        ("trusted", ledger.trusted().encode(), |b| Some(Trusted::decode(b).ok()?.encode())),
+        ("trusted-at-genesis", Trusted::at_genesis(&doc).encode(), |b| {
+            Some(Trusted::decode(b).ok()?.encode())
+        }),
+        ("update", update(&ledger, &blocks[1]).encode(), |b| Some(Update::decode(b).ok()?.encode())),
+        ("state-proof", codec::encode(&ledger.prove(&name)), proof),
+        ("state-proof-of-absence", codec::encode(&ledger.prove(&absent)), proof),
+        ("vote", vote_bytes(doc.id(), VoteKind::Precommit, 1, 0, Some(id)), |b| Some(b.to_vec())),
+        ("vote-for-nothing", vote_bytes(doc.id(), VoteKind::Prevote, 7, 2, None), |b| Some(b.to_vec())),
+    ]
+}
+
+fn ids() -> String {
+    let doc = document();
+    let (blocks, ledger) = blocks(&doc);
+    let mut lines = vec![
+        format!("genesis {}", doc.id()),
+        format!("validators {}", doc.validators.digest()),
+        format!("params {}", doc.params.digest()),
+    ];
+    lines.extend(entries(&doc).iter().map(|entry| format!("entry {}", entry.id())));
+    for block in &blocks {
+        let Header { height, log_root, state_root, body, .. } = &block.header;
+        let (id, certificate) = (block.header.id(), block.certificate.digest());
+        lines.push(format!("height {height} header {id}"));
+        lines.push(format!("height {height} certificate {certificate}"));
+        lines.push(format!("height {height} body {body}"));
+        lines.push(format!("height {height} log {log_root}"));
+        lines.push(format!("height {height} state {state_root}"));
+    }
+    lines.push(format!("state key {}", StateKey::Nonce(key(50).public()).digest()));
+    lines.push(format!("nonce {}", ledger.nonce(&key(50).public())));
+    lines.join("\n") + "\n"
+}
+
+fn fixture(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/log").join(name)
+}
+
+fn read(name: &str) -> Vec<u8> {
+    let text = fs::read_to_string(fixture(&format!("{name}.hex"))).expect(name);
+    HEXLOWER.decode(text.trim_end().as_bytes()).expect(name)
+}
+
+#[test]
+fn every_object_is_still_written_and_read_the_same() {
+    for (name, bytes, reencode) in golden() {
+        let held = read(name);
+        assert_eq!(HEXLOWER.encode(&bytes), HEXLOWER.encode(&held), "{name}");
+        assert_eq!(reencode(&held).as_ref(), Some(&held), "{name}");
+    }
+}
+
+#[test]
+fn every_hash_is_still_the_same() {
+    assert_eq!(ids(), fs::read_to_string(fixture("ids.txt")).expect("ids.txt"));
+}
+
+/// From the committed bytes alone, as a program of another day would have to.
+#[test]
+fn the_committed_log_is_accepted_by_ledger_and_light_client() {
+    let doc = GenesisDoc::decode(&read("genesis")).unwrap();
+    let blocks = ["block-first", "block"].map(|name| Block::decode(&read(name)).unwrap());
+    let ledger = Ledger::genesis(&doc).unwrap().replay(&blocks).unwrap();
+    assert_eq!(ledger.resolve("team/photos", None).unwrap().label.as_str(), "2026-11-21");
+    let yanked = ledger.resolve("team/photos", Some("v1")).unwrap().yanked.clone().unwrap();
+    assert_eq!(yanked.reason.as_str(), "the labels of class 7 were wrong");
+    let update = Update::decode(&read("update")).unwrap();
+    let start = Trusted::decode(&read("trusted-at-genesis")).unwrap();
+    assert_eq!(start.advance(&update), Ok(Trusted::decode(&read("trusted")).unwrap()));
+    assert_eq!(update.signed.header.previous, Some(HeaderId::of(&blocks[0].header.encode())));
+}
+
+#[test]
+#[ignore = "rewrites the golden files"]
+fn write_the_fixtures() {
+    fs::create_dir_all(fixture("")).unwrap();
+    for (name, bytes, _) in golden() {
+        fs::write(fixture(&format!("{name}.hex")), HEXLOWER.encode(&bytes) + "\n").unwrap();
+    }
+    fs::write(fixture("ids.txt"), ids()).unwrap();
+}
