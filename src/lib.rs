@@ -10,3 +10,4 @@ pub mod id;
 pub mod log;
 pub mod manifest;
 pub mod pack;
+pub mod store;

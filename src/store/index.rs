@@ -1,0 +1,420 @@
+//! The index: which object lies where, in one redb file. All tables are defined here.
+//!
+//! Owns: `index.redb`, its tables and the bookkeeping that keeps them in step with one another.
+//! Must not know: pack files; it is told what they hold.
+//! Invariant: each cached object has exactly one row in `recency`, with the tick in its row in `objects`; the
+//! counts of a pack's row are those of the objects that lie in it.
+//! Trust: the file is local, but may be damaged: what comes out is checked before it is used as a length.
+//! Threads: any; redb lets one writer and many readers in at a time.
+//! A crash leaves: the last committed transaction. Each commit is durable and saves what redb needs to open
+//! at once afterwards (`set_quick_repair`), so opening does not depend on the size of the index.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use redb::{
+    Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table,
+    TableDefinition, TableError,
+};
+
+use crate::id::{ID_LEN, Kind, ObjectId};
+use crate::pack::file::{Keep, record_len};
+
+/// Version of the whole store directory. The version in the table names goes with it.
+pub(super) const SCHEMA: u64 = 1;
+
+type Key = [u8; ID_LEN + 1];
+type ObjectRow = (u32, u32, u32, u64);
+type PackRowRaw = (u8, bool, u64, u32, u64, u64, u64);
+
+/// kind byte and hash → pack, offset of the record, stored length, tick (0: published).
+const OBJECTS: TableDefinition<&Key, ObjectRow> = TableDefinition::new("objects.v1");
+/// (tick, object) of every cached object: the oldest tick is evicted first.
+const RECENCY: TableDefinition<(u64, &Key), ()> = TableDefinition::new("recency.v1");
+/// pack number → class, sealed, length, records, live objects, live bytes, bytes on disk.
+const PACKS: TableDefinition<u32, PackRowRaw> = TableDefinition::new("packs.v1");
+/// snapshot id → encoded `SnapshotRecord`.
+const SNAPSHOTS: TableDefinition<&[u8; ID_LEN], &[u8]> = TableDefinition::new("snapshots.v1");
+/// "schema", "tick", "next_pack". The name has no version, because the version is in it.
+const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+
+const CACHE_BYTES: usize = 16 << 20;
+
+pub(super) type IndexResult<T> = Result<T, redb::Error>;
+
+/// Where one object lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub pack: u32,
+    pub offset: u32,
+    pub stored_len: u32,
+    /// When a cached object was last used, in ticks from 1; 0 for a published one.
+    pub tick: u64,
+}
+
+impl Place {
+    pub(super) fn keep(&self) -> Keep {
+        if self.tick == 0 { Keep::Published } else { Keep::Cache }
+    }
+
+    pub(super) fn record_len(&self) -> u64 {
+        record_len(self.stored_len)
+    }
+
+    fn row(&self) -> ObjectRow {
+        (self.pack, self.offset, self.stored_len, self.tick)
+    }
+}
+
+impl From<ObjectRow> for Place {
+    fn from((pack, offset, stored_len, tick): ObjectRow) -> Self {
+        Self { pack, offset, stored_len, tick }
+    }
+}
+
+/// What the index knows of one pack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PackRow {
+    pub keep: Keep,
+    pub sealed: bool,
+    /// Length of the file up to which all is synced and indexed.
+    pub len: u64,
+    /// Records ever written to it.
+    pub records: u32,
+    pub live: u64,
+    pub live_bytes: u64,
+    /// Bytes it occupies on disk, never too low.
+    pub disk: u64,
+}
+
+impl PackRow {
+    pub(super) fn new(keep: Keep) -> Self {
+        Self { keep, sealed: false, len: 0, records: 0, live: 0, live_bytes: 0, disk: 0 }
+    }
+
+    fn raw(&self) -> PackRowRaw {
+        (self.keep as u8, self.sealed, self.len, self.records, self.live, self.live_bytes, self.disk)
+    }
+
+    fn from_raw((keep, sealed, len, records, live, live_bytes, disk): PackRowRaw) -> Self {
+        let keep = if keep == Keep::Published as u8 { Keep::Published } else { Keep::Cache };
+        Self { keep, sealed, len, records, live, live_bytes, disk }
+    }
+}
+
+fn key(id: &ObjectId) -> Key {
+    let mut key = [0; ID_LEN + 1];
+    key[0] = id.kind as u8;
+    key[1..].copy_from_slice(&id.hash);
+    key
+}
+
+fn id_of(key: &Key) -> IndexResult<ObjectId> {
+    let kind =
+        Kind::try_from(key[0]).map_err(|kind| redb::Error::Corrupted(format!("object kind {kind}")))?;
+    let mut hash = [0; ID_LEN];
+    hash.copy_from_slice(&key[1..]);
+    Ok(ObjectId { kind, hash })
+}
+
+pub(super) struct Index {
+    db: Database,
+}
+
+impl Index {
+    /// Opens the file, or begins an empty one without a schema.
+    pub(super) fn open(path: &Path) -> IndexResult<Self> {
+        Ok(Self { db: Database::builder().set_cache_size(CACHE_BYTES).create(path)? })
+    }
+
+    /// The version that the file was initialised with; `None` for an empty one.
+    pub(super) fn schema(&self) -> IndexResult<Option<u64>> {
+        let txn = self.db.begin_read()?;
+        match txn.open_table(META) {
+            Ok(meta) => Ok(meta.get("schema")?.map(|value| value.value())),
+            Err(TableError::TableDoesNotExist(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Creates all tables in an empty file.
+    pub(super) fn initialise(&self) -> IndexResult<()> {
+        self.write(|tables| tables.set("schema", SCHEMA))
+    }
+
+    pub(super) fn read(&self) -> IndexResult<View> {
+        Ok(View { txn: self.db.begin_read()? })
+    }
+
+    /// Runs `change` in one transaction and commits it durably; on an error nothing is changed.
+    pub(super) fn write<T>(&self, change: impl FnOnce(&mut Tables) -> IndexResult<T>) -> IndexResult<T> {
+        let mut txn = self.db.begin_write()?;
+        txn.set_quick_repair(true);
+        let result = {
+            let mut tables = Tables {
+                objects: txn.open_table(OBJECTS)?,
+                recency: txn.open_table(RECENCY)?,
+                packs: txn.open_table(PACKS)?,
+                snapshots: txn.open_table(SNAPSHOTS)?,
+                meta: txn.open_table(META)?,
+                rows: BTreeMap::new(),
+            };
+            let result = change(&mut tables)?;
+            tables.store_rows()?;
+            result
+        };
+        txn.commit()?;
+        Ok(result)
+    }
+}
+
+/// One consistent state of the index.
+pub(super) struct View {
+    txn: ReadTransaction,
+}
+
+impl View {
+    pub(super) fn find(&self, id: &ObjectId) -> IndexResult<Option<Place>> {
+        Ok(self.txn.open_table(OBJECTS)?.get(&key(id))?.map(|row| row.value().into()))
+    }
+
+    /// Which of `ids` are not in the index, in their order.
+    pub(super) fn missing(&self, ids: &[ObjectId]) -> IndexResult<Vec<ObjectId>> {
+        let objects = self.txn.open_table(OBJECTS)?;
+        let mut missing = Vec::new();
+        for id in ids {
+            if objects.get(&key(id))?.is_none() {
+                missing.push(*id);
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Up to `limit` objects with ids after `after`.
+    pub(super) fn objects_after(
+        &self,
+        after: Option<&ObjectId>,
+        limit: usize,
+    ) -> IndexResult<Vec<(ObjectId, Place)>> {
+        let from = after.map_or([0; ID_LEN + 1], key);
+        let mut objects = Vec::new();
+        for row in self.txn.open_table(OBJECTS)?.range::<&Key>(&from..)? {
+            let (found, place) = row?;
+            if after.is_some() && *found.value() == from {
+                continue;
+            }
+            objects.push((id_of(found.value())?, place.value().into()));
+            if objects.len() == limit {
+                break;
+            }
+        }
+        Ok(objects)
+    }
+
+    pub(super) fn object_count(&self) -> IndexResult<u64> {
+        Ok(self.txn.open_table(OBJECTS)?.len()?)
+    }
+
+    pub(super) fn packs(&self) -> IndexResult<BTreeMap<u32, PackRow>> {
+        let packs = self.txn.open_table(PACKS)?;
+        let mut rows = BTreeMap::new();
+        for row in packs.iter()? {
+            let (number, row) = row?;
+            rows.insert(number.value(), PackRow::from_raw(row.value()));
+        }
+        Ok(rows)
+    }
+
+    pub(super) fn snapshots(&self) -> IndexResult<Vec<Vec<u8>>> {
+        let snapshots = self.txn.open_table(SNAPSHOTS)?;
+        let mut records = Vec::new();
+        for row in snapshots.iter()? {
+            records.push(row?.1.value().to_vec());
+        }
+        Ok(records)
+    }
+
+    /// A number from the meta table; 0 if it was never set.
+    pub(super) fn number(&self, name: &str) -> IndexResult<u64> {
+        Ok(self.txn.open_table(META)?.get(name)?.map_or(0, |value| value.value()))
+    }
+}
+
+/// The tables inside one write transaction.
+pub(super) struct Tables<'txn> {
+    objects: Table<'txn, &'static Key, ObjectRow>,
+    recency: Table<'txn, (u64, &'static Key), ()>,
+    packs: Table<'txn, u32, PackRowRaw>,
+    snapshots: Table<'txn, &'static [u8; ID_LEN], &'static [u8]>,
+    meta: Table<'txn, &'static str, u64>,
+    /// Pack rows in use by this transaction, written back at its end.
+    rows: BTreeMap<u32, PackRow>,
+}
+
+impl Tables<'_> {
+    pub(super) fn set(&mut self, name: &str, value: u64) -> IndexResult<()> {
+        self.meta.insert(name, value)?;
+        Ok(())
+    }
+
+    pub(super) fn keep_snapshot(&mut self, id: &[u8; ID_LEN], record: &[u8]) -> IndexResult<()> {
+        self.snapshots.insert(id, record)?;
+        Ok(())
+    }
+
+    pub(super) fn keep_snapshot_if_new(&mut self, id: &[u8; ID_LEN], record: &[u8]) -> IndexResult<()> {
+        if self.snapshots.get(id)?.is_none() {
+            self.snapshots.insert(id, record)?;
+        }
+        Ok(())
+    }
+
+    /// The row of a pack, to be changed; made on first use.
+    pub(super) fn pack(&mut self, number: u32, keep: Keep) -> IndexResult<&mut PackRow> {
+        if let std::collections::btree_map::Entry::Vacant(vacant) = self.rows.entry(number) {
+            let stored = self.packs.get(number)?.map(|row| PackRow::from_raw(row.value()));
+            vacant.insert(stored.unwrap_or(PackRow::new(keep)));
+        }
+        self.rows.get_mut(&number).ok_or_else(|| redb::Error::Corrupted(format!("row of pack {number}")))
+    }
+
+    pub(super) fn remove_pack(&mut self, number: u32) -> IndexResult<()> {
+        self.rows.remove(&number);
+        self.packs.remove(number)?;
+        Ok(())
+    }
+
+    fn store_rows(&mut self) -> IndexResult<()> {
+        for (number, row) in &self.rows {
+            self.packs.insert(number, row.raw())?;
+        }
+        Ok(())
+    }
+
+    fn find(&self, id: &ObjectId) -> IndexResult<Option<Place>> {
+        Ok(self.objects.get(&key(id))?.map(|row| row.value().into()))
+    }
+
+    fn attach(&mut self, id: &ObjectId, place: &Place) -> IndexResult<()> {
+        let key = key(id);
+        self.objects.insert(&key, place.row())?;
+        if place.keep() == Keep::Cache {
+            self.recency.insert((place.tick, &key), ())?;
+        }
+        let row = self.pack(place.pack, place.keep())?;
+        row.live += 1;
+        row.live_bytes += place.record_len();
+        Ok(())
+    }
+
+    fn detach(&mut self, id: &ObjectId, place: &Place) -> IndexResult<()> {
+        let key = key(id);
+        self.objects.remove(&key)?;
+        self.recency.remove((place.tick, &key))?;
+        let row = self.pack(place.pack, place.keep())?;
+        row.live = row.live.saturating_sub(1);
+        row.live_bytes = row.live_bytes.saturating_sub(place.record_len());
+        Ok(())
+    }
+
+    /// Gives an object its one home. Published beats cached, and a later record an earlier one; the place
+    /// that lost is returned, and may be freed once the transaction has been committed.
+    pub(super) fn settle(&mut self, id: &ObjectId, place: Place) -> IndexResult<Option<Place>> {
+        match self.find(id)? {
+            Some(old) if old == place => Ok(None),
+            Some(old) if old.keep() == Keep::Published && place.keep() == Keep::Cache => Ok(Some(place)),
+            Some(old) => {
+                self.detach(id, &old)?;
+                self.attach(id, &place)?;
+                Ok(Some(old))
+            }
+            None => {
+                self.attach(id, &place)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Drops one object from the index; says where it was.
+    pub(super) fn forget(&mut self, id: &ObjectId) -> IndexResult<Option<Place>> {
+        let Some(place) = self.find(id)? else { return Ok(None) };
+        self.detach(id, &place)?;
+        Ok(Some(place))
+    }
+
+    /// Marks a cached object as used at `tick`.
+    pub(super) fn touch(&mut self, id: &ObjectId, tick: u64) -> IndexResult<()> {
+        let Some(place) = self.find(id)? else { return Ok(()) };
+        if place.keep() == Keep::Cache && place.tick < tick {
+            let key = key(id);
+            self.recency.remove((place.tick, &key))?;
+            self.recency.insert((tick, &key), ())?;
+            self.objects.insert(&key, Place { tick, ..place }.row())?;
+        }
+        Ok(())
+    }
+
+    /// Drops the least recently used objects, up to `limit` of them or until `bytes` are covered.
+    pub(super) fn take_oldest(&mut self, bytes: u64, limit: usize) -> IndexResult<Vec<Place>> {
+        let mut victims = Vec::new();
+        let mut stale = Vec::new();
+        let mut covered = 0;
+        for row in self.recency.iter()? {
+            if covered >= bytes || victims.len() + stale.len() >= limit {
+                break;
+            }
+            let (row, _) = row?;
+            let (tick, key) = row.value();
+            let id = id_of(key)?;
+            match self.find(&id)? {
+                Some(place) if place.tick == tick => {
+                    covered += place.record_len();
+                    victims.push((id, place));
+                }
+                _ => stale.push((tick, *key)),
+            }
+        }
+        for (tick, key) in stale {
+            self.recency.remove((tick, &key))?;
+        }
+        for (id, place) in &victims {
+            self.detach(id, place)?;
+        }
+        Ok(victims.into_iter().map(|(_, place)| place).collect())
+    }
+
+    /// Drops a whole cache pack and all that lies in it, given the ids that its records have; says how many
+    /// objects went.
+    pub(super) fn drop_pack(&mut self, number: u32, ids: &[ObjectId]) -> IndexResult<u64> {
+        let mut dropped = 0;
+        for id in ids {
+            if let Some(place) = self.find(id)?.filter(|place| place.pack == number) {
+                self.detach(id, &place)?;
+                dropped += 1;
+            }
+        }
+        if self.pack(number, Keep::Cache)?.live > 0 {
+            // Its records are damaged, so that they do not name all of it. Rare enough for a full walk.
+            dropped += self.drop_places_in(number)?;
+        }
+        self.remove_pack(number)?;
+        Ok(dropped)
+    }
+
+    fn drop_places_in(&mut self, number: u32) -> IndexResult<u64> {
+        let mut dropped = 0;
+        let (objects, recency) = (&mut self.objects, &mut self.recency);
+        let mut ticks = Vec::new();
+        objects.retain(|key, row| {
+            if row.0 == number {
+                ticks.push((row.3, *key));
+            }
+            row.0 != number
+        })?;
+        for (tick, key) in ticks {
+            recency.remove((tick, &key))?;
+            dropped += 1;
+        }
+        Ok(dropped)
+    }
+}

@@ -1,0 +1,101 @@
+//! Tests of the store as a whole. What several of them need is here; the tests are in the submodules.
+
+mod basic;
+mod cache;
+mod crash;
+mod damage;
+mod model;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::*;
+use crate::id::{Kind, SnapshotId};
+use crate::pack::Compression;
+
+const MIB: u64 = 1 << 20;
+
+/// Small enough that a test of a few hundred objects seals, commits and evicts.
+fn small() -> Tuning {
+    Tuning {
+        pack_len: [64 << 10, 32 << 10],
+        batch_bytes: 16 << 10,
+        batch_age: Duration::from_secs(3600),
+        max_pending_bytes: 128 << 10,
+        max_pending: 64,
+        uses_per_tick: 1,
+        touch_after: 1,
+        max_touches: 32,
+        headroom: 0,
+    }
+}
+
+fn open(dir: &Path, cache_max_bytes: u64) -> Store {
+    Store::open_tuned(dir, Options { cache_max_bytes }, small()).expect("the store opens")
+}
+
+fn temp() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a temporary directory")
+}
+
+/// `len` bytes that do not compress and that differ for each seed.
+fn noise(seed: u32, len: usize) -> Bytes {
+    let mut bytes = vec![0; len];
+    blake3::Hasher::new().update(&seed.to_le_bytes()).finalize_xof().fill(&mut bytes);
+    bytes.into()
+}
+
+/// A chunk of `len` incompressible bytes.
+fn chunk(seed: u32, len: usize) -> Checked {
+    Checked::pack(Kind::Chunk, noise(seed, len), Compression::Lz4)
+}
+
+fn chunks(seeds: std::ops::Range<u32>, len: usize) -> Vec<Checked> {
+    seeds.map(|seed| chunk(seed, len)).collect()
+}
+
+/// The plain bytes as the store has them; `None` if it has not.
+fn read(store: &Store, id: &ObjectId) -> Option<Bytes> {
+    let packed = store.get(id).expect("the store reads")?;
+    Some(packed.verify(id).expect("what the store has is right").plain().clone())
+}
+
+fn has(store: &Store, object: &Checked) -> bool {
+    match read(store, &object.id()) {
+        Some(plain) => plain == object.plain(),
+        None => false,
+    }
+}
+
+fn all_sound(store: &Store) {
+    assert_eq!(store.verify_all(&mut |_, _| ()).expect("verifies"), []);
+}
+
+fn pack_files(dir: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(dir.join("packs"))
+        .expect("a store")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| packs::number_of(path).is_some())
+        .collect();
+    paths.sort();
+    paths
+}
+
+/// The directory as a crash at this moment would leave it: the index between two transactions, the packs
+/// with whatever has been appended.
+fn crashed_copy(store: &Store, dir: &Path) -> tempfile::TempDir {
+    let turn = store.shared().turn();
+    let copy = temp();
+    copy_store(dir, copy.path());
+    drop(turn);
+    copy
+}
+
+fn copy_store(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to.join("packs")).expect("creates");
+    std::fs::copy(from.join("index.redb"), to.join("index.redb")).expect("copies the index");
+    for pack in pack_files(from) {
+        let name = pack.file_name().expect("a name");
+        std::fs::copy(&pack, to.join("packs").join(name)).expect("copies a pack");
+    }
+}

@@ -1,0 +1,143 @@
+//! Random operations on the store against a plain map.
+
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+#[derive(Debug, Clone)]
+enum Op {
+    Put { seed: u32, keep: Keep },
+    Get { seed: u32 },
+    Forget { seed: u32 },
+    Commit,
+    Reopen,
+    Crash,
+    LoseIndex,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let seed = 0u32..120;
+    prop_oneof![
+        20 => (seed.clone(), prop_oneof![1 => Just(Keep::Published), 4 => Just(Keep::Cache)])
+            .prop_map(|(seed, keep)| Op::Put { seed, keep }),
+        10 => seed.clone().prop_map(|seed| Op::Get { seed }),
+        1 => seed.prop_map(|seed| Op::Forget { seed }),
+        2 => Just(Op::Commit),
+        1 => Just(Op::Reopen),
+        1 => Just(Op::Crash),
+        1 => Just(Op::LoseIndex),
+    ]
+}
+
+/// What the model knows of an object.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum State {
+    /// Must be there, whatever happens.
+    Durable,
+    /// Must be there until the next crash.
+    Published,
+    /// May be there.
+    Maybe,
+}
+
+fn object(seed: u32) -> Checked {
+    // Some compress, some do not, some are smaller than a block, one is empty.
+    let len = (seed * 97 % 9000) as usize;
+    let plain = if seed.is_multiple_of(3) { Bytes::from(vec![seed as u8; len]) } else { noise(seed, len) };
+    let kind = if seed.is_multiple_of(2) { Kind::Chunk } else { Kind::Tree };
+    Checked::pack(kind, plain, if seed.is_multiple_of(5) { Compression::Zstd(1) } else { Compression::Lz4 })
+}
+
+const BUDGET: u64 = 128 << 10;
+
+struct Run {
+    dir: tempfile::TempDir,
+    store: Store,
+    model: HashMap<u32, State>,
+}
+
+impl Run {
+    fn reopen(mut self, crash: bool, lose_index: bool) -> Self {
+        if crash {
+            let copy = crashed_copy(&self.store, self.dir.path());
+            for state in self.model.values_mut().filter(|state| **state == State::Published) {
+                *state = State::Maybe;
+            }
+            self.dir = copy;
+        } else {
+            self.commit_model();
+        }
+        drop(self.store);
+        if lose_index {
+            std::fs::remove_file(self.dir.path().join("index.redb")).expect("removes");
+        }
+        self.store = open(self.dir.path(), BUDGET);
+        self
+    }
+
+    fn commit_model(&mut self) {
+        for state in self.model.values_mut().filter(|state| **state == State::Published) {
+            *state = State::Durable;
+        }
+    }
+
+    fn step(mut self, op: &Op) -> Self {
+        match op {
+            Op::Put { seed, keep } => {
+                let put = self.store.put(&[object(*seed)], *keep).expect("puts");
+                if *keep == Keep::Cache && put.objects > 0 {
+                    assert!(self.store.stats().expect("counts").cached_bytes <= BUDGET);
+                }
+                let state = self.model.entry(*seed).or_insert(State::Maybe);
+                if *keep == Keep::Published && *state == State::Maybe {
+                    *state = State::Published;
+                }
+            }
+            Op::Get { seed } => self.check(*seed),
+            Op::Forget { seed } => {
+                self.store.forget(&object(*seed).id()).expect("forgets");
+                assert!(!self.store.contains(&object(*seed).id()).expect("looks"));
+                if let Some(state) = self.model.get_mut(seed) {
+                    *state = State::Maybe;
+                }
+            }
+            Op::Commit => {
+                self.store.commit().expect("commits");
+                self.commit_model();
+            }
+            Op::Reopen => return self.reopen(false, false),
+            Op::Crash => return self.reopen(true, false),
+            Op::LoseIndex => return self.reopen(false, true),
+        }
+        self
+    }
+
+    fn check(&self, seed: u32) {
+        let object = object(seed);
+        let there = read(&self.store, &object.id());
+        match self.model.get(&seed) {
+            None => assert_eq!(there, None, "{seed} was never put"),
+            Some(State::Maybe) => assert!(there.is_none_or(|plain| plain == object.plain())),
+            Some(_) => assert_eq!(there.as_ref(), Some(object.plain()), "{seed} was published"),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn the_store_does_what_a_map_does(ops in proptest::collection::vec(op(), 1..150)) {
+        let dir = temp();
+        let store = open(dir.path(), BUDGET);
+        let mut run = Run { dir, store, model: HashMap::new() };
+        for op in &ops {
+            run = run.step(op);
+        }
+        for seed in 0..120 {
+            run.check(seed);
+        }
+        all_sound(&run.store);
+    }
+}
