@@ -3,6 +3,7 @@
 //! The layers, what each module owns and what it may import are drawn in
 //! `docs/ARCHITECTURE.md`; `tests/architecture.rs` holds the source to that page.
 
+pub mod chain;
 pub mod chunking;
 pub mod codec;
 pub mod crypto;
