@@ -12,3 +12,4 @@ pub mod log;
 pub mod manifest;
 pub mod pack;
 pub mod store;
+pub mod swarm;

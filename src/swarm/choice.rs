@@ -1,0 +1,232 @@
+//! Which peer to ask next for an object, and what to make of its answer.
+//!
+//! Owns: the measured speed of each peer, what one search for an object has tried, and who is suspected of lying.
+//! Must not know: how peers are connected. `P` names a peer.
+//! Invariant: within one search no peer is asked twice; a peer is banned at its first wrong object, unless another
+//! peer failed on that same object too: then nobody stays banned for it.
+//! Trust: only what was measured or verified here enters; nothing that a peer says about itself.
+//! Threads: pure values; the caller locks them.
+
+use std::hash::Hash;
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use lru::LruCache;
+
+use crate::id::ObjectId;
+
+/// How fast a peer has been of late.
+#[derive(Debug, Clone, Default)]
+pub struct Speed {
+    /// Smoothed round trip.
+    rtt: Option<Duration>,
+    /// Smoothed bytes a second while it had something to send.
+    rate: Option<f64>,
+    /// Bytes asked for and not come yet, as far as known.
+    queued: u64,
+    busy_since: Duration,
+    come: u64,
+}
+
+/// Taken for the round trip of a peer that was not measured yet.
+const UNKNOWN_RTT: Duration = Duration::from_millis(50);
+/// Taken for the rate of a peer that was not measured yet, in bytes a second: high, so that new peers get a try.
+const UNKNOWN_RATE: f64 = 64e6;
+/// Rates are measured over at least this long.
+const WINDOW: Duration = Duration::from_millis(100);
+/// The share of a new measurement in the smoothed value.
+const WEIGHT: f64 = 0.3;
+
+impl Speed {
+    /// A round trip was measured.
+    pub fn on_rtt(&mut self, rtt: Duration) {
+        let smoothed = self.rtt.map_or(rtt, |old| old.mul_f64(1.0 - WEIGHT) + rtt.mul_f64(WEIGHT));
+        self.rtt = Some(smoothed);
+    }
+
+    /// The smoothed round trip, if one was measured.
+    pub fn rtt(&self) -> Option<Duration> {
+        self.rtt
+    }
+
+    /// About `bytes` were asked for.
+    pub fn on_asked(&mut self, now: Duration, bytes: u64) {
+        if self.queued == 0 {
+            self.busy_since = now;
+            self.come = 0;
+        }
+        self.queued += bytes;
+    }
+
+    /// `bytes` came.
+    pub fn on_come(&mut self, now: Duration, bytes: u64) {
+        self.come += bytes;
+        let elapsed = now.saturating_sub(self.busy_since);
+        if elapsed >= WINDOW {
+            let rate = self.come as f64 / elapsed.as_secs_f64();
+            self.rate = Some(self.rate.map_or(rate, |old| old * (1.0 - WEIGHT) + rate * WEIGHT));
+            self.busy_since = now;
+            self.come = 0;
+        }
+    }
+
+    /// What [`on_asked`](Self::on_asked) was told is answered or given up.
+    pub fn on_settled(&mut self, bytes: u64) {
+        self.queued = self.queued.saturating_sub(bytes);
+    }
+
+    /// When an object asked for now would be here: round trip + queued bytes over measured rate.
+    pub fn expected(&self) -> Duration {
+        let rate = self.rate.unwrap_or(UNKNOWN_RATE).max(1.0);
+        self.rtt.unwrap_or(UNKNOWN_RTT) + Duration::from_secs_f64((self.queued as f64 / rate).min(1e6))
+    }
+}
+
+/// How asking one peer for an object ended, when not with the object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failure {
+    /// It does not have it.
+    Missing,
+    /// It declined for now.
+    Busy,
+    /// It did not deliver in time.
+    TimedOut,
+    /// The connection broke.
+    Lost,
+    /// What it sent is not the object.
+    Wrong,
+}
+
+/// The search for one object among the peers.
+#[derive(Debug)]
+pub struct Search<P> {
+    failed: Vec<(P, Failure)>,
+}
+
+/// Why a search ended without the object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// There was nobody to ask.
+    Nobody,
+    /// Everybody said that they do not have it.
+    NotFound,
+    /// Somebody sent something else under its name, and nobody the right thing.
+    Corrupt,
+    /// Somebody who may have it did not deliver in time.
+    TimedOut,
+    /// Somebody who may have it was busy or lost.
+    Unreachable,
+}
+
+impl<P: Copy + Eq> Search<P> {
+    /// Nobody has been asked yet.
+    pub fn new() -> Search<P> {
+        Search { failed: Vec::new() }
+    }
+
+    /// Notes that `peer` did not deliver.
+    pub fn failed(&mut self, peer: P, failure: Failure) {
+        self.failed.push((peer, failure));
+    }
+
+    /// The one to ask next: of those not asked yet, that with the earliest expected completion.
+    pub fn next(&self, peers: impl IntoIterator<Item = (P, Duration)>) -> Option<P> {
+        let untried =
+            peers.into_iter().filter(|(peer, _)| !self.failed.iter().any(|(tried, _)| tried == peer));
+        untried.min_by_key(|(_, expected)| *expected).map(|(peer, _)| peer)
+    }
+
+    /// What the failures amount to when there is nobody left to ask. What may succeed later outweighs what will not.
+    pub fn verdict(&self) -> Verdict {
+        let any = |wanted: &[Failure]| self.failed.iter().any(|(_, failure)| wanted.contains(failure));
+        if any(&[Failure::Busy, Failure::Lost]) {
+            Verdict::Unreachable
+        } else if any(&[Failure::TimedOut]) {
+            Verdict::TimedOut
+        } else if any(&[Failure::Wrong]) {
+            Verdict::Corrupt
+        } else if self.failed.is_empty() {
+            Verdict::Nobody
+        } else {
+            Verdict::NotFound
+        }
+    }
+}
+
+impl<P: Copy + Eq> Default for Search<P> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Who sent wrong bytes for which object, and who is banned for it. Of each, the latest are remembered.
+#[derive(Debug)]
+pub struct Suspects<P: Hash + Eq> {
+    wrong: LruCache<ObjectId, Vec<P>>,
+    /// The banned, each with the objects that speak against it.
+    banned: LruCache<P, Vec<ObjectId>>,
+}
+
+/// Objects and banned peers that [`Suspects`] remembers.
+const REMEMBERED: NonZeroUsize = NonZeroUsize::new(1024).expect("1024 is not zero");
+/// Peers remembered for one object, and objects for one peer.
+const REMEMBERED_EACH: usize = 16;
+
+/// What follows from one wrong object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Judgement<P> {
+    /// The peer lies, or its disk does.
+    Ban,
+    /// Others failed on the same object: the manifest that named it or our own memory is at fault. Whoever was
+    /// banned for nothing else is pardoned.
+    Doubt { pardoned: Vec<P> },
+}
+
+impl<P: Copy + Eq + Hash> Suspects<P> {
+    /// Nobody is suspected.
+    pub fn new() -> Suspects<P> {
+        Suspects { wrong: LruCache::new(REMEMBERED), banned: LruCache::new(REMEMBERED) }
+    }
+
+    /// `peer` sent wrong bytes for `object`.
+    pub fn wrong(&mut self, object: ObjectId, peer: P) -> Judgement<P> {
+        let peers = self.wrong.get_or_insert_mut(object, Vec::new);
+        let others: Vec<P> = peers.iter().copied().filter(|other| *other != peer).collect();
+        if !peers.contains(&peer) && peers.len() < REMEMBERED_EACH {
+            peers.push(peer);
+        }
+        if others.is_empty() {
+            let objects = self.banned.get_or_insert_mut(peer, Vec::new);
+            if objects.len() < REMEMBERED_EACH {
+                objects.push(object);
+            }
+            return Judgement::Ban;
+        }
+        Judgement::Doubt {
+            pardoned: others.into_iter().filter(|other| self.acquit(other, &object)).collect(),
+        }
+    }
+
+    /// Whether `peer` is banned for some object.
+    pub fn is_banned(&self, peer: &P) -> bool {
+        self.banned.contains(peer)
+    }
+
+    /// Whether `peer` failed on `object`, so that it is not to be asked for it again.
+    pub fn has_failed(&self, object: &ObjectId, peer: &P) -> bool {
+        self.wrong.peek(object).is_some_and(|peers| peers.contains(peer))
+    }
+
+    /// Holds `object` against `peer` no longer; whether that ends its ban.
+    fn acquit(&mut self, peer: &P, object: &ObjectId) -> bool {
+        let Some(objects) = self.banned.peek_mut(peer) else { return false };
+        objects.retain(|other| other != object);
+        objects.is_empty() && self.banned.pop(peer).is_some()
+    }
+}
+
+impl<P: Copy + Eq + Hash> Default for Suspects<P> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
