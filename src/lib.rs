@@ -7,6 +7,7 @@ pub mod chain;
 pub mod chunking;
 pub mod codec;
 pub mod crypto;
+pub mod fetch;
 pub mod id;
 pub mod log;
 pub mod manifest;

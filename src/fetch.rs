@@ -1,0 +1,329 @@
+//! The one way to an object: the local store first, then whoever else may have it, and never an unverified byte.
+//!
+//! Owns: which objects are being got (one flight each, however many wait), retries and their deadlines, the check of
+//! what the local store gives, and the counters of all that.
+//! Must not know: peers, connections, files.
+//! Invariant: what is returned for an id hashes to that id. There is at most one request for an object at a time; it
+//! ends when it is answered or when nobody waits any more.
+//! Trust: the local disk and every source may give wrong bytes. `Checked` can only be made by verifying.
+//! Threads: async, on tokio; the store is called on the blocking pool. `local` alone blocks its caller.
+//! A crash loses what was not yet cached; it is fetched again.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use backon::{ExponentialBuilder, Retryable};
+use futures::future::{BoxFuture, FutureExt, Shared, WeakShared};
+use futures::stream::{self, StreamExt, TryStreamExt};
+use tokio::sync::watch;
+
+use crate::id::ObjectId;
+use crate::pack::Checked;
+use crate::store::{Keep, Store, StoreError};
+pub use crate::swarm::Class;
+
+#[cfg(test)]
+mod tests;
+
+/// Objects that one `get_many` waits for at a time.
+const CONCURRENT: usize = 64;
+
+/// The first and the longest pause between two rounds of asking everybody.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// Why there is no object. `Unreachable` and `TimedOut` may pass when tried again later; `NotFound` when the object
+/// has been published somewhere; `Corrupt` when a better source appears; `Store` is for the operator.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum FetchError {
+    #[error("{id} is not here and nobody who could be asked has it")]
+    NotFound { id: ObjectId },
+    #[error("{id} is not here and could not be fetched: {cause}")]
+    Unreachable { id: ObjectId, cause: String },
+    #[error("{id} is not here and did not come within {after:?}")]
+    TimedOut { id: ObjectId, after: Duration },
+    #[error("{id} was answered only with bytes that are something else: {cause}")]
+    Corrupt { id: ObjectId, cause: String },
+    #[error("the local store failed: {0}")]
+    Store(#[from] Arc<StoreError>),
+}
+
+impl FetchError {
+    /// Whether asking again in a moment may help.
+    fn is_passing(&self) -> bool {
+        matches!(self, FetchError::Unreachable { .. } | FetchError::TimedOut { .. })
+    }
+}
+
+/// Somewhere objects can come from that is not the local store. One call asks everybody whom it knows, once.
+pub trait ChunkSource: Send + Sync + 'static {
+    fn fetch(&self, id: ObjectId, class: Class) -> BoxFuture<'_, Result<Checked, FetchError>>;
+}
+
+/// How long a request of this class may take in all, retries included.
+pub fn patience(class: Class) -> Duration {
+    Duration::from_secs(match class {
+        Class::Fault => 20,
+        Class::Readahead => 30,
+        Class::Prefetch => 120,
+        Class::Replicate => 600,
+    })
+}
+
+/// What has happened since the start, in objects unless named otherwise.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FetchStats {
+    /// Found in the local store and verified.
+    pub local_hits: u64,
+    /// Fetched from elsewhere and verified.
+    pub fetched: u64,
+    /// Plain bytes of those.
+    pub fetched_bytes: u64,
+    /// Wrong bytes in the local store, or answers of a source that ended as corrupt.
+    pub corrupt: u64,
+    /// Further rounds of asking after a failed one.
+    pub retries: u64,
+}
+
+#[derive(Default)]
+struct Counters {
+    local_hits: AtomicU64,
+    fetched: AtomicU64,
+    fetched_bytes: AtomicU64,
+    corrupt: AtomicU64,
+    retries: AtomicU64,
+}
+
+type Outcome = Result<Checked, FetchError>;
+
+/// One object being got. Whoever waits holds the future; the table does not, so that it ends with the last waiter.
+struct Flight {
+    number: u64,
+    future: WeakShared<BoxFuture<'static, Outcome>>,
+    class: watch::Sender<Class>,
+}
+
+#[derive(Default)]
+struct Flights {
+    started: u64,
+    by_object: HashMap<ObjectId, Flight>,
+}
+
+/// Gets objects. Clones share everything.
+#[derive(Clone)]
+pub struct Fetcher(Arc<Inner>);
+
+struct Inner {
+    store: Store,
+    source: Option<Arc<dyn ChunkSource>>,
+    flights: Mutex<Flights>,
+    counters: Counters,
+}
+
+impl Fetcher {
+    /// Without a source only the local store is asked.
+    pub fn new(store: Store, source: Option<Arc<dyn ChunkSource>>) -> Fetcher {
+        let (flights, counters) = (Mutex::default(), Counters::default());
+        Fetcher(Arc::new(Inner { store, source, flights, counters }))
+    }
+
+    /// The object if it is here and intact; never asks the network. Blocks for a disk read. What is here but wrong is
+    /// forgotten, so that it can be fetched again, and reported as not here.
+    pub fn local(&self, id: &ObjectId) -> Result<Option<Checked>, FetchError> {
+        self.0.local(id)
+    }
+
+    /// The object, from here or from wherever it can be had within the [`patience`] of `class`. However many ask for
+    /// the same object, one request is made; it goes on until the last of them has stopped waiting.
+    pub async fn get(&self, id: ObjectId, class: Class) -> Result<Checked, FetchError> {
+        self.0.join(id, class).await
+    }
+
+    /// Like [`get`](Self::get) for each of `ids`, some at a time; in the same order. Ends at the first error.
+    pub async fn get_many(&self, ids: &[ObjectId], class: Class) -> Result<Vec<Checked>, FetchError> {
+        let gets: Vec<_> = ids.iter().map(|id| self.get(*id, class)).collect();
+        stream::iter(gets).buffered(CONCURRENT).try_collect().await
+    }
+
+    /// The counters as they stand.
+    pub fn stats(&self) -> FetchStats {
+        let counters = &self.0.counters;
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        FetchStats {
+            local_hits: read(&counters.local_hits),
+            fetched: read(&counters.fetched),
+            fetched_bytes: read(&counters.fetched_bytes),
+            corrupt: read(&counters.corrupt),
+            retries: read(&counters.retries),
+        }
+    }
+}
+
+impl Inner {
+    fn local(&self, id: &ObjectId) -> Result<Option<Checked>, FetchError> {
+        let cause = match self.store.get(id) {
+            Ok(None) => return Ok(None),
+            Ok(Some(packed)) => match packed.verify(id) {
+                Ok(checked) => {
+                    self.counters.local_hits.fetch_add(1, Ordering::Relaxed);
+                    return Ok(Some(checked));
+                }
+                Err(cause) => cause,
+            },
+            Err(StoreError::Corrupt { cause, .. }) => cause,
+            Err(error) => return Err(Arc::new(error).into()),
+        };
+        tracing::warn!(%id, %cause, "a stored object is damaged and will be fetched again");
+        self.counters.corrupt.fetch_add(1, Ordering::Relaxed);
+        self.store.forget(id).map_err(Arc::new)?;
+        Ok(None)
+    }
+
+    /// Waits for the flight of `id`, which is begun if there is none and hurried if it is less urgent.
+    async fn join(self: &Arc<Self>, id: ObjectId, class: Class) -> Outcome {
+        let future = {
+            let mut flights = self.flights();
+            let known = flights.by_object.get(&id);
+            match known.and_then(|flight| Some((flight.future.upgrade()?, &flight.class))) {
+                Some((future, current)) => {
+                    current.send_if_modified(|current| {
+                        let hurried = class < *current;
+                        *current = class.min(*current);
+                        hurried
+                    });
+                    future
+                }
+                None => self.begin(&mut flights, id, class),
+            }
+        };
+        future.await
+    }
+
+    fn begin(
+        self: &Arc<Self>,
+        flights: &mut Flights,
+        id: ObjectId,
+        class: Class,
+    ) -> Shared<BoxFuture<'static, Outcome>> {
+        flights.started += 1;
+        let number = flights.started;
+        let (sender, receiver) = watch::channel(class);
+        let landing = Landing { inner: self.clone(), id, number };
+        let future = async move { landing.inner.clone().fly(id, receiver).await }.boxed().shared();
+        // A future that was never polled is not complete, so there is something to downgrade to.
+        if let Some(weak) = future.downgrade() {
+            flights.by_object.insert(id, Flight { number, future: weak, class: sender });
+        }
+        future
+    }
+
+    /// The store is asked within the flight, so that whoever comes just after another flight has landed finds what
+    /// that one has brought.
+    async fn fly(self: Arc<Self>, id: ObjectId, class: watch::Receiver<Class>) -> Outcome {
+        let inner = self.clone();
+        let local = blocking(move || inner.local(&id)).await;
+        if let Ok(Some(here)) = local {
+            return Ok(here);
+        }
+        // What the disk cannot give others may; if not, the disk is what there is to complain about.
+        let failed = local.err();
+        if let Some(error) = &failed {
+            tracing::warn!(%id, %error, "the store cannot be read");
+        }
+        let Some(source) = &self.source else { return Err(failed.unwrap_or(FetchError::NotFound { id })) };
+        let outcome = self.fetch(id, class, &**source).await.map_err(|error| failed.unwrap_or(error));
+        if let Err(FetchError::Corrupt { .. }) = &outcome {
+            self.counters.corrupt.fetch_add(1, Ordering::Relaxed);
+        }
+        let checked = outcome?;
+        self.counters.fetched.fetch_add(1, Ordering::Relaxed);
+        self.counters.fetched_bytes.fetch_add(checked.plain().len() as u64, Ordering::Relaxed);
+        let (inner, object) = (self.clone(), checked.clone());
+        if let Err(error) = blocking(move || inner.store.put(&[object], Keep::Cache)).await {
+            tracing::warn!(%id, %error, "a fetched object could not be cached");
+        }
+        Ok(checked)
+    }
+
+    /// Asks as urgently as the most urgent of those who wait.
+    async fn fetch(
+        &self,
+        id: ObjectId,
+        mut class: watch::Receiver<Class>,
+        source: &dyn ChunkSource,
+    ) -> Outcome {
+        loop {
+            let current = *class.borrow_and_update();
+            tokio::select! {
+                outcome = self.ask(id, current, source) => return outcome,
+                // What was asked for stands behind others at the peer, so it is given up and asked for again.
+                Ok(()) = class.changed() => {}
+            }
+        }
+    }
+
+    /// Asks the source, again and again while the failure may pass, until the time for this class is over.
+    async fn ask(&self, id: ObjectId, class: Class, source: &dyn ChunkSource) -> Outcome {
+        let after = patience(class);
+        let pauses = ExponentialBuilder::default()
+            .with_min_delay(PAUSES.0)
+            .with_max_delay(PAUSES.1)
+            .without_max_times();
+        let last = Mutex::new(None);
+        let attempt = || async move {
+            let checked = source.fetch(id, class).await?;
+            let other = checked.id();
+            let cause = || format!("the source answered with {other}");
+            if other == id { Ok(checked) } else { Err(FetchError::Corrupt { id, cause: cause() }) }
+        };
+        let attempts =
+            attempt.retry(pauses.with_jitter()).when(FetchError::is_passing).notify(|error, pause| {
+                tracing::debug!(%id, %error, ?pause, "fetching again");
+                self.counters.retries.fetch_add(1, Ordering::Relaxed);
+                *last.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.clone());
+            });
+        match tokio::time::timeout(after, attempts).await {
+            Ok(outcome) => outcome,
+            // Why it failed each time says more than that it did.
+            Err(_) => {
+                let last = last.into_inner().unwrap_or_else(PoisonError::into_inner);
+                Err(last.unwrap_or(FetchError::TimedOut { id, after }))
+            }
+        }
+    }
+
+    fn flights(&self) -> MutexGuard<'_, Flights> {
+        // No operation on the table can leave it half done.
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Lives in a flight's future, and takes the flight off the table when that ends or is dropped by its last waiter.
+struct Landing {
+    inner: Arc<Inner>,
+    id: ObjectId,
+    number: u64,
+}
+
+impl Drop for Landing {
+    fn drop(&mut self) {
+        let flights = &mut self.inner.flights().by_object;
+        // When all waiters have gone, another flight may have begun in the meantime: that one stays.
+        if flights.get(&self.id).is_some_and(|flight| flight.number == self.number) {
+            flights.remove(&self.id);
+        }
+    }
+}
+
+/// Runs `work` where blocking is allowed.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        // Blocking tasks are not cancelled once begun, except while the runtime ends; then nobody polls this.
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
