@@ -11,6 +11,7 @@ pub mod fetch;
 pub mod id;
 pub mod log;
 pub mod manifest;
+pub mod net;
 pub mod pack;
 pub mod store;
 pub mod swarm;

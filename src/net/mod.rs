@@ -1,0 +1,228 @@
+//! The network: the only place that knows libp2p.
+//!
+//! Owns: connections, the streams of `/bcai/swarm/1` and `/bcai/log/1`, who is connected, and [`Peers`], the
+//! source of objects that all of that amounts to.
+//! Must not know: files, snapshots, consensus; what is in a block or an entry.
+//! Invariant: no byte leaves here as an object that has not been verified; memory, streams, connections and tasks
+//! are bounded whatever the peers do.
+//! Trust: none in any peer beyond the identity that Noise proves.
+//! Threads: tokio tasks, all of which end before [`Net::shutdown`] returns.
+
+mod driver;
+mod error;
+mod frames;
+mod lender;
+mod log_calls;
+mod log_wire;
+mod peers;
+mod serve;
+mod session;
+mod shared;
+mod table;
+mod transport;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use libp2p::{Multiaddr, PeerId};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub use error::NetError;
+pub use log_calls::{Submission, SubmitError, Submitted};
+pub use peers::Peers;
+pub use table::{PeerInfo, PeerState};
+
+use crate::chain::Registry;
+use crate::crypto::SecretKey;
+use crate::fetch::ChunkSource;
+use crate::id::{Genesis, HeaderId};
+use crate::store::Store;
+use driver::Driver;
+use log_calls::LogServer;
+use log_wire::{MAX_REQUEST, Request, Response};
+use serve::Server;
+use shared::{Command, LOG_PROTOCOL, SWARM_PROTOCOL, Shared};
+
+/// Commands that may wait for the driver.
+const COMMANDS: usize = 64;
+/// How long the tasks may take to end.
+const ENDING: Duration = Duration::from_secs(5);
+
+/// How a node takes part in the network.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Who this node is; its peer id is made of the public key.
+    pub key: SecretKey,
+    /// Multiaddresses, such as `/ip4/0.0.0.0/tcp/4001`.
+    pub listen: Vec<String>,
+    /// Whether to find and connect other nodes on the local network.
+    pub mdns: bool,
+    /// Connections at most.
+    pub max_peers: u32,
+}
+
+/// How far a peer's log has come, as it says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Head {
+    /// 0 before the first block.
+    pub height: u64,
+    /// The header at that height.
+    pub header: Option<HeaderId>,
+}
+
+/// A running node's network. Clones are handles on the same one.
+#[derive(Clone)]
+pub struct Net {
+    me: PeerId,
+    shared: Arc<Shared>,
+}
+
+impl Net {
+    /// Starts listening and serving `store` and `chains`; entries submitted by peers go to `submissions`. Returns when
+    /// every address in `options.listen` is up.
+    pub async fn start(
+        options: Options,
+        store: Store,
+        chains: Registry,
+        submissions: mpsc::Sender<Submission>,
+    ) -> Result<Net, NetError> {
+        let swarm = transport::build(&options.key, options.mdns, options.max_peers)?;
+        let me = *swarm.local_peer_id();
+        let mut control = swarm.behaviour().streams.new_control();
+        let setup = |error: libp2p_stream::AlreadyRegistered| NetError::Setup(error.to_string());
+        let objects = control.accept(SWARM_PROTOCOL).map_err(setup)?;
+        let logs = control.accept(LOG_PROTOCOL).map_err(setup)?;
+        let (commands, received) = mpsc::channel(COMMANDS);
+        let started = Instant::now();
+        let shared = Arc::new(Shared {
+            store,
+            control,
+            table: table::Table::new(started),
+            lender: Arc::default(),
+            verifiers: Semaphore::new(shared::VERIFIERS),
+            commands,
+            started,
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            guess: Mutex::default(),
+        });
+        let mut driver = Driver::new(swarm, shared.clone(), received, options.max_peers);
+        driver.listen(&options.listen).await?;
+
+        let stop = &shared.stop;
+        shared.tasks.spawn(driver.run());
+        let server = Arc::new(Server::new(shared.clone()));
+        shared.tasks.spawn(stop.clone().run_until_cancelled_owned(server.accept(objects)));
+        let log_server = Arc::new(LogServer::new(shared.clone(), chains, submissions));
+        shared.tasks.spawn(stop.clone().run_until_cancelled_owned(log_server.accept(logs)));
+        Ok(Net { me, shared })
+    }
+
+    /// Who this node is to others: the multihash of its public key.
+    pub fn peer_id(&self) -> String {
+        self.me.to_string()
+    }
+
+    /// Where this node listens, each with its peer id, ready to be given to others.
+    pub fn addresses(&self) -> Vec<String> {
+        self.shared.table.listening_on().iter().map(Multiaddr::to_string).collect()
+    }
+
+    /// Connects to a multiaddress, with or without `/p2p/ID` at its end. From then on that peer is connected again
+    /// whenever it is lost. Returns its id.
+    pub async fn connect(&self, address: &str) -> Result<String, NetError> {
+        let parsed: Multiaddr = address.parse().map_err(|error: libp2p::multiaddr::Error| {
+            NetError::Address { address: address.to_owned(), cause: error.to_string() }
+        })?;
+        if let Some(peer) = driver::peer_of(&parsed) {
+            if peer == self.me {
+                return Err(NetError::Myself { address: address.to_owned() });
+            }
+            if self.shared.table.is_banned(&peer) {
+                let cause = "it sent wrong bytes and is banned until this node starts again".to_owned();
+                return Err(NetError::Denied { address: address.to_owned(), cause });
+            }
+        }
+        let (reply, answer) = oneshot::channel();
+        self.shared.command(Command::Dial { address: parsed, reply }).await;
+        // The transport gives up by itself; this is for what comes around it.
+        let after = transport::CONNECTING + Duration::from_secs(1);
+        match tokio::time::timeout(after, answer).await {
+            Ok(Ok(result)) => result.map(|peer| peer.to_string()),
+            Ok(Err(_)) => Err(NetError::Stopped),
+            Err(_) => Err(NetError::TimedOut { what: format!("connecting to {address}"), after }),
+        }
+    }
+
+    /// Everybody known, by id.
+    pub fn peers(&self) -> Vec<PeerInfo> {
+        self.shared.table.list()
+    }
+
+    /// All peers together as a source of objects.
+    pub fn source(&self) -> Arc<dyn ChunkSource> {
+        Arc::new(Peers(self.shared.clone()))
+    }
+
+    /// The genesis document of a log, from a connected peer; unverified bytes.
+    pub async fn genesis(&self, peer: &str, genesis: Genesis) -> Result<Vec<u8>, NetError> {
+        match self.call(peer, Request::Document { genesis }).await? {
+            Response::Document { document } => Ok(document.into()),
+            _ => Err(unexpected(peer)),
+        }
+    }
+
+    /// How far a connected peer says that a log has come.
+    pub async fn head(&self, peer: &str, genesis: Genesis) -> Result<Head, NetError> {
+        match self.call(peer, Request::Head { genesis }).await? {
+            Response::Head { height, header } => Ok(Head { height, header }),
+            _ => Err(unexpected(peer)),
+        }
+    }
+
+    /// Encoded blocks of a log from height `from` on, as many as the peer sends at once (about 1 MiB); none when it has
+    /// no more. Unverified bytes.
+    pub async fn blocks(&self, peer: &str, genesis: Genesis, from: u64) -> Result<Vec<Vec<u8>>, NetError> {
+        match self.call(peer, Request::Blocks { genesis, from }).await? {
+            Response::Blocks { blocks } => Ok(blocks.into_iter().map(Into::into).collect()),
+            _ => Err(unexpected(peer)),
+        }
+    }
+
+    /// Asks a connected peer to put an encoded entry into a log, and waits until that is decided.
+    pub async fn submit(&self, peer: &str, genesis: Genesis, entry: Vec<u8>) -> Result<Submitted, NetError> {
+        if entry.len() > MAX_REQUEST / 2 {
+            let cause = format!("an entry of {} bytes is too long to be sent", entry.len());
+            return Err(NetError::Refused { peer: peer.to_owned(), cause });
+        }
+        match self.call(peer, Request::Submit { genesis, entry: entry.into() }).await? {
+            Response::Submitted { height, round, entry } => Ok(Submitted { height, round, entry }),
+            _ => Err(unexpected(peer)),
+        }
+    }
+
+    /// Closes all connections and waits for all tasks to end. What is being fetched fails.
+    pub async fn shutdown(&self) {
+        self.shared.stop.cancel();
+        self.shared.tasks.close();
+        if tokio::time::timeout(ENDING, self.shared.tasks.wait()).await.is_err() {
+            tracing::warn!(left = self.shared.tasks.len(), "some tasks of the network did not end in time");
+        }
+        // Sessions hold what holds them; this lets go of the store.
+        self.shared.table.clear();
+    }
+
+    async fn call(&self, peer: &str, request: Request) -> Result<Response, NetError> {
+        let id: PeerId = peer.parse().map_err(|_| NetError::PeerId(peer.to_owned()))?;
+        log_calls::call(&self.shared, id, &request).await
+    }
+}
+
+fn unexpected(peer: &str) -> NetError {
+    NetError::Protocol { peer: peer.to_owned(), cause: "it answered another question".to_owned() }
+}

@@ -1,0 +1,132 @@
+//! The peers as a source of objects.
+//!
+//! Owns: going from peer to peer until one has delivered, verification of what came, and its consequences.
+//! Must not know: streams and frames; the local store.
+//! Invariant: every object that is handed out was verified here; no peer is asked twice in one call.
+//! Trust: none in any peer. Wrong bytes ban who sent them, unless two peers fail on the same object.
+//! Threads: async; hashing and decompression run on the blocking pool, a few at a time.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use libp2p::PeerId;
+
+use super::session::{Delivery, Session, attempt};
+use super::shared::{Command, Shared};
+use crate::fetch::{ChunkSource, FetchError};
+use crate::id::ObjectId;
+use crate::pack::{Checked, PackError, Packed};
+use crate::swarm::Class;
+use crate::swarm::choice::{Failure, Judgement, Search, Verdict};
+
+// The two modules cannot see each other, and must mean the same.
+const _: () = assert!(crate::swarm::MAX_OBJECT as usize == crate::pack::MAX_OBJECT_LEN);
+
+/// All peers together. Clones share everything.
+#[derive(Clone)]
+pub struct Peers(pub(super) Arc<Shared>);
+
+impl ChunkSource for Peers {
+    fn fetch(&self, id: ObjectId, class: Class) -> BoxFuture<'_, Result<Checked, FetchError>> {
+        Box::pin(async move {
+            let mut search = Search::new();
+            let mut wrong = None;
+            loop {
+                let candidates = self.0.table.candidates(&id);
+                let Some(peer) = search.next(candidates.peers) else {
+                    return Err(give_up(id, class, &search, candidates.absent, candidates.failed, wrong));
+                };
+                let failure = match self.ask(peer, id, class).await {
+                    Ok(delivery) => match self.verify(id, delivery).await {
+                        Ok(checked) => return Ok(checked),
+                        Err(error) => {
+                            self.accuse(peer, id, &error).await;
+                            wrong = Some(format!("{peer}: {error}"));
+                            Failure::Wrong
+                        }
+                    },
+                    Err(failure) => failure,
+                };
+                tracing::debug!(%id, %peer, ?failure, "a peer has not delivered");
+                search.failed(peer, failure);
+            }
+        })
+    }
+}
+
+impl Peers {
+    async fn ask(&self, peer: PeerId, id: ObjectId, class: Class) -> Result<Delivery, Failure> {
+        self.session(peer).await.ok_or(Failure::Lost)?.request(id, class).await
+    }
+
+    /// The session with a peer, opened if need be.
+    async fn session(&self, peer: PeerId) -> Option<Arc<Session>> {
+        let link = self.0.table.link(&peer)?;
+        let mut session = link.session.lock().await;
+        if let Some(open) = session.as_ref().filter(|session| !session.has_ended()) {
+            return Some(open.clone());
+        }
+        let opened = Session::open(&self.0, peer, link.clone()).await;
+        if let Err(error) = &opened {
+            tracing::debug!(%peer, %error, "no session could be opened");
+        }
+        *session = opened.ok();
+        session.clone()
+    }
+
+    async fn verify(&self, id: ObjectId, delivery: Delivery) -> Result<Checked, PackError> {
+        let _permit = self.0.verifiers.acquire().await;
+        let verified = super::shared::blocking(move || {
+            // Until then the bytes count as received.
+            let _lease = delivery.lease;
+            Packed::from_parts(delivery.head.codec, delivery.head.plain_len, delivery.bytes)?.verify(&id)
+        });
+        verified.await
+    }
+
+    async fn accuse(&self, peer: PeerId, id: ObjectId, error: &PackError) {
+        match self.0.table.accuse(id, peer) {
+            Judgement::Ban => {
+                tracing::warn!(%peer, %id, %error, "a peer sent wrong bytes and is banned");
+                self.0.command(Command::Ban(peer)).await;
+            }
+            Judgement::Doubt { pardoned } => {
+                tracing::error!(
+                    %peer, %id, %error, ?pardoned,
+                    "a second peer sent wrong bytes for the same object: what names it or this machine's memory is \
+                     damaged; nobody is banned for it"
+                );
+                for peer in pardoned {
+                    self.0.command(Command::Pardon(peer)).await;
+                }
+            }
+        }
+    }
+}
+
+/// The error when nobody is left to ask. While known peers are away, what failed may pass when they are back.
+fn give_up(
+    id: ObjectId,
+    class: Class,
+    search: &Search<PeerId>,
+    absent: usize,
+    failed: usize,
+    wrong: Option<String>,
+) -> FetchError {
+    let lied = || wrong.clone().unwrap_or_else(|| format!("{failed} peers have sent something else for it"));
+    match search.verdict() {
+        _ if absent > 0 => {
+            let cause = format!("no connected peer delivered it, and {absent} known peers are away");
+            FetchError::Unreachable { id, cause }
+        }
+        Verdict::Nobody if failed == 0 => {
+            FetchError::Unreachable { id, cause: "no peer is connected".to_owned() }
+        }
+        Verdict::Nobody | Verdict::Corrupt => FetchError::Corrupt { id, cause: lied() },
+        Verdict::NotFound => FetchError::NotFound { id },
+        Verdict::TimedOut => FetchError::TimedOut { id, after: attempt(class) },
+        Verdict::Unreachable => {
+            FetchError::Unreachable { id, cause: "a peer was busy or lost while it was asked".to_owned() }
+        }
+    }
+}

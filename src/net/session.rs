@@ -1,0 +1,430 @@
+//! Asking one peer for objects: the three streams of a session, seen from the side that wants.
+//!
+//! Owns: opening the streams, the tasks that read and write them, and the bytes of objects on their way.
+//! Must not know: which peer is chosen and why, or whether an object is right.
+//! Invariant: bytes are held only under a lease of the node's budget; what a request holds is let go at the moment when
+//! nobody waits for it any more. However the session ends, every request is told.
+//! Trust: the peer is a stranger. What breaks the protocol ends the session and the connection.
+//! Threads: async; one task writes (control) and one reads each stream, as a single one would deadlock on Yamux.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use backon::{ExponentialBuilder, Retryable};
+use bytes::{Bytes, BytesMut};
+use futures::io::AsyncReadExt;
+use libp2p::{PeerId, Stream};
+use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::frames::{self, FrameError, FrameReader, out_of_place};
+use super::lender::Lease;
+use super::shared::{SWARM_PROTOCOL, Shared};
+use super::table::Link;
+use crate::id::ObjectId;
+use crate::swarm::asking::{Arrived, Asking, batch};
+use crate::swarm::choice::Failure;
+use crate::swarm::credit::Stage;
+use crate::swarm::serving::MAX_WANTS;
+use crate::swarm::wire::{Attach, Cancel, Credit, DataHead, Hello, MAX_NAMED, Message, Reason, Want};
+use crate::swarm::{Class, Lane, Violation};
+
+/// How long the peer may take to answer the opening of a stream.
+const OPENING: Duration = Duration::from_secs(5);
+
+/// How long a request of this class may go without a byte before another peer is asked.
+pub(super) fn attempt(class: Class) -> Duration {
+    Duration::from_secs(match class {
+        Class::Fault => 5,
+        Class::Readahead => 10,
+        Class::Prefetch => 30,
+        Class::Replicate => 60,
+    })
+}
+
+/// An object as it came, unverified.
+pub(super) struct Delivery {
+    pub(super) head: DataHead,
+    pub(super) bytes: Bytes,
+    /// Keeps the bytes counted until they are verified.
+    pub(super) lease: Lease,
+}
+
+pub(super) struct Session {
+    shared: Arc<Shared>,
+    peer: PeerId,
+    link: Arc<Link>,
+    state: Mutex<State>,
+    /// Something is to be written.
+    work: Notify,
+    /// As many permits as the peer accepts further wants.
+    room: Semaphore,
+    ended: CancellationToken,
+}
+
+struct State {
+    asking: Asking,
+    waiting: HashMap<u64, Waiting>,
+    wants: VecDeque<Want>,
+    grants: Vec<(u64, u32)>,
+    cancels: Vec<u64>,
+}
+
+/// Somebody who waits for an object, and what has come of it.
+struct Waiting {
+    class: Class,
+    reply: oneshot::Sender<Result<Delivery, Failure>>,
+    lease: Lease,
+    head: Option<DataHead>,
+    bytes: BytesMut,
+    progress: Arc<AtomicU64>,
+}
+
+impl Session {
+    /// Opens the three streams. libp2p drops an incoming stream when another has come just before, so this is tried
+    /// again unless the peer breaks the protocol.
+    pub(super) async fn open(
+        shared: &Arc<Shared>,
+        peer: PeerId,
+        link: Arc<Link>,
+    ) -> Result<Arc<Session>, FrameError> {
+        let pauses = ExponentialBuilder::default().with_min_delay(Duration::from_millis(20)).with_jitter();
+        let open = || async {
+            let opening = Session::open_once(shared, peer, link.clone());
+            let too_slow = || std::io::Error::from(std::io::ErrorKind::TimedOut).into();
+            tokio::time::timeout(OPENING, opening).await.unwrap_or_else(|_| Err(too_slow()))
+        };
+        let opened = open.retry(pauses).when(|error| !matches!(error, FrameError::Violation(_))).await;
+        if let Err(error) = &opened {
+            shared.on_stream_error(peer, error).await;
+        }
+        opened
+    }
+
+    async fn open_once(
+        shared: &Arc<Shared>,
+        peer: PeerId,
+        link: Arc<Link>,
+    ) -> Result<Arc<Session>, FrameError> {
+        let (control, mut control_writer) = open_stream(shared, peer).await?.split();
+        let mut control = FrameReader::new(control);
+        let session = rand::random();
+        let hello =
+            Hello { session, features: 0, max_wants: MAX_WANTS as u32, agent: super::shared::agent() };
+        frames::write(&mut control_writer, &Message::Hello(hello)).await?;
+        let max_wants = match control.message("Hello").await? {
+            Message::Hello(hello) if hello.session == session => hello.max_wants,
+            other => return Err(out_of_place(&other, "Hello")),
+        };
+        // One after the other: of two that come together, libp2p may drop one.
+        let urgent = attach(shared, peer, Attach { session, lane: Lane::Urgent }).await?;
+        let bulk = attach(shared, peer, Attach { session, lane: Lane::Bulk }).await?;
+
+        // Whatever the peer allows, no more than we should be able to keep track of.
+        let max_wants = (max_wants as usize).min(MAX_WANTS);
+        let session = Arc::new(Session {
+            shared: shared.clone(),
+            peer,
+            link,
+            state: Mutex::new(State {
+                asking: Asking::new(max_wants),
+                waiting: HashMap::new(),
+                wants: VecDeque::new(),
+                grants: Vec::new(),
+                cancels: Vec::new(),
+            }),
+            work: Notify::new(),
+            room: Semaphore::new(max_wants),
+            ended: shared.stop.child_token(),
+        });
+        session.clone().spawn(|session| async move { session.write_control(control_writer).await });
+        session.clone().spawn(|session| async move { session.read_control(control).await });
+        for (lane, stream) in [(Lane::Urgent, urgent), (Lane::Bulk, bulk)] {
+            session.clone().spawn(move |session| async move { session.read_lane(lane, stream).await });
+        }
+        Ok(session)
+    }
+
+    /// Runs one of the session's tasks; its end is the end of the session.
+    fn spawn<F>(self: Arc<Self>, task: impl FnOnce(Arc<Session>) -> F)
+    where
+        F: Future<Output = Result<(), FrameError>> + Send + 'static,
+    {
+        let work = task(self.clone());
+        self.shared.clone().tasks.spawn(async move {
+            let result = self.ended.run_until_cancelled(work).await;
+            if let Some(Err(error)) = result {
+                tracing::debug!(peer = %self.peer, %error, "a session has ended");
+                self.shared.on_stream_error(self.peer, &error).await;
+            }
+            self.end();
+        });
+    }
+
+    fn end(&self) {
+        // Under the lock, so that a request either is seen here or sees the end.
+        let waiting = {
+            let mut state = self.state();
+            self.ended.cancel();
+            std::mem::take(&mut state.waiting)
+        };
+        self.room.close();
+        // Dropping their replies tells them.
+        drop(waiting);
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended.is_cancelled()
+    }
+
+    /// Asks for an object and waits for the answer. Dropping the future takes the request back.
+    pub(super) async fn request(self: &Arc<Self>, id: ObjectId, class: Class) -> Result<Delivery, Failure> {
+        let patience = attempt(class);
+        let room = tokio::time::timeout(patience, self.room.acquire());
+        room.await.map_err(|_| Failure::Busy)?.map_err(|_| Failure::Lost)?.forget();
+        let credit = self.shared.guess().credit(id.kind);
+        let lease = match self.borrow_start(class, credit).await {
+            Some(lease) => lease,
+            None => {
+                self.room.add_permits(1);
+                return Err(Failure::Lost);
+            }
+        };
+        let (asked, mut reply, progress) = self.ask(id, class, lease)?;
+        self.link.speed(|speed, now| speed.on_asked(now, credit.into()));
+        let mut seen = 0;
+        let outcome = loop {
+            match tokio::time::timeout(patience, &mut reply).await {
+                Ok(answer) => break answer.unwrap_or(Err(Failure::Lost)),
+                Err(_) if progress.load(Ordering::Relaxed) > seen => seen = progress.load(Ordering::Relaxed),
+                Err(_) => break Err(Failure::TimedOut),
+            }
+        };
+        drop(asked);
+        if let Ok(delivery) = &outcome {
+            self.shared.guess().learn(id.kind, delivery.head.stored_len);
+        }
+        outcome
+    }
+
+    /// The first credit for a request, unless the session ends before it is to be had.
+    async fn borrow_start(&self, class: Class, credit: u32) -> Option<Lease> {
+        self.ended.run_until_cancelled(self.shared.lender.borrow(class, Stage::Start, credit)).await
+    }
+
+    #[expect(
+        clippy::type_complexity,
+        reason = "the three ends of one request, taken apart at once by its caller"
+    )]
+    fn ask(
+        self: &Arc<Self>,
+        id: ObjectId,
+        class: Class,
+        lease: Lease,
+    ) -> Result<(Asked, oneshot::Receiver<Result<Delivery, Failure>>, Arc<AtomicU64>), Failure> {
+        let (reply, receiver) = oneshot::channel();
+        let progress = Arc::new(AtomicU64::new(0));
+        let credit = lease.bytes();
+        let request = {
+            let mut state = self.state();
+            if self.has_ended() {
+                return Err(Failure::Lost);
+            }
+            let deadline_ms = attempt(class).as_millis() as u32;
+            let want = state.asking.want(class, deadline_ms, credit, vec![id]);
+            let request = want.first;
+            state.wants.push_back(want);
+            let progress = progress.clone();
+            let waiting = Waiting { class, reply, lease, head: None, bytes: BytesMut::new(), progress };
+            state.waiting.insert(request, waiting);
+            request
+        };
+        self.work.notify_one();
+        let queued = credit.into();
+        Ok((Asked { session: self.clone(), request, queued }, receiver, progress))
+    }
+
+    async fn write_control(
+        self: Arc<Self>,
+        mut stream: impl futures::AsyncWrite + Unpin,
+    ) -> Result<(), FrameError> {
+        loop {
+            let (wants, grants, cancels) = {
+                let mut state = self.state();
+                let wants = batch(std::mem::take(&mut state.wants));
+                (wants, std::mem::take(&mut state.grants), std::mem::take(&mut state.cancels))
+            };
+            if wants.is_empty() && grants.is_empty() && cancels.is_empty() {
+                self.work.notified().await;
+                continue;
+            }
+            // In this order a grant or cancel never comes before its request.
+            for want in wants {
+                frames::write(&mut stream, &Message::Want(want)).await?;
+            }
+            for grants in grants.chunks(MAX_NAMED) {
+                frames::write(&mut stream, &Message::Credit(Credit { grants: grants.to_vec() })).await?;
+            }
+            for requests in cancels.chunks(MAX_NAMED) {
+                frames::write(&mut stream, &Message::Cancel(Cancel { requests: requests.to_vec() })).await?;
+            }
+        }
+    }
+
+    /// Nothing comes on the control stream after the Hello yet; but its end is the end of the session.
+    async fn read_control(
+        self: Arc<Self>,
+        mut stream: FrameReader<impl futures::AsyncRead + Unpin>,
+    ) -> Result<(), FrameError> {
+        let message = stream.message("a message of a later version").await?;
+        Err(out_of_place(&message, "a message of a later version"))
+    }
+
+    async fn read_lane(
+        self: Arc<Self>,
+        lane: Lane,
+        mut stream: FrameReader<impl futures::AsyncRead + Unpin>,
+    ) -> Result<(), FrameError> {
+        loop {
+            let (header, payload) = stream.frame().await?;
+            match header.as_data() {
+                Some(true) => {
+                    let (head, bytes) = DataHead::split(payload).map_err(Violation::from)?;
+                    self.on_data(lane, header.request, Some(head), bytes)?;
+                }
+                Some(false) => self.on_data(lane, header.request, None, payload)?,
+                None => match Message::decode(&header, payload).map_err(Violation::from)? {
+                    Some(Message::Reject(reject)) => {
+                        for request in reject.requests {
+                            self.on_reject(lane, request, reject.reason)?;
+                        }
+                    }
+                    Some(other) => return Err(out_of_place(&other, "Data or Reject")),
+                    None => {}
+                },
+            }
+        }
+    }
+
+    fn on_data(
+        self: &Arc<Self>,
+        lane: Lane,
+        request: u64,
+        head: Option<DataHead>,
+        bytes: &[u8],
+    ) -> Result<(), Violation> {
+        self.link.bytes_in.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.link.speed(|speed, now| speed.on_come(now, bytes.len() as u64));
+        let mut state = self.state();
+        let room = state.asking.room();
+        let arrived = state.asking.on_data(lane, request, head, bytes.len())?;
+        self.room.add_permits(state.asking.room() - room);
+        // It is gone when it was cancelled, and when the session is ending.
+        let Some(waiting) = state.waiting.get_mut(&request) else { return Ok(()) };
+        waiting.progress.fetch_add(1, Ordering::Relaxed);
+        let complete = match arrived {
+            Arrived::Unwanted => false,
+            Arrived::More { complete } => complete,
+            Arrived::First { head, spare, lacking, complete } => {
+                waiting.head = Some(head);
+                waiting.lease.shrink(spare);
+                // What is lent bounds what is allocated; the rest follows with the rest of the credit.
+                waiting.bytes.reserve(waiting.lease.bytes() as usize);
+                if lacking > 0 {
+                    self.clone().finish(request, waiting.class, lacking);
+                }
+                complete
+            }
+        };
+        waiting.bytes.extend_from_slice(bytes);
+        if complete
+            && let Some(Waiting { reply, lease, head: Some(head), bytes, .. }) =
+                state.waiting.remove(&request)
+        {
+            // Whoever has gone needs no answer.
+            let _ = reply.send(Ok(Delivery { head, bytes: bytes.freeze(), lease }));
+        }
+        Ok(())
+    }
+
+    fn on_reject(&self, lane: Lane, request: u64, reason: Reason) -> Result<(), Violation> {
+        let mut state = self.state();
+        state.asking.on_reject(lane, request)?;
+        self.room.add_permits(1);
+        if let Some(waiting) = state.waiting.remove(&request) {
+            let failure = match reason {
+                Reason::Missing => Failure::Missing,
+                Reason::Busy | Reason::Cancelled | Reason::Other(_) => Failure::Busy,
+            };
+            let _ = waiting.reply.send(Err(failure));
+        }
+        Ok(())
+    }
+
+    /// Borrows what an object lacks, as soon as it is to be had, and grants it to the peer.
+    fn finish(self: Arc<Self>, request: u64, class: Class, lacking: u32) {
+        let shared = self.shared.clone();
+        shared.tasks.spawn(async move {
+            let lease = self.shared.lender.borrow(class, Stage::Finish, lacking);
+            let Some(lease) = self.ended.run_until_cancelled(lease).await else { return };
+            let mut state = self.state();
+            let state = &mut *state;
+            // If nobody waits any more, the lease ends here.
+            if let Some(waiting) = state.waiting.get_mut(&request)
+                && state.asking.grant(request, lacking)
+            {
+                waiting.lease.merge(lease);
+                waiting.bytes.reserve(lacking as usize);
+                waiting.progress.fetch_add(1, Ordering::Relaxed);
+                state.grants.push((request, lacking));
+                self.work.notify_one();
+            }
+        });
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic between two steps leaves at worst a request unanswered, which times out.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A request that somebody waits for. Dropping it takes it back, if it is not answered.
+struct Asked {
+    session: Arc<Session>,
+    request: u64,
+    queued: u64,
+}
+
+impl Drop for Asked {
+    fn drop(&mut self) {
+        self.session.link.speed(|speed, _| speed.on_settled(self.queued));
+        let mut state = self.session.state();
+        if state.waiting.remove(&self.request).is_some() && state.asking.cancel(self.request) {
+            state.cancels.push(self.request);
+            self.session.work.notify_one();
+        }
+    }
+}
+
+async fn open_stream(shared: &Shared, peer: PeerId) -> Result<Stream, FrameError> {
+    let opened = shared.control.clone().open_stream(peer, SWARM_PROTOCOL).await;
+    opened.map_err(|error| std::io::Error::other(error).into())
+}
+
+/// Opens one of the lanes of a session.
+async fn attach(
+    shared: &Shared,
+    peer: PeerId,
+    attach: Attach,
+) -> Result<FrameReader<impl futures::AsyncRead + Unpin + Send + use<>>, FrameError> {
+    // Nothing is written here any more, but a dropped half would close the stream.
+    let mut stream = open_stream(shared, peer).await?;
+    frames::write(&mut stream, &Message::Attach(attach)).await?;
+    let mut reader = FrameReader::new(stream);
+    match reader.message("Attach").await? {
+        Message::Attach(echo) if echo == attach => Ok(reader),
+        other => Err(out_of_place(&other, "Attach")),
+    }
+}

@@ -1,0 +1,94 @@
+//! What the tasks of the network share.
+//!
+//! Owns: the handles, counters and limits that every part of `net` needs, and the program's name on the wire.
+//! Must not know: how each part uses them.
+//! Invariant: nothing here waits for anything but room in a bounded queue.
+//! Trust: ours only.
+//! Threads: any.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use libp2p::{Multiaddr, PeerId, StreamProtocol};
+use libp2p_stream::Control;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::error::NetError;
+use super::frames::FrameError;
+use super::lender::Lender;
+use super::table::Table;
+use crate::store::Store;
+use crate::swarm::credit::Guess;
+
+/// The protocol of objects.
+pub(super) const SWARM_PROTOCOL: StreamProtocol = StreamProtocol::new("/bcai/swarm/1");
+/// The protocol of the manifest log.
+pub(super) const LOG_PROTOCOL: StreamProtocol = StreamProtocol::new("/bcai/log/1");
+
+/// Objects that are verified at the same time.
+pub(super) const VERIFIERS: usize = 4;
+
+/// What the driver is asked to do.
+pub(super) enum Command {
+    Dial {
+        address: Multiaddr,
+        reply: oneshot::Sender<Result<PeerId, NetError>>,
+    },
+    /// Close all connections with a peer that broke the protocol.
+    Disconnect(PeerId),
+    Ban(PeerId),
+    Pardon(PeerId),
+}
+
+pub(super) struct Shared {
+    pub(super) store: Store,
+    pub(super) control: Control,
+    pub(super) table: Table,
+    pub(super) lender: Arc<Lender>,
+    pub(super) verifiers: Semaphore,
+    pub(super) commands: mpsc::Sender<Command>,
+    /// What `now` is counted from.
+    pub(super) started: Instant,
+    pub(super) stop: CancellationToken,
+    pub(super) tasks: TaskTracker,
+    pub(super) guess: Mutex<Guess>,
+}
+
+impl Shared {
+    /// Tells the driver. After the shutdown there is nobody to be told.
+    pub(super) async fn command(&self, command: Command) {
+        let _ = self.commands.send(command).await;
+    }
+
+    /// A stream with `peer` has ended with `error`: what breaks the protocol ends the connection.
+    pub(super) async fn on_stream_error(&self, peer: PeerId, error: &FrameError) {
+        if let FrameError::Violation(violation) = error {
+            tracing::warn!(%peer, %violation, "a peer broke the protocol and is disconnected");
+            self.command(Command::Disconnect(peer)).await;
+        }
+    }
+
+    pub(super) fn guess(&self) -> MutexGuard<'_, Guess> {
+        // One number is set at a time.
+        self.guess.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The name of this program on the wire.
+pub(super) fn agent() -> String {
+    concat!("bcai/", env!("CARGO_PKG_VERSION")).to_owned()
+}
+
+/// Runs `work` where blocking is allowed.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        // Blocking tasks are not cancelled once begun, except while the runtime ends; then nobody polls this.
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => std::future::pending().await,
+        },
+    }
+}

@@ -1,0 +1,259 @@
+//! Who is known: the connected, those to be connected again, and the banned.
+//!
+//! Owns: addresses, connection counts, measurements and bans of every peer.
+//! Must not know: how to connect or how objects travel.
+//! Invariant: at most [`MAX_KNOWN`] peers are remembered; a banned peer is never a candidate.
+//! Trust: addresses are what we dialled, or what a peer says about itself; the latter are shown, not dialled.
+//! Threads: any; the lock is held for bookkeeping only.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use libp2p::{Multiaddr, PeerId};
+
+use super::session::Session;
+use crate::id::ObjectId;
+use crate::swarm::choice::{Judgement, Speed, Suspects};
+
+/// Peers remembered, connected or not.
+const MAX_KNOWN: usize = 1024;
+/// Addresses remembered for one peer.
+const MAX_ADDRESSES: usize = 8;
+
+/// What is to be known about a peer from outside.
+#[derive(Debug, Clone)]
+pub struct PeerInfo {
+    pub id: String,
+    /// Where it was reached, or says that it listens.
+    pub addresses: Vec<String>,
+    /// Smoothed round trip.
+    pub rtt: Option<Duration>,
+    /// Bytes of objects received from it and sent to it, as they travel.
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    /// Objects sent to it.
+    pub objects_served: u64,
+    pub state: PeerState,
+}
+
+/// How things stand with a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PeerState {
+    Connected,
+    /// The connection was lost; it is tried again from time to time.
+    Reconnecting,
+    /// It sent wrong bytes; nothing is asked of it and its connections are refused until this node starts again.
+    Banned,
+}
+
+/// What several tasks share about one peer.
+pub(super) struct Link {
+    pub(super) bytes_in: AtomicU64,
+    pub(super) bytes_out: AtomicU64,
+    pub(super) objects_served: AtomicU64,
+    /// The session in which we ask it; opened when first needed, by whoever holds the lock.
+    pub(super) session: tokio::sync::Mutex<Option<Arc<Session>>>,
+    speed: Mutex<Speed>,
+    epoch: Instant,
+}
+
+impl Link {
+    /// Runs `change` on the measurements, with the time since the node started.
+    pub(super) fn speed<T>(&self, change: impl FnOnce(&mut Speed, Duration) -> T) -> T {
+        let now = self.epoch.elapsed();
+        change(&mut self.speed.lock().unwrap_or_else(PoisonError::into_inner), now)
+    }
+}
+
+struct Peer {
+    link: Arc<Link>,
+    connections: u32,
+    /// Where it was reached by us; not empty means that it is connected again when lost.
+    reached: Vec<Multiaddr>,
+    /// Where it says that it listens, or connected from.
+    told: Vec<Multiaddr>,
+}
+
+pub(super) struct Table {
+    epoch: Instant,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    peers: HashMap<PeerId, Peer>,
+    suspects: Suspects<PeerId>,
+    listening: Vec<Multiaddr>,
+}
+
+/// Who may be asked for an object, and who else might be worth waiting for.
+pub(super) struct Candidates {
+    /// With the expected time until the object would be here.
+    pub(super) peers: Vec<(PeerId, Duration)>,
+    /// Known peers that are not connected at the moment.
+    pub(super) absent: usize,
+    /// Connected peers that failed on this very object before.
+    pub(super) failed: usize,
+}
+
+impl Table {
+    pub(super) fn new(epoch: Instant) -> Table {
+        let inner = Inner { peers: HashMap::new(), suspects: Suspects::new(), listening: Vec::new() };
+        Table { epoch, inner: Mutex::new(inner) }
+    }
+
+    /// A connection to `peer` has come about; `reached` at this address if we made it.
+    pub(super) fn connected(&self, id: PeerId, reached: Option<Multiaddr>, from: Option<Multiaddr>) {
+        let mut inner = self.inner();
+        let peer = inner.entry(id, self.epoch);
+        peer.connections += 1;
+        reached.into_iter().for_each(|address| remember(&mut peer.reached, address));
+        from.into_iter().for_each(|address| remember(&mut peer.told, address));
+    }
+
+    /// A connection to `peer` has ended and `left` remain. The addresses to try again, if it is to be.
+    pub(super) fn closed(&self, id: PeerId, left: u32) -> Vec<Multiaddr> {
+        let mut inner = self.inner();
+        let banned = inner.suspects.is_banned(&id);
+        let Some(peer) = inner.peers.get_mut(&id) else { return Vec::new() };
+        peer.connections = left;
+        if left > 0 || banned {
+            return Vec::new();
+        }
+        let again = peer.reached.clone();
+        if again.is_empty() {
+            inner.peers.remove(&id);
+        }
+        again
+    }
+
+    /// Where a peer that is to be connected was reached; nothing if it is connected or banned.
+    pub(super) fn to_reach(&self, id: &PeerId) -> Vec<Multiaddr> {
+        let inner = self.inner();
+        let wanted = inner.peers.get(id).filter(|peer| peer.connections == 0);
+        match wanted {
+            Some(peer) if !inner.suspects.is_banned(id) => peer.reached.clone(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// `peer` says where it listens.
+    pub(super) fn told(&self, id: &PeerId, addresses: impl IntoIterator<Item = Multiaddr>) {
+        if let Some(peer) = self.inner().peers.get_mut(id) {
+            peer.told = addresses.into_iter().take(MAX_ADDRESSES).collect();
+        }
+    }
+
+    pub(super) fn link(&self, id: &PeerId) -> Option<Arc<Link>> {
+        self.inner().peers.get(id).map(|peer| peer.link.clone())
+    }
+
+    pub(super) fn is_connected(&self, id: &PeerId) -> bool {
+        self.inner().peers.get(id).is_some_and(|peer| peer.connections > 0)
+    }
+
+    pub(super) fn is_banned(&self, id: &PeerId) -> bool {
+        self.inner().suspects.is_banned(id)
+    }
+
+    pub(super) fn candidates(&self, object: &ObjectId) -> Candidates {
+        let inner = self.inner();
+        let mut candidates = Candidates { peers: Vec::new(), absent: 0, failed: 0 };
+        for (id, peer) in &inner.peers {
+            if inner.suspects.has_failed(object, id) {
+                candidates.failed += 1;
+            } else if inner.suspects.is_banned(id) {
+                continue;
+            } else if peer.connections == 0 {
+                candidates.absent += 1;
+            } else {
+                candidates.peers.push((*id, peer.link.speed(|speed, _| speed.expected())));
+            }
+        }
+        candidates
+    }
+
+    /// `peer` sent wrong bytes for `object`.
+    pub(super) fn accuse(&self, object: ObjectId, peer: PeerId) -> Judgement<PeerId> {
+        self.inner().suspects.wrong(object, peer)
+    }
+
+    /// The addresses on which this node listens have changed.
+    pub(super) fn listening(&self, change: impl FnOnce(&mut Vec<Multiaddr>)) {
+        change(&mut self.inner().listening);
+    }
+
+    pub(super) fn listening_on(&self) -> Vec<Multiaddr> {
+        self.inner().listening.clone()
+    }
+
+    /// Forgets everybody.
+    pub(super) fn clear(&self) {
+        self.inner().peers.clear();
+    }
+
+    /// Everybody known, by id.
+    pub(super) fn list(&self) -> Vec<PeerInfo> {
+        let inner = self.inner();
+        let mut list: Vec<_> =
+            inner.peers.iter().map(|(id, peer)| peer.info(id, inner.suspects.is_banned(id))).collect();
+        list.sort_by(|a, b| a.id.cmp(&b.id));
+        list
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        // Each change is one step; a panic leaves no half of one.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn entry(&mut self, id: PeerId, epoch: Instant) -> &mut Peer {
+        if self.peers.len() >= MAX_KNOWN && !self.peers.contains_key(&id) {
+            let gone = self.peers.iter().find(|(_, peer)| peer.connections == 0).map(|(id, _)| *id);
+            // Connection limits keep the number of connected peers far below, so there is always one.
+            gone.and_then(|gone| self.peers.remove(&gone));
+        }
+        self.peers.entry(id).or_insert_with(|| Peer {
+            link: Arc::new(Link {
+                bytes_in: AtomicU64::new(0),
+                bytes_out: AtomicU64::new(0),
+                objects_served: AtomicU64::new(0),
+                session: tokio::sync::Mutex::new(None),
+                speed: Mutex::default(),
+                epoch,
+            }),
+            connections: 0,
+            reached: Vec::new(),
+            told: Vec::new(),
+        })
+    }
+}
+
+impl Peer {
+    fn info(&self, id: &PeerId, banned: bool) -> PeerInfo {
+        let mut addresses = self.reached.clone();
+        addresses.extend(self.told.iter().filter(|told| !self.reached.contains(told)).cloned());
+        PeerInfo {
+            id: id.to_string(),
+            addresses: addresses.iter().map(Multiaddr::to_string).collect(),
+            rtt: self.link.speed(|speed, _| speed.rtt()),
+            bytes_in: self.link.bytes_in.load(Ordering::Relaxed),
+            bytes_out: self.link.bytes_out.load(Ordering::Relaxed),
+            objects_served: self.link.objects_served.load(Ordering::Relaxed),
+            state: match (banned, self.connections) {
+                (true, _) => PeerState::Banned,
+                (false, 0) => PeerState::Reconnecting,
+                (false, _) => PeerState::Connected,
+            },
+        }
+    }
+}
+
+/// The latest are kept, the newest first.
+fn remember(addresses: &mut Vec<Multiaddr>, address: Multiaddr) {
+    addresses.retain(|known| *known != address);
+    addresses.insert(0, address);
+    addresses.truncate(MAX_ADDRESSES);
+}

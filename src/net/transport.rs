@@ -1,0 +1,86 @@
+//! The libp2p swarm as bcai uses it: TCP, Noise, Yamux, and the behaviours.
+//!
+//! Owns: the stack below the streams, and its limits.
+//! Must not know: what the streams carry.
+//! Invariant: connections are encrypted and authenticated; their number is bounded, in all and per peer.
+//! Trust: a peer id is proven by Noise; nothing else that a peer says about itself is.
+//! Threads: built on any; driven by the driver's task.
+
+use std::time::Duration;
+
+use futures::io::BufReader;
+use libp2p::core::muxing::StreamMuxerBox;
+use libp2p::core::transport::{Boxed, Transport};
+use libp2p::core::upgrade::Version;
+use libp2p::identity::Keypair;
+use libp2p::swarm::behaviour::toggle::Toggle;
+use libp2p::swarm::{Config, NetworkBehaviour};
+use libp2p::{PeerId, Swarm, allow_block_list, connection_limits, identify, mdns, noise, ping, tcp, yamux};
+
+use super::error::NetError;
+use crate::crypto::SecretKey;
+
+/// How long a connection may take to come about, handshakes included.
+pub(super) const CONNECTING: Duration = Duration::from_secs(10);
+/// Connections of one peer: two when both dial at once, and those it has not noticed to be dead.
+const MAX_CONNECTIONS_EACH: u32 = 4;
+/// Connections in either direction that are not established yet.
+const MAX_PENDING: u32 = 32;
+/// Noise reads 8 KiB at a time; this saves it most of its system calls.
+const READ_BUFFER: usize = 64 << 10;
+/// An idle connection costs little, and keeps later requests from waiting for a handshake.
+const IDLE: Duration = Duration::from_secs(24 * 3600);
+/// A peer that has gone without a word is noticed within this time twice.
+const PING: Duration = Duration::from_secs(15);
+
+#[derive(NetworkBehaviour)]
+pub(super) struct Behaviour {
+    limits: connection_limits::Behaviour,
+    pub(super) banned: allow_block_list::Behaviour<allow_block_list::BlockedPeers>,
+    identify: identify::Behaviour,
+    ping: ping::Behaviour,
+    mdns: Toggle<mdns::tokio::Behaviour>,
+    pub(super) streams: libp2p_stream::Behaviour,
+}
+
+/// Makes the swarm of the node whose key is `key`.
+pub(super) fn build(key: &SecretKey, mdns: bool, max_peers: u32) -> Result<Swarm<Behaviour>, NetError> {
+    let setup = |error: &dyn std::error::Error| NetError::Setup(error.to_string());
+    let keypair = Keypair::ed25519_from_bytes(key.to_bytes()).map_err(|error| setup(&error))?;
+    let me = keypair.public().to_peer_id();
+    let limits = connection_limits::ConnectionLimits::default()
+        .with_max_pending_incoming(Some(MAX_PENDING))
+        .with_max_pending_outgoing(Some(MAX_PENDING))
+        .with_max_established(Some(max_peers))
+        .with_max_established_per_peer(Some(MAX_CONNECTIONS_EACH));
+    let mdns = match mdns {
+        true => Some(
+            mdns::tokio::Behaviour::new(mdns::Config::default(), me)
+                .map_err(|error| NetError::Setup(format!("local discovery (mDNS): {error}")))?,
+        ),
+        false => None,
+    };
+    let identify = identify::Config::new("bcai/1".to_owned(), keypair.public())
+        .with_agent_version(super::shared::agent());
+    let behaviour = Behaviour {
+        limits: connection_limits::Behaviour::new(limits),
+        banned: allow_block_list::Behaviour::default(),
+        identify: identify::Behaviour::new(identify),
+        ping: ping::Behaviour::new(ping::Config::new().with_interval(PING).with_timeout(PING)),
+        mdns: mdns.into(),
+        streams: libp2p_stream::Behaviour::new(),
+    };
+    let transport = transport(&keypair).map_err(|error| setup(&error))?;
+    let config = Config::with_tokio_executor().with_idle_connection_timeout(IDLE);
+    Ok(Swarm::new(transport, behaviour, me, config))
+}
+
+fn transport(keypair: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
+    Ok(tcp::tokio::Transport::new(tcp::Config::new().nodelay(true))
+        .map(|stream, _| BufReader::with_capacity(READ_BUFFER, stream))
+        .upgrade(Version::V1Lazy)
+        .authenticate(noise::Config::new(keypair)?)
+        .multiplex(yamux::Config::default())
+        .timeout(CONNECTING)
+        .boxed())
+}
