@@ -15,3 +15,4 @@ pub mod net;
 pub mod pack;
 pub mod store;
 pub mod swarm;
+pub mod validator;
