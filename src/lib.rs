@@ -9,6 +9,7 @@ pub mod codec;
 pub mod crypto;
 pub mod fetch;
 pub mod id;
+pub mod ingest;
 pub mod log;
 pub mod manifest;
 pub mod net;

@@ -1,0 +1,283 @@
+//! A directory becomes a snapshot in the store.
+//!
+//! Owns: what of a file system a snapshot keeps, the refusal of what it cannot keep, and the threads that
+//! read, cut, hash, compress and put.
+//! Must not know: datasets, versions, the log, the network.
+//! Invariant: the same tree gives the same snapshot, whatever the threads do; and a snapshot is recorded only
+//! when all of it was read without a change and is durable in the store.
+//! Trust: the tree may be hostile and may change underfoot. Nothing is opened through a symlink, so nothing
+//! outside of the tree is read; what changes while it is read fails the snapshot by name.
+//! Threads: called on a thread that may block. It walks the tree itself and starts, for the time of the call,
+//! one reader and one compressor for each processor (two at least) and one writer.
+//! A crash leaves objects that no snapshot refers to; the next snapshot of the tree finds and uses them.
+//!
+//! Kept: names, permission bits, uid and gid, modification times, sizes, contents with their holes, symlink
+//! targets, hard links among the names of the tree (`nlink` counts these and no others), and extended
+//! attributes called `user.*`. The attributes `security.*` and `system.*` (capabilities, labels, access lists)
+//! are rules of this machine about its own users, and `trusted.*` shows itself only to root, so that the id of
+//! a snapshot would depend on who takes it; none of them is kept. Nor are access and change times, inode
+//! numbers and directory sizes. Other file systems mounted in the tree are entered, as tar and restic do.
+//!
+//! Pipeline: `scan` lists the tree once for totals and hard links, and refuses early. `walk` lists it again
+//! and gives files in batches to the readers (`read`), which cut and hash; what the store lacks goes through
+//! `outbox` to the compressors and the writer. `walk` puts the entries back in order and builds the tree.
+//! Every channel is bounded. Held in memory are a few buffers for each thread, the listings of the directories
+//! between the root and the present one, and one small record for each directory and hard-linked inode.
+
+mod outbox;
+mod read;
+mod scan;
+mod source;
+#[cfg(test)]
+mod tests;
+mod walk;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crossbeam_channel::bounded;
+
+use self::outbox::{Claims, Outbox, Stored};
+use crate::chunking::{Chunking, ChunkingError};
+use crate::id::SnapshotId;
+use crate::manifest::{ManifestError, Totals};
+use crate::pack::Compression;
+use crate::store::{SnapshotRecord, Store, StoreError};
+
+/// Why there is no snapshot. Nothing of it is visible in the store.
+#[derive(Debug, thiserror::Error)]
+pub enum IngestError {
+    /// The user's mistake.
+    #[error("{path:?} does not exist")]
+    Missing { path: PathBuf },
+    /// The user's mistake.
+    #[error("{path:?} is not a directory: a snapshot is of a directory")]
+    NotADirectory { path: PathBuf },
+    /// The user's to decide.
+    #[error("{path:?} is a symlink, which is not followed: name the directory it leads to, {target:?}")]
+    RootIsSymlink { path: PathBuf, target: PathBuf },
+    /// The user's to repair.
+    #[error(
+        "cannot read {path:?}: {source} (a snapshot keeps all or nothing: make it readable or take it out)"
+    )]
+    Unreadable { path: PathBuf, source: io::Error },
+    /// The user's to decide.
+    #[error(
+        "{path:?} is a {kind}, which a snapshot cannot keep: take it out, or skip such files (--skip-special)"
+    )]
+    Special { path: PathBuf, kind: &'static str },
+    /// Worth a retry when the tree is at rest.
+    #[error("{path:?} changed while it was being read ({what}): try again when nothing writes to it")]
+    Changed { path: PathBuf, what: &'static str },
+    /// The user's to repair.
+    #[error(
+        "{path:?} is too deep: a snapshot has at most {} levels of directories",
+        crate::manifest::MAX_DEPTH
+    )]
+    TooDeep { path: PathBuf },
+    /// The user's to repair.
+    #[error("{path:?} cannot be kept: {source}")]
+    Unkeepable { path: PathBuf, source: ManifestError },
+    /// The user's mistake.
+    #[error(transparent)]
+    Chunking(#[from] ChunkingError),
+    /// The tree as a whole exceeds the format.
+    #[error(transparent)]
+    Manifest(#[from] ManifestError),
+    /// What the store says of itself.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Retry when the machine has threads to give.
+    #[error("cannot start a thread: {0}")]
+    Thread(io::Error),
+    /// The caller's own wish.
+    #[error("the snapshot was cancelled")]
+    Cancelled,
+}
+
+/// How to take a snapshot.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    pub chunking: Chunking,
+    pub compression: Compression,
+    /// Leaves out sockets, FIFOs and devices and lists them, instead of refusing the tree.
+    pub skip_special: bool,
+}
+
+/// How far a snapshot has come, for another thread to watch; and its off switch.
+#[derive(Debug, Default)]
+pub struct Progress {
+    files_found: AtomicU64,
+    bytes_found: AtomicU64,
+    files_done: AtomicU64,
+    bytes_done: AtomicU64,
+    stored_bytes: AtomicU64,
+    cancelled: AtomicBool,
+}
+
+/// A look at a [`Progress`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Counts {
+    /// Names found that are no directories. Grows until the tree has been listed; then nothing is done yet.
+    pub files_found: u64,
+    /// The sizes of files found, each hard-linked file once.
+    pub bytes_found: u64,
+    pub files_done: u64,
+    pub bytes_done: u64,
+    /// Bytes that the store has grown by.
+    pub stored_bytes: u64,
+}
+
+impl Progress {
+    /// Makes the snapshot end soon with [`IngestError::Cancelled`].
+    pub fn cancel(&self) {
+        self.cancelled.store(true, Relaxed);
+    }
+
+    /// The present counts; each is right, but they are not of one moment.
+    pub fn counts(&self) -> Counts {
+        Counts {
+            files_found: self.files_found.load(Relaxed),
+            bytes_found: self.bytes_found.load(Relaxed),
+            files_done: self.files_done.load(Relaxed),
+            bytes_done: self.bytes_done.load(Relaxed),
+            stored_bytes: self.stored_bytes.load(Relaxed),
+        }
+    }
+}
+
+/// A finished snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Done {
+    pub snapshot: SnapshotId,
+    /// All below the root directory, itself not counted.
+    pub totals: Totals,
+    /// Objects that the store did not have before, and their stored size.
+    pub new_objects: u64,
+    pub new_bytes: u64,
+    /// What `skip_special` left out, in the order of the walk.
+    pub skipped: Vec<PathBuf>,
+}
+
+/// Takes a snapshot of `dir` into `store`, durably, and records it there.
+pub fn snapshot(
+    dir: &Path,
+    store: &Store,
+    options: &Options,
+    progress: &Progress,
+) -> Result<Done, IngestError> {
+    let processors = thread::available_parallelism().map_or(1, |count| count.get());
+    snapshot_with(dir, store, options, progress, processors.max(2))
+}
+
+/// What the threads of one snapshot share.
+struct Run<'a> {
+    store: &'a Store,
+    options: &'a Options,
+    progress: &'a Progress,
+    claims: Claims,
+    stop: AtomicBool,
+    failure: Mutex<Option<IngestError>>,
+}
+
+impl Run<'_> {
+    /// To be called often: tells a thread to end because of a cancellation or of a failure elsewhere.
+    fn check(&self) -> Result<(), IngestError> {
+        let stop = self.stop.load(Relaxed) || self.progress.cancelled.load(Relaxed);
+        if stop { Err(IngestError::Cancelled) } else { Ok(()) }
+    }
+
+    /// Stops all threads. The first failure is the one to report: later ones follow from it.
+    fn fail(&self, error: IngestError) {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+        self.stop.store(true, Relaxed);
+    }
+}
+
+fn snapshot_with(
+    dir: &Path,
+    store: &Store,
+    options: &Options,
+    progress: &Progress,
+    workers: usize,
+) -> Result<Done, IngestError> {
+    options.chunking.check()?;
+    let root = source::Dir::open_root(dir)?;
+    let run = Run {
+        store,
+        options,
+        progress,
+        claims: Claims::default(),
+        stop: AtomicBool::new(false),
+        failure: Mutex::new(None),
+    };
+    let (built, stored) = match work(&run, root, workers) {
+        Ok(done) => done,
+        Err(error) => {
+            run.fail(error);
+            (None, Stored::default())
+        }
+    };
+    if let Some(error) = run.failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        return Err(error);
+    }
+    let built = built.ok_or(IngestError::Cancelled)?;
+    store.commit()?;
+    store.keep_snapshot(SnapshotRecord {
+        id: built.snapshot,
+        bytes: built.totals.bytes,
+        inodes: built.totals.inodes,
+        chunks: built.totals.chunks,
+        created_unix_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis() as u64),
+        source: dir.canonicalize().unwrap_or_else(|_| dir.to_owned()).to_string_lossy().into_owned(),
+    })?;
+    Ok(Done {
+        snapshot: built.snapshot,
+        totals: built.totals,
+        new_objects: stored.objects,
+        new_bytes: stored.bytes,
+        skipped: built.skipped,
+    })
+}
+
+/// Starts the threads, walks, and returns when all have ended. `None` if the walk failed; `run` knows why.
+fn work(
+    run: &Run<'_>,
+    root: source::Dir,
+    workers: usize,
+) -> Result<(Option<walk::Built>, Stored), IngestError> {
+    let scan = scan::scan(run, &root)?;
+    thread::scope(|scope| {
+        let (job_tx, job_rx) = bounded::<walk::Job>(2 * workers);
+        let (reads_tx, reads_rx) = bounded(walk::WINDOW);
+        let (pack_tx, pack_rx) = bounded(workers);
+        let (put_tx, put_rx) = bounded(16);
+        let spawn = |name: &str| thread::Builder::new().name(format!("ingest-{name}"));
+        for _ in 0..workers {
+            let (jobs, reads) = (job_rx.clone(), reads_tx.clone());
+            let outbox = Outbox::new(run, pack_tx.clone());
+            spawn("read")
+                .spawn_scoped(scope, move || read::reader(run, &jobs, &reads, outbox))
+                .map_err(IngestError::Thread)?;
+            let (packs, puts) = (pack_rx.clone(), put_tx.clone());
+            spawn("pack")
+                .spawn_scoped(scope, move || outbox::compressor(run, &packs, &puts))
+                .map_err(IngestError::Thread)?;
+        }
+        let writer = spawn("put")
+            .spawn_scoped(scope, move || outbox::writer(run, &put_rx))
+            .map_err(IngestError::Thread)?;
+        // The threads end when the last sender is gone: keep none but the walk's own.
+        drop((job_rx, reads_tx, pack_rx, put_tx));
+        let outbox = Outbox::new(run, pack_tx);
+        let built =
+            walk::walk(run, root, &scan, job_tx, &reads_rx, outbox).map_err(|error| run.fail(error)).ok();
+        // A panic of the writer has been reported by its own thread; without its result there is no snapshot.
+        let stored = writer.join().map_err(|_| IngestError::Cancelled)?;
+        Ok((built, stored))
+    })
+}

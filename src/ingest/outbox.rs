@@ -1,0 +1,150 @@
+//! Finished objects on their way into the store.
+//!
+//! Owns: the question whether the store has an object already, the batches, compression, and the writer.
+//! Must not know: files or directories.
+//! Invariant: an object goes in once, however many readers meet it at the same time.
+//! Trust: objects are our own. Threads: an `Outbox` belongs to one thread; `compressor` and `writer` are
+//! bodies of threads.
+//! A crash leaves objects up to the last commit; no snapshot refers to them.
+
+use std::collections::HashSet;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Mutex, PoisonError};
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender};
+
+use super::{IngestError, Run};
+use crate::id::ObjectId;
+use crate::pack::Checked;
+use crate::store::{Keep, StoreError};
+
+/// A batch is closed when it has this many plain bytes or objects.
+const BATCH_BYTES: usize = 1 << 20;
+const BATCH_OBJECTS: usize = 256;
+/// The writer puts at once what is ready, up to this many plain bytes.
+const PUT_BYTES: usize = 16 << 20;
+/// The writer commits each time that the store has grown by this much, so that a commit stays short and a
+/// crash during a long snapshot costs little.
+const COMMIT_BYTES: u64 = 64 << 20;
+
+/// Objects that the store lacks, with their plain bytes.
+pub(super) type Batch = Vec<(ObjectId, Bytes)>;
+
+/// The objects between an outbox and the store. As many as the bounded channels hold.
+#[derive(Default)]
+pub(super) struct Claims(Mutex<HashSet<ObjectId>>);
+
+impl Claims {
+    /// Keeps in `batch` what nobody else has claimed.
+    fn claim(&self, batch: &mut Batch) {
+        let mut claimed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        batch.retain(|(id, _)| claimed.insert(*id));
+    }
+
+    fn release<'a>(&self, ids: impl Iterator<Item = &'a ObjectId>) {
+        let mut claimed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        for id in ids {
+            claimed.remove(id);
+        }
+    }
+}
+
+/// Where one thread drops finished objects.
+pub(super) struct Outbox<'a> {
+    run: &'a Run<'a>,
+    packs: Sender<Batch>,
+    batch: Batch,
+    bytes: usize,
+}
+
+impl<'a> Outbox<'a> {
+    pub(super) fn new(run: &'a Run<'a>, packs: Sender<Batch>) -> Self {
+        Self { run, packs, batch: Vec::new(), bytes: 0 }
+    }
+
+    /// Takes an object that hashes to `id`.
+    pub(super) fn add(&mut self, id: ObjectId, plain: Bytes) -> Result<(), IngestError> {
+        self.bytes += plain.len();
+        self.batch.push((id, plain));
+        let full = self.bytes >= BATCH_BYTES || self.batch.len() >= BATCH_OBJECTS;
+        if full { self.flush() } else { Ok(()) }
+    }
+
+    /// Passes on what has gathered.
+    pub(super) fn flush(&mut self) -> Result<(), IngestError> {
+        self.run.check()?;
+        self.bytes = 0;
+        let mut batch = std::mem::take(&mut self.batch);
+        self.run.claims.claim(&mut batch);
+        let ids: Vec<ObjectId> = batch.iter().map(|(id, _)| *id).collect();
+        let missing: HashSet<ObjectId> = self.run.store.missing(&ids)?.into_iter().collect();
+        self.run.claims.release(ids.iter().filter(|id| !missing.contains(id)));
+        batch.retain(|(id, _)| missing.contains(id));
+        if batch.is_empty() {
+            return Ok(());
+        }
+        // The compressors end early only when the run has failed.
+        self.packs.send(batch).map_err(|_| IngestError::Cancelled)
+    }
+}
+
+/// Compresses batches until there are no more senders.
+pub(super) fn compressor(run: &Run<'_>, packs: &Receiver<Batch>, puts: &Sender<Vec<Checked>>) {
+    for batch in packs {
+        let pack = |(id, plain)| Checked::with_id(id, plain, run.options.compression);
+        if run.check().is_err() || puts.send(batch.into_iter().map(pack).collect()).is_err() {
+            return;
+        }
+    }
+}
+
+/// What went into the store.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Stored {
+    pub objects: u64,
+    pub bytes: u64,
+}
+
+/// Puts batches into the store until there are no more senders.
+pub(super) fn writer(run: &Run<'_>, puts: &Receiver<Vec<Checked>>) -> Stored {
+    let mut stored = Stored::default();
+    let mut uncommitted = 0;
+    while let Ok(mut objects) = puts.recv() {
+        if run.check().is_err() {
+            break;
+        }
+        let mut bytes: usize = objects.iter().map(|object| object.plain().len()).sum();
+        while bytes < PUT_BYTES
+            && let Ok(more) = puts.try_recv()
+        {
+            bytes += more.iter().map(|object| object.plain().len()).sum::<usize>();
+            objects.extend(more);
+        }
+        if let Err(error) = put(run, &objects, &mut stored, &mut uncommitted) {
+            run.fail(error.into());
+            break;
+        }
+    }
+    stored
+}
+
+fn put(
+    run: &Run<'_>,
+    objects: &[Checked],
+    stored: &mut Stored,
+    uncommitted: &mut u64,
+) -> Result<(), StoreError> {
+    let put = run.store.put(objects, Keep::Published)?;
+    let ids: Vec<ObjectId> = objects.iter().map(Checked::id).collect();
+    run.claims.release(ids.iter());
+    stored.objects += put.objects;
+    stored.bytes += put.stored_bytes;
+    run.progress.stored_bytes.fetch_add(put.stored_bytes, Relaxed);
+    *uncommitted += put.stored_bytes;
+    if *uncommitted >= COMMIT_BYTES {
+        *uncommitted = 0;
+        run.store.commit()?;
+    }
+    Ok(())
+}

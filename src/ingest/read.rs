@@ -1,0 +1,258 @@
+//! One file becomes an entry and its chunks.
+//!
+//! Owns: reading in large pieces, holes, cutting, hashing, and the check that the file held still.
+//! Must not know: the tree around the file.
+//! Invariant: an entry is returned only if the file was one and the same from before its first byte was read
+//! until after its last; of a large file only one buffer is held.
+//! Trust: none in the file. Threads: `reader` is the body of a thread; several run side by side.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering::Relaxed;
+
+use bytes::Bytes;
+use crossbeam_channel::{Receiver, Sender};
+use rustix::buffer::spare_capacity;
+use rustix::fs::{FileType, SeekFrom, Stat};
+use rustix::io::Errno;
+
+use super::outbox::Outbox;
+use super::source::{Dir, Stamp, file_type, meta, unreadable, xattrs};
+use super::walk::{Item, Job, Read, What};
+use super::{IngestError, Run};
+use crate::chunking::Cutter;
+use crate::id::{ChunkId, FileHash, ObjectId};
+use crate::manifest::{BlobBuilder, Content, Entry, Extent, Meta, Name, Node};
+
+/// Least size of a read buffer. With the usual chunking an eighth of it at most is carried over to the next.
+const BUFFER_LEN: usize = 2 << 20;
+/// Holes are hashed as zeros in pieces of this size.
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+/// Works on jobs until there are no more, or until one fails.
+pub(super) fn reader(
+    run: &Run<'_>,
+    jobs: &Receiver<Job>,
+    reads: &Sender<Result<Read, IngestError>>,
+    mut outbox: Outbox<'_>,
+) {
+    for job in jobs {
+        let entry = |item| read_item(run, &mut outbox, &job.dir, item);
+        let entries: Result<Vec<Entry>, _> = job.items.into_iter().map(entry).collect();
+        // The walk waits for each job, so it must hear of a failure too.
+        let failed = entries.is_err();
+        let sent = reads.send(entries.map(|entries| Read { number: job.number, entries }));
+        if failed || sent.is_err() {
+            return;
+        }
+    }
+    if let Err(error) = outbox.flush() {
+        run.fail(error);
+    }
+}
+
+fn read_item(run: &Run<'_>, outbox: &mut Outbox<'_>, dir: &Dir, item: Item) -> Result<Entry, IngestError> {
+    run.check()?;
+    let node = match item.what {
+        What::Link { first } => Node::Link { first },
+        What::Symlink { stat, nlink } => symlink(dir, &item.name, &stat, nlink)?,
+        What::File { stat, nlink } => {
+            let fd = dir.open_file(&item.name)?;
+            let file = File { run, dir, name: &item.name, fd };
+            file.read(outbox, &Stamp::of(&stat), nlink)?
+        }
+    };
+    run.progress.files_done.fetch_add(1, Relaxed);
+    Ok(Entry { name: item.name, node })
+}
+
+fn symlink(dir: &Dir, name: &Name, stat: &Stat, nlink: u32) -> Result<Node, IngestError> {
+    let target = dir.read_link(name)?;
+    match Stamp::of(stat).change(&Stamp::of(&dir.stat_of(name)?)) {
+        Some(what) => Err(IngestError::Changed { path: dir.path_of(name), what }),
+        // Linux keeps no `user.*` attributes on symlinks.
+        None => Ok(Node::Symlink { meta: meta(stat), nlink, target }),
+    }
+}
+
+/// An open file.
+struct File<'a> {
+    run: &'a Run<'a>,
+    dir: &'a Dir,
+    name: &'a Name,
+    fd: OwnedFd,
+}
+
+impl File<'_> {
+    fn changed(&self, what: &'static str) -> IngestError {
+        IngestError::Changed { path: self.dir.path_of(self.name), what }
+    }
+
+    fn failed(&self, error: Errno) -> IngestError {
+        unreadable(self.dir.path_of(self.name), error)
+    }
+
+    fn stat(&self) -> Result<Stat, IngestError> {
+        rustix::fs::fstat(&self.fd).map_err(|error| self.failed(error))
+    }
+
+    fn read(&self, outbox: &mut Outbox<'_>, listed: &Stamp, nlink: u32) -> Result<Node, IngestError> {
+        let before = self.stat()?;
+        let stamp = Stamp::of(&before);
+        // Content that is newer than the listing is as good; another inode is not, it may be hard-linked.
+        if file_type(&before) != FileType::RegularFile || (stamp.dev, stamp.ino) != (listed.dev, listed.ino) {
+            return Err(self.changed("another file took its name"));
+        }
+        let xattrs = xattrs(&self.fd, || self.dir.path_of(self.name))?;
+        // Sizes are never negative.
+        let size = before.st_size as u64;
+        let content = Reading::new(self, size).content(outbox)?;
+        if let Some(what) = stamp.change(&Stamp::of(&self.stat()?)) {
+            return Err(self.changed(what));
+        }
+        Ok(Node::File { meta: Meta { xattrs, ..meta(&before) }, nlink, size, content })
+    }
+
+    /// The first data at or after `at`, up to the next hole: start and end. `None` if only a hole follows.
+    fn next_data(&self, at: u64, size: u64) -> Result<Option<(u64, u64)>, IngestError> {
+        let start = match rustix::fs::seek(&self.fd, SeekFrom::Data(at)) {
+            Ok(start) => start,
+            Err(Errno::NXIO) => return Ok(None),
+            // A file system without holes.
+            Err(Errno::INVAL | Errno::NOTSUP) => return Ok(Some((at, size))),
+            Err(error) => return Err(self.failed(error)),
+        };
+        let end = rustix::fs::seek(&self.fd, SeekFrom::Hole(start)).map_err(|error| self.failed(error))?;
+        // Both lie past `size` only if the file has just grown; the stamp will tell.
+        Ok((start < size).then(|| (start, end.min(size))))
+    }
+
+    /// At most `len` bytes from `at` on, after `carried`.
+    fn fill(&self, carried: &[u8], at: u64, len: usize) -> Result<Bytes, IngestError> {
+        self.run.check()?;
+        let whole = carried.len() + len;
+        let mut buffer = Vec::with_capacity(whole);
+        buffer.extend_from_slice(carried);
+        while buffer.len() < whole {
+            let done = (buffer.len() - carried.len()) as u64;
+            match rustix::io::pread(&self.fd, spare_capacity(&mut buffer), at + done) {
+                Ok(0) => return Err(self.changed("it became shorter")),
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(error) => return Err(self.failed(error)),
+            }
+        }
+        // The allocator may have given more room than was asked for.
+        buffer.truncate(whole);
+        Ok(buffer.into())
+    }
+}
+
+/// The content of one file while it is being read.
+struct Reading<'a> {
+    file: &'a File<'a>,
+    size: u64,
+    /// Hash of all bytes so far. A file of one chunk does without: the chunk's id is the same.
+    hasher: blake3::Hasher,
+    blob: BlobBuilder,
+    extents: u64,
+    last_chunk: Option<ChunkId>,
+}
+
+impl<'a> Reading<'a> {
+    fn new(file: &'a File<'a>, size: u64) -> Self {
+        let (hasher, blob) = (blake3::Hasher::new(), BlobBuilder::new());
+        Self { file, size, hasher, blob, extents: 0, last_chunk: None }
+    }
+
+    fn content(mut self, outbox: &mut Outbox<'_>) -> Result<Content, IngestError> {
+        let mut at = 0;
+        while at < self.size {
+            let data = self.file.next_data(at, self.size)?;
+            let (start, end) = data.unwrap_or((self.size, self.size));
+            if start > at {
+                self.hole(start - at, outbox)?;
+            }
+            if (start, end) == (0, self.size)
+                && let Some(chunk) = self.only_chunk(outbox)?
+            {
+                return Ok(chunk);
+            }
+            self.data(start, end, outbox)?;
+            at = end;
+        }
+        match (self.extents, self.last_chunk) {
+            (0, _) => return Ok(Content::Empty),
+            // Longer than `only_chunk` takes, but without a cut all the same.
+            (1, Some(id)) => return Ok(Content::Chunk { id, hash: None }),
+            _ => {}
+        }
+        let root = self.blob.finish(&mut |id, bytes| outbox.add(id, bytes.into()))?;
+        let hash = FileHash::from_bytes(*self.hasher.finalize().as_bytes());
+        Ok(Content::Blob { id: root.blob, chunks: root.chunks, hash })
+    }
+
+    /// Reads a file without holes that is sure to be one chunk.
+    fn only_chunk(&self, outbox: &mut Outbox<'_>) -> Result<Option<Content>, IngestError> {
+        let chunking = self.file.run.options.chunking;
+        if !chunking.is_one_chunk(self.size) {
+            return Ok(None);
+        }
+        // One chunk has at most 4 MiB.
+        let bytes = self.file.fill(&[], 0, self.size as usize)?;
+        let id = ChunkId::of(&bytes);
+        outbox.add(id.into(), bytes)?;
+        self.done(self.size);
+        Ok(Some(Content::Chunk { id, hash: None }))
+    }
+
+    fn data(&mut self, start: u64, end: u64, outbox: &mut Outbox<'_>) -> Result<(), IngestError> {
+        let chunking = self.file.run.options.chunking;
+        let buffer_len = BUFFER_LEN.max(2 * chunking.max_len());
+        let mut cutter = Cutter::new(chunking, end - start)?;
+        let mut rest = Bytes::new();
+        let mut at = start;
+        while cutter.remaining() > 0 {
+            if rest.len() < cutter.wants() {
+                // At most a buffer, so that it fits.
+                let len = (end - at).min((buffer_len - rest.len()) as u64) as usize;
+                rest = self.file.fill(&rest, at, len)?;
+                at += len as u64;
+                self.done(len as u64);
+            }
+            while let Some(len) = cutter.next(&rest) {
+                self.chunk(rest.split_to(len), outbox)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn chunk(&mut self, bytes: Bytes, outbox: &mut Outbox<'_>) -> Result<(), IngestError> {
+        let id = ChunkId::of(&bytes);
+        self.hasher.update(&bytes);
+        self.extent(Extent { len: bytes.len() as u64, chunk: Some(id) }, outbox)?;
+        outbox.add(id.into(), bytes)
+    }
+
+    /// Holes are not read, but they count in the file's hash as the zeros that a reader sees.
+    fn hole(&mut self, len: u64, outbox: &mut Outbox<'_>) -> Result<(), IngestError> {
+        self.extent(Extent { len, chunk: None }, outbox)?;
+        let mut left = len;
+        while left > 0 {
+            self.file.run.check()?;
+            let piece = left.min(ZEROS.len() as u64);
+            self.hasher.update(&ZEROS[..piece as usize]);
+            left -= piece;
+        }
+        self.done(len);
+        Ok(())
+    }
+
+    fn extent(&mut self, extent: Extent, outbox: &mut Outbox<'_>) -> Result<(), IngestError> {
+        self.extents += 1;
+        self.last_chunk = extent.chunk;
+        self.blob.push(extent, &mut |id: ObjectId, bytes: Vec<u8>| outbox.add(id, bytes.into()))
+    }
+
+    fn done(&self, bytes: u64) {
+        self.file.run.progress.bytes_done.fetch_add(bytes, Relaxed);
+    }
+}

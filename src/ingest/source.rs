@@ -1,0 +1,235 @@
+//! The tree on disk: opening, listing and describing, without ever following a symlink.
+//!
+//! Owns: the system calls, how their errors read, and what counts as a change.
+//! Must not know: chunks, objects, threads.
+//! Invariant: every open is relative to an open directory, of one name, with `O_NOFOLLOW`: a name swapped for
+//! a symlink at any moment cannot lead out of the tree.
+//! Trust: none in the tree. Threads: values that move between threads; all calls may block on the disk.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
+use rustix::io::Errno;
+
+use super::IngestError;
+use crate::manifest::{MAX_XATTRS_LEN, ManifestError, Meta, Name, Xattr};
+
+/// The only attributes kept; the header of `ingest` says why.
+const XATTR_PREFIX: &[u8] = b"user.";
+
+/// What tells one state of an inode from another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Stamp {
+    pub dev: u64,
+    pub ino: u64,
+    size: u64,
+    mtime: (i64, u32),
+    /// Set by the kernel at each change of content or metadata; programs cannot set it back.
+    ctime: (i64, u32),
+}
+
+impl Stamp {
+    pub(super) fn of(stat: &Stat) -> Self {
+        // Sizes are never negative, and nanoseconds fit.
+        Self {
+            dev: stat.st_dev,
+            ino: stat.st_ino,
+            size: stat.st_size as u64,
+            mtime: (stat.st_mtime, stat.st_mtime_nsec as u32),
+            ctime: (stat.st_ctime, stat.st_ctime_nsec as u32),
+        }
+    }
+
+    /// What differs in `later`, in words; `None` if nothing does.
+    pub(super) fn change(&self, later: &Self) -> Option<&'static str> {
+        if (self.dev, self.ino) != (later.dev, later.ino) {
+            Some("another file took its name")
+        } else if self.size != later.size {
+            Some("its size changed")
+        } else if self.mtime != later.mtime {
+            Some("its modification time changed")
+        } else if self.ctime != later.ctime {
+            Some("its status changed")
+        } else {
+            None
+        }
+    }
+}
+
+pub(super) fn file_type(stat: &Stat) -> FileType {
+    FileType::from_raw_mode(stat.st_mode)
+}
+
+/// What a special file is called, `None` for what a snapshot keeps.
+pub(super) fn special(kind: FileType) -> Option<&'static str> {
+    match kind {
+        FileType::RegularFile | FileType::Directory | FileType::Symlink => None,
+        FileType::Fifo => Some("FIFO"),
+        FileType::Socket => Some("socket"),
+        FileType::CharacterDevice => Some("character device"),
+        FileType::BlockDevice => Some("block device"),
+        _ => Some("file of unknown type"),
+    }
+}
+
+/// The metadata in `stat`, without attributes.
+pub(super) fn meta(stat: &Stat) -> Meta {
+    Meta {
+        mode: stat.st_mode & 0o7777,
+        mtime_s: stat.st_mtime,
+        mtime_ns: stat.st_mtime_nsec as u32,
+        uid: stat.st_uid,
+        gid: stat.st_gid,
+        xattrs: Vec::new(),
+    }
+}
+
+pub(super) fn unreadable(path: PathBuf, error: Errno) -> IngestError {
+    match error {
+        // It was listed a moment ago.
+        Errno::NOENT => IngestError::Changed { path, what: "it was removed" },
+        Errno::LOOP | Errno::NOTDIR => IngestError::Changed { path, what: "another file took its name" },
+        error => IngestError::Unreadable { path, source: error.into() },
+    }
+}
+
+/// An open directory and the path it was reached by, which is for messages only.
+pub(super) struct Dir {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+impl Dir {
+    pub(super) fn open_root(path: &Path) -> Result<Self, IngestError> {
+        let owned = || path.to_owned();
+        let stat = rustix::fs::lstat(path).map_err(|error| match error {
+            Errno::NOENT => IngestError::Missing { path: owned() },
+            Errno::NOTDIR => IngestError::NotADirectory { path: owned() },
+            error => IngestError::Unreadable { path: owned(), source: error.into() },
+        })?;
+        match file_type(&stat) {
+            FileType::Directory => {}
+            FileType::Symlink => {
+                let target = std::fs::canonicalize(path).or_else(|_| std::fs::read_link(path));
+                let target = target.map_err(|source| IngestError::Unreadable { path: owned(), source })?;
+                return Err(IngestError::RootIsSymlink { path: owned(), target });
+            }
+            _ => return Err(IngestError::NotADirectory { path: owned() }),
+        }
+        let fd = rustix::fs::openat(CWD, path, Self::FLAGS, Mode::empty());
+        Ok(Self { fd: fd.map_err(|error| unreadable(owned(), error))?, path: owned() })
+    }
+
+    const FLAGS: OFlags =
+        OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+
+    /// The path of the directory.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The path of `name` in it.
+    pub(super) fn path_of(&self, name: &Name) -> PathBuf {
+        self.path.join(name.as_os_str())
+    }
+
+    pub(super) fn open_dir(&self, name: &Name) -> Result<Self, IngestError> {
+        let fd = rustix::fs::openat(&self.fd, name.as_bytes(), Self::FLAGS, Mode::empty());
+        let path = self.path_of(name);
+        match fd {
+            Ok(fd) => Ok(Self { fd, path }),
+            Err(error) => Err(unreadable(path, error)),
+        }
+    }
+
+    /// Opens a file for reading. Should it have become a FIFO, this does not wait for a writer.
+    pub(super) fn open_file(&self, name: &Name) -> Result<OwnedFd, IngestError> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
+        rustix::fs::openat(&self.fd, name.as_bytes(), flags, Mode::empty())
+            .map_err(|error| unreadable(self.path_of(name), error))
+    }
+
+    /// All names in it, sorted bytewise.
+    pub(super) fn list(&self) -> Result<Vec<Name>, IngestError> {
+        let failed = |error| unreadable(self.path.clone(), error);
+        let mut names = Vec::new();
+        for entry in rustix::fs::Dir::read_from(&self.fd).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let bytes = entry.file_name().to_bytes();
+            if bytes != b"." && bytes != b".." {
+                let unkeepable = |source| {
+                    let path = self.path.join(OsStr::from_bytes(bytes));
+                    IngestError::Unkeepable { path, source }
+                };
+                names.push(Name::new(bytes).map_err(unkeepable)?);
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// Describes `name` itself, not what it may link to.
+    pub(super) fn stat_of(&self, name: &Name) -> Result<Stat, IngestError> {
+        rustix::fs::statat(&self.fd, name.as_bytes(), AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(|error| unreadable(self.path_of(name), error))
+    }
+
+    /// Describes the directory.
+    pub(super) fn stat(&self) -> Result<Stat, IngestError> {
+        rustix::fs::fstat(&self.fd).map_err(|error| unreadable(self.path.clone(), error))
+    }
+
+    /// The metadata of the directory, with its attributes.
+    pub(super) fn meta(&self) -> Result<Meta, IngestError> {
+        let xattrs = xattrs(&self.fd, || self.path.clone())?;
+        Ok(Meta { xattrs, ..meta(&self.stat()?) })
+    }
+
+    pub(super) fn read_link(&self, name: &Name) -> Result<Vec<u8>, IngestError> {
+        let target = rustix::fs::readlinkat(&self.fd, name.as_bytes(), Vec::new());
+        target.map(|target| target.into_bytes()).map_err(|error| match error {
+            // Not a symlink any more.
+            Errno::INVAL => {
+                IngestError::Changed { path: self.path_of(name), what: "another file took its name" }
+            }
+            error => unreadable(self.path_of(name), error),
+        })
+    }
+}
+
+/// The attributes of an open file that are kept, sorted.
+pub(super) fn xattrs(fd: &OwnedFd, path: impl Fn() -> PathBuf) -> Result<Vec<Xattr>, IngestError> {
+    let failed = |error| match error {
+        // Attributes came, grew or went between two calls.
+        Errno::RANGE | Errno::NODATA => IngestError::Changed { path: path(), what: "its attributes changed" },
+        error => IngestError::Unreadable { path: path(), source: io::Error::from(error) },
+    };
+    let len = match rustix::fs::flistxattr_query(fd) {
+        // Most files have none, some file systems no notion of them.
+        Ok(0) | Err(Errno::NOTSUP) => return Ok(Vec::new()),
+        len => len.map_err(failed)?,
+    };
+    let mut list = vec![0; len];
+    let len = rustix::fs::flistxattr(fd, &mut list[..]).map_err(failed)?;
+    let mut xattrs = Vec::new();
+    let mut total = 0;
+    for name in list[..len].split(|byte| *byte == 0).filter(|name| name.starts_with(XATTR_PREFIX)) {
+        let len = rustix::fs::fgetxattr_query(fd, name).map_err(failed)?;
+        total += name.len() + len;
+        if total > MAX_XATTRS_LEN {
+            let rule = "attributes take at most 64 KiB";
+            let source = ManifestError::Rule { what: "metadata", rule };
+            return Err(IngestError::Unkeepable { path: path(), source });
+        }
+        let mut value = vec![0; len];
+        let got = rustix::fs::fgetxattr(fd, name, &mut value[..]).map_err(failed)?;
+        value.truncate(got);
+        xattrs.push(Xattr { name: name.to_vec(), value });
+    }
+    xattrs.sort_unstable();
+    Ok(xattrs)
+}
