@@ -17,3 +17,4 @@ pub mod pack;
 pub mod store;
 pub mod swarm;
 pub mod validator;
+pub mod view;

@@ -1,0 +1,269 @@
+//! A view as a tree that can be mounted.
+//!
+//! Owns: how a question of the kernel becomes a future, where that runs and for how long, what its failure is called,
+//! and when to read ahead.
+//! Must not know: FUSE; how files are found and read.
+//! Invariant: every question is answered within the deadline. What could not be had is never "not found".
+//! Trust: that of `view`.
+//! Threads: a future is polled once on the FUSE thread that asks, where local objects are read at once; what then
+//! still waits goes on as a task of the runtime, where nothing blocks.
+
+use std::borrow::Borrow;
+use std::future::Future;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use bcai_mount::{Answer, Attr, Listing, Seek, StatFs, Tree, TreeError};
+use lru::LruCache;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+use super::{View, ViewError, at};
+use crate::fetch::FetchError;
+
+/// How long the path of a file may take to find for a message about it.
+const NAMING: Duration = Duration::from_secs(1);
+
+/// Files that are watched for being read in order.
+const STREAMS: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
+
+/// Tasks of one mount that read ahead.
+const READERS_AHEAD: usize = 8;
+
+/// How far ahead of a reader chunks are fetched, in bytes: at first, and at most. It doubles each time.
+const WINDOWS: (u64, u64) = (512 << 10, 8 << 20);
+
+/// Reads this far from where the last one ended still count as in order: the kernel asks for several at a time.
+const SLACK: u64 = 2 << 20;
+
+tokio::task_local! {
+    static ON_FUSE_THREAD: ();
+}
+
+/// Whether the future being polled may wait for the local disk.
+pub(super) fn may_block() -> bool {
+    ON_FUSE_THREAD.try_with(|()| ()).is_ok()
+}
+
+/// A view that can be mounted.
+pub struct MountedView {
+    view: Arc<View>,
+    runtime: Handle,
+    deadline: Duration,
+    streams: Mutex<LruCache<u64, Stream>>,
+    readers_ahead: Arc<Semaphore>,
+}
+
+/// A file that had to be waited for, and how it is being read. Offsets in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Stream {
+    /// Where the next read begins if it is in order.
+    next: u64,
+    /// Up to where chunks have been asked for.
+    until: u64,
+    window: u64,
+}
+
+impl Stream {
+    fn new(next: u64) -> Self {
+        Self { next, until: next, window: WINDOWS.0 }
+    }
+
+    /// Takes note of a read. What to fetch ahead of it, if anything.
+    fn advance(&mut self, offset: u64, end: u64) -> Option<(u64, u64)> {
+        if offset.abs_diff(self.next) > SLACK {
+            *self = Self::new(end);
+            return None;
+        }
+        self.next = self.next.max(end);
+        if self.until > self.next.saturating_add(self.window / 2) {
+            return None;
+        }
+        let ahead = (self.until.max(self.next), self.next.saturating_add(self.window));
+        self.until = ahead.1;
+        self.window = (self.window * 2).min(WINDOWS.1);
+        Some(ahead)
+    }
+}
+
+impl MountedView {
+    /// What waits for longer than `deadline` is answered with a time-out. Work goes on in `runtime`.
+    pub fn new(view: Arc<View>, runtime: Handle, deadline: Duration) -> Self {
+        let streams = Mutex::new(LruCache::new(STREAMS));
+        Self { view, runtime, deadline, streams, readers_ahead: Arc::new(Semaphore::new(READERS_AHEAD)) }
+    }
+
+    /// Answers with what `future` gives; at once if it can, else later. Whether it was at once.
+    fn serve<T, O>(
+        &self,
+        ino: u64,
+        future: impl Future<Output = Result<O, ViewError>> + Send + 'static,
+        answer: Answer<T>,
+    ) -> bool
+    where
+        T: ?Sized + 'static,
+        O: Borrow<T> + Send + 'static,
+    {
+        let mut future = Box::pin(future);
+        let _runtime = self.runtime.enter();
+        let mut nobody = Context::from_waker(Waker::noop());
+        if let Poll::Ready(result) = ON_FUSE_THREAD.sync_scope((), || future.as_mut().poll(&mut nobody)) {
+            give(&self.view, ino, result, answer);
+            return true;
+        }
+        let (view, deadline) = (Arc::clone(&self.view), self.deadline);
+        self.runtime.spawn(async move {
+            match tokio::time::timeout(deadline, future).await {
+                Ok(result) => give(&view, ino, result, answer),
+                Err(_) => {
+                    answer.send(Err(TreeError::TimedOut));
+                    complain(view, ino, format!("no answer within {deadline:?}")).await;
+                }
+            }
+        });
+        false
+    }
+
+    /// Fetches ahead of a file that had to be waited for, as long as it is read in order.
+    fn read_ahead(&self, ino: u64, offset: u64, end: u64, was_here: bool) {
+        let ahead = {
+            let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
+            match streams.get_mut(&ino) {
+                Some(stream) => stream.advance(offset, end),
+                None => {
+                    if !was_here {
+                        streams.put(ino, Stream::new(end));
+                    }
+                    None
+                }
+            }
+        };
+        let Some((from, to)) = ahead else { return };
+        let Ok(permit) = Arc::clone(&self.readers_ahead).try_acquire_owned() else { return };
+        let view = Arc::clone(&self.view);
+        self.runtime.spawn(async move {
+            let _permit = permit;
+            if let Err(error) = view.read_ahead(ino, from, to).await {
+                tracing::debug!(ino, from, to, %error, "reading ahead failed");
+            }
+        });
+    }
+}
+
+fn give<T: ?Sized, O: Borrow<T>>(
+    view: &Arc<View>,
+    ino: u64,
+    result: Result<O, ViewError>,
+    answer: Answer<T>,
+) {
+    match result {
+        Ok(value) => answer.send(Ok(value.borrow())),
+        Err(error) => {
+            answer.send(Err(tree_error(&error)));
+            if matches!(error, ViewError::Unavailable(_) | ViewError::Unfit { .. }) {
+                // Both callers of this are inside the runtime.
+                tokio::spawn(complain(Arc::clone(view), ino, error.to_string()));
+            }
+        }
+    }
+}
+
+/// The one line in the log about something that could not be had.
+async fn complain(view: Arc<View>, ino: u64, error: String) {
+    let path = tokio::time::timeout(NAMING, view.path(ino)).await;
+    let file =
+        path.ok().and_then(Result::ok).map_or_else(|| at(ino), |path| String::from_utf8_lossy(&path).into());
+    tracing::warn!(snapshot = %view.id(), ino, file, error, "a read of the mount failed");
+}
+
+fn tree_error(error: &ViewError) -> TreeError {
+    match error {
+        ViewError::NotFound(_) => TreeError::NotFound,
+        ViewError::NotADirectory(_) => TreeError::NotDir,
+        ViewError::IsADirectory(_) => TreeError::IsDir,
+        ViewError::NotAFile(_) | ViewError::NotASymlink(_) | ViewError::BadPath(_) => TreeError::Invalid,
+        ViewError::NoXattr => TreeError::NoXattr,
+        ViewError::PastEnd => TreeError::PastEnd,
+        ViewError::Unavailable(FetchError::TimedOut { .. } | FetchError::Unreachable { .. }) => {
+            TreeError::TimedOut
+        }
+        ViewError::Unavailable(_) | ViewError::Unfit { .. } => TreeError::Io,
+    }
+}
+
+impl Tree for MountedView {
+    fn lookup(&self, parent: u64, name: &[u8], answer: Answer<Option<Attr>>) {
+        let (view, name) = (Arc::clone(&self.view), name.to_vec());
+        self.serve(parent, async move { view.lookup(parent, &name).await }, answer);
+    }
+
+    fn attr(&self, ino: u64, answer: Answer<Attr>) {
+        let view = Arc::clone(&self.view);
+        self.serve(ino, async move { view.attr(ino).await }, answer);
+    }
+
+    fn read_link(&self, ino: u64, answer: Answer<[u8]>) {
+        let view = Arc::clone(&self.view);
+        self.serve(ino, async move { view.read_link(ino).await }, answer);
+    }
+
+    fn read_dir(&self, ino: u64, offset: u64, max: usize, answer: Answer<Listing>) {
+        let view = Arc::clone(&self.view);
+        self.serve(ino, async move { view.read_dir(ino, offset, max).await }, answer);
+    }
+
+    fn read(&self, ino: u64, offset: u64, len: u32, answer: Answer<[u8]>) {
+        let view = Arc::clone(&self.view);
+        let was_here = self.serve(ino, async move { view.read(ino, offset, len).await }, answer);
+        self.read_ahead(ino, offset, offset.saturating_add(len.into()), was_here);
+    }
+
+    fn xattr(&self, ino: u64, name: &[u8], answer: Answer<[u8]>) {
+        let (view, name) = (Arc::clone(&self.view), name.to_vec());
+        self.serve(ino, async move { view.xattr(ino, &name).await }, answer);
+    }
+
+    fn list_xattrs(&self, ino: u64, answer: Answer<[Vec<u8>]>) {
+        let view = Arc::clone(&self.view);
+        self.serve(ino, async move { view.list_xattrs(ino).await }, answer);
+    }
+
+    fn seek(&self, ino: u64, offset: u64, what: Seek, answer: Answer<u64>) {
+        let view = Arc::clone(&self.view);
+        self.serve(ino, async move { view.seek(ino, offset, what).await }, answer);
+    }
+
+    fn stat_fs(&self, answer: Answer<StatFs>) {
+        answer.send(Ok(&self.view.stat_fs()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reading_in_order_looks_further_and_further_ahead() {
+        const MIB: u64 = 1 << 20;
+        let mut stream = Stream::new(MIB);
+        let mut asked = Vec::new();
+        for block in 1..40 {
+            asked.extend(stream.advance(block * MIB, (block + 1) * MIB));
+        }
+        assert!(asked.windows(2).all(|pair| pair[0].1 <= pair[1].0), "nothing twice: {asked:?}");
+        let longest = asked.iter().map(|(from, to)| to - from).max();
+        assert!(longest > Some(MIB) && longest <= Some(WINDOWS.1), "{asked:?}");
+        assert!(asked.iter().all(|(from, to)| to - from <= WINDOWS.1));
+        assert_eq!(stream.window, WINDOWS.1);
+    }
+
+    #[test]
+    fn jumping_about_stops_it() {
+        let mut stream = Stream::new(0);
+        assert!(stream.advance(0, 4096).is_some());
+        assert_eq!(stream.advance(100 << 20, (100 << 20) + 4096), None);
+        assert_eq!(stream, Stream::new((100 << 20) + 4096));
+    }
+}

@@ -1,0 +1,284 @@
+//! Objects of a snapshot, decoded, checked against what their parents promised, and kept for a while.
+//!
+//! Owns: the cache of decoded nodes and of chunks that were used in part, and its bound in bytes.
+//! Must not know: inodes, paths, offsets.
+//! Invariant: a node that is given out keeps the promises of the parent that led to it. The cache weighs at most
+//! what it was given.
+//! Trust: the nodes of a publisher are decoded by `manifest`, which refuses what breaks a rule on its own.
+//! Threads: any; the locks are held for a look-up or an insertion only.
+
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use lru::LruCache;
+
+use super::{ViewError, mounted};
+use crate::fetch::{Class, Fetcher};
+use crate::id::{BlobId, ChunkId, ObjectId, SnapshotId, TreeId};
+use crate::manifest::{BlobNode, Entry, Name, Snapshot, Totals, TreeChild, TreeNode, Xattr};
+
+/// What a cache weighs at most unless told otherwise, in bytes.
+const DEFAULT_WEIGHT: usize = 32 << 20;
+
+/// What one object costs in a cache besides itself: keys, links, allocations. Rounded up.
+const OVERHEAD: usize = 200;
+
+/// Values by id, the least recently used of which go first when they weigh too much.
+struct Shelf<K, V> {
+    values: LruCache<K, (V, usize)>,
+    weight: usize,
+    max_weight: usize,
+}
+
+impl<K: Hash + Eq, V: Clone> Shelf<K, V> {
+    fn new(max_weight: usize) -> Mutex<Self> {
+        Mutex::new(Self { values: LruCache::unbounded(), weight: 0, max_weight })
+    }
+
+    fn put(&mut self, key: K, value: V, weight: usize) {
+        let weight = weight + OVERHEAD;
+        if let Some((_, replaced)) = self.values.put(key, (value, weight)) {
+            self.weight -= replaced;
+        }
+        self.weight += weight;
+        while self.weight > self.max_weight {
+            let Some((_, (_, dropped))) = self.values.pop_lru() else { break };
+            self.weight -= dropped;
+        }
+    }
+}
+
+fn get<K: Hash + Eq, V: Clone>(shelf: &Mutex<Shelf<K, V>>, key: &K) -> Option<V> {
+    // No operation on a shelf can leave it half done.
+    let mut shelf = shelf.lock().unwrap_or_else(PoisonError::into_inner);
+    shelf.values.get(key).map(|(value, _)| value.clone())
+}
+
+fn put<K: Hash + Eq, V: Clone>(shelf: &Mutex<Shelf<K, V>>, key: K, value: V, weight: usize) {
+    shelf.lock().unwrap_or_else(PoisonError::into_inner).put(key, value, weight);
+}
+
+/// Decoded objects, kept in memory for all views that share it. Clones are the same cache.
+#[derive(Clone)]
+pub struct Cache(Arc<Shelves>);
+
+struct Shelves {
+    trees: Mutex<Shelf<TreeId, Arc<Tree>>>,
+    blobs: Mutex<Shelf<BlobId, Arc<Blob>>>,
+    chunks: Mutex<Shelf<ChunkId, Bytes>>,
+}
+
+impl Cache {
+    /// A cache that weighs at most `max_weight` bytes.
+    pub fn new(max_weight: usize) -> Self {
+        // Directories are looked at most; of large files only the node being read is needed again.
+        Self(Arc::new(Shelves {
+            trees: Shelf::new(max_weight / 2),
+            blobs: Shelf::new(max_weight / 8),
+            chunks: Shelf::new(max_weight / 8 * 3),
+        }))
+    }
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self::new(DEFAULT_WEIGHT)
+    }
+}
+
+impl std::fmt::Debug for Cache {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Cache")
+    }
+}
+
+/// A tree node and its sums.
+pub(super) struct Tree {
+    pub(super) node: TreeNode,
+    totals: Totals,
+    entries: u64,
+}
+
+/// A blob node and its sums.
+pub(super) struct Blob {
+    pub(super) node: BlobNode,
+    bytes: u64,
+    chunks: u64,
+}
+
+/// What the parent of a tree node said about it.
+#[derive(Debug, Clone)]
+pub(super) struct TreePromise {
+    pub(super) tree: TreeId,
+    totals: Totals,
+    /// First name and number of entries: what a branch says of a child and a directory's entry does not.
+    child: Option<(Name, u64)>,
+}
+
+impl TreePromise {
+    pub(super) fn of_directory(tree: TreeId, totals: Totals) -> Self {
+        Self { tree, totals, child: None }
+    }
+
+    pub(super) fn of_child(child: &TreeChild) -> Self {
+        let (first, entries) = (child.first.clone(), child.entries);
+        Self { tree: child.tree, totals: child.totals, child: Some((first, entries)) }
+    }
+
+    fn is_kept_by(&self, tree: &Tree) -> bool {
+        let first = match &tree.node {
+            TreeNode::Leaf(entries) => entries.first().map(|entry| &entry.name),
+            TreeNode::Branch(children) => children.first().map(|child| &child.first),
+        };
+        let child = self.child.as_ref();
+        tree.totals == self.totals
+            && child.is_none_or(|(name, entries)| tree.entries == *entries && first == Some(name))
+    }
+}
+
+/// What the parent of a blob node said about it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BlobPromise {
+    pub(super) blob: BlobId,
+    pub(super) bytes: u64,
+    pub(super) chunks: u64,
+}
+
+/// Gets the objects of one view.
+pub(super) struct Nodes {
+    fetcher: Fetcher,
+    cache: Cache,
+}
+
+impl std::fmt::Debug for Nodes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Nodes")
+    }
+}
+
+impl Nodes {
+    pub(super) fn new(fetcher: Fetcher, cache: Cache) -> Self {
+        Self { fetcher, cache }
+    }
+
+    pub(super) async fn snapshot(&self, id: SnapshotId) -> Result<Snapshot, ViewError> {
+        let bytes = self.plain(id.into(), Class::Fault).await?;
+        Snapshot::decode(&bytes).map_err(ViewError::malformed(id))
+    }
+
+    pub(super) async fn tree(&self, promise: &TreePromise) -> Result<Arc<Tree>, ViewError> {
+        let id = promise.tree;
+        let tree = match get(&self.cache.0.trees, &id) {
+            Some(tree) => tree,
+            None => {
+                let bytes = self.plain(id.into(), Class::Fault).await?;
+                let node = TreeNode::decode(&bytes).map_err(ViewError::malformed(id))?;
+                let totals = node.totals().map_err(ViewError::malformed(id))?;
+                let weight = tree_weight(&node, bytes.len());
+                let tree = Arc::new(Tree { entries: node.entries(), node, totals });
+                put(&self.cache.0.trees, id, Arc::clone(&tree), weight);
+                tree
+            }
+        };
+        let kept = promise.is_kept_by(&tree);
+        if kept { Ok(tree) } else { Err(ViewError::unfit(id, "it is not what its directory says")) }
+    }
+
+    pub(super) async fn blob(&self, promise: BlobPromise, class: Class) -> Result<Arc<Blob>, ViewError> {
+        let id = promise.blob;
+        let blob = match get(&self.cache.0.blobs, &id) {
+            Some(blob) => blob,
+            None => {
+                let encoded = self.plain(id.into(), class).await?;
+                let node = BlobNode::decode(&encoded).map_err(ViewError::malformed(id))?;
+                let (bytes, chunks) = node.totals().map_err(ViewError::malformed(id))?;
+                let weight = blob_weight(&node);
+                let blob = Arc::new(Blob { node, bytes, chunks });
+                put(&self.cache.0.blobs, id, Arc::clone(&blob), weight);
+                blob
+            }
+        };
+        let kept = (blob.bytes, blob.chunks) == (promise.bytes, promise.chunks);
+        if kept { Ok(blob) } else { Err(ViewError::unfit(id, "it is not what its file says")) }
+    }
+
+    /// The chunk `id`, which must be `len` bytes long. `again`: whether the rest of it is likely to be asked for.
+    pub(super) async fn chunk(
+        &self,
+        id: ChunkId,
+        len: u64,
+        again: bool,
+        class: Class,
+    ) -> Result<Bytes, ViewError> {
+        let chunk = match get(&self.cache.0.chunks, &id) {
+            Some(chunk) => chunk,
+            None => {
+                let chunk = self.plain(id.into(), class).await?;
+                if again {
+                    put(&self.cache.0.chunks, id, chunk.clone(), chunk.len());
+                }
+                chunk
+            }
+        };
+        let fits = chunk.len() as u64 == len;
+        if fits { Ok(chunk) } else { Err(ViewError::unfit(id, "it is not as long as its file says")) }
+    }
+
+    async fn plain(&self, id: ObjectId, class: Class) -> Result<Bytes, ViewError> {
+        if mounted::may_block()
+            && let Some(here) = self.fetcher.local(&id)?
+        {
+            return Ok(here.plain().clone());
+        }
+        Ok(self.fetcher.get(id, class).await?.plain().clone())
+    }
+}
+
+fn tree_weight(node: &TreeNode, encoded: usize) -> usize {
+    // Names, targets and attributes are about as long as they were encoded; the rest is the structs.
+    let structs = match node {
+        TreeNode::Leaf(entries) => {
+            let xattrs = entries.iter().filter_map(|entry| entry.node.meta()).map(|meta| meta.xattrs.len());
+            size_of_val(entries.as_slice()) + xattrs.sum::<usize>() * size_of::<Xattr>()
+        }
+        TreeNode::Branch(children) => size_of_val(children.as_slice()),
+    };
+    structs + encoded
+}
+
+fn blob_weight(node: &BlobNode) -> usize {
+    match node {
+        BlobNode::Leaf(extents) => size_of_val(extents.as_slice()),
+        BlobNode::Branch(children) => size_of_val(children.as_slice()),
+    }
+}
+
+impl Tree {
+    /// The entries, if it is a leaf.
+    pub(super) fn leaf(&self) -> &[Entry] {
+        match &self.node {
+            TreeNode::Leaf(entries) => entries,
+            TreeNode::Branch(_) => &[],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shelf_never_weighs_too_much_and_keeps_what_is_used() {
+        let shelf = Shelf::new(10 * (100 + OVERHEAD));
+        for key in 0..100u32 {
+            put(&shelf, key, (), 100);
+            assert_eq!(get(&shelf, &0), Some(()), "used all the time");
+            assert!(shelf.lock().unwrap().weight <= 10 * (100 + OVERHEAD));
+        }
+        assert_eq!(shelf.lock().unwrap().values.len(), 10);
+        put(&shelf, 0, (), 5);
+        put(&shelf, 200, (), 1 << 20);
+        assert_eq!((get(&shelf, &200), shelf.lock().unwrap().weight), (None, 0), "too heavy for any shelf");
+    }
+}

@@ -1,0 +1,161 @@
+//! Views whose objects are elsewhere: in time, too late, and not at all.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use bcai_mount::{Answer, Tree, TreeError};
+use futures::future::{BoxFuture, FutureExt};
+use tokio::sync::Barrier;
+
+use super::*;
+use crate::fetch::{ChunkSource, Class};
+use crate::id::FileHash;
+use crate::manifest::Content;
+
+const LONG: Duration = Duration::from_secs(20);
+
+/// Has objects, except those it lost; answers for some only when the test lets it.
+struct Source {
+    objects: HashMap<ObjectId, Checked>,
+    asked: Mutex<Vec<ObjectId>>,
+    /// Chunks are answered when so many are being asked for.
+    together: Option<Barrier>,
+}
+
+impl ChunkSource for Source {
+    fn fetch(&self, id: ObjectId, _: Class) -> BoxFuture<'_, Result<Checked, FetchError>> {
+        self.asked.lock().unwrap().push(id);
+        async move {
+            // Like any network, never at once.
+            tokio::task::yield_now().await;
+            if let (Kind::Chunk, Some(barrier)) = (id.kind, &self.together) {
+                barrier.wait().await;
+            }
+            self.objects.get(&id).cloned().ok_or(FetchError::NotFound { id })
+        }
+        .boxed()
+    }
+}
+
+const CHUNKS: usize = 8;
+
+/// A directory with one file of eight chunks.
+fn built() -> Built {
+    let mut builder = Builder::new(100);
+    let extents: Vec<Extent> = (0..CHUNKS).map(|i| builder.chunk(vec![i as u8; 1000])).collect();
+    let top = builder.file(&extents);
+    let content = Content::Blob { id: top.blob, chunks: top.chunks, hash: FileHash::from_bytes([0; 32]) };
+    let file = Node::File { meta: meta(0o644), nlink: 1, size: top.bytes, content };
+    let dir = builder.directory(&[entry("file", file)]);
+    let dir = Node::Dir { meta: meta(0o755), tree: dir.tree, totals: dir.totals };
+    builder.finish(meta(0o755), &[entry("dir", dir)])
+}
+
+fn source(built: &Built, lost: impl Fn(ObjectId) -> bool, together: Option<usize>) -> Arc<Source> {
+    let kept = built.objects.iter().filter(|object| !lost(object.id()));
+    Arc::new(Source {
+        objects: kept.map(|object| (object.id(), object.clone())).collect(),
+        asked: Mutex::default(),
+        together: together.map(Barrier::new),
+    })
+}
+
+async fn open(home: &Home, source: Arc<Source>, id: SnapshotId) -> Arc<View> {
+    let fetcher = Fetcher::new(home.store.clone(), Some(source));
+    View::open(fetcher, Cache::default(), id, Options::default()).await.unwrap()
+}
+
+fn mounted(view: &Arc<View>, deadline: Duration) -> MountedView {
+    MountedView::new(view.clone(), tokio::runtime::Handle::current(), deadline)
+}
+
+fn answer<T: ToOwned + ?Sized>() -> (Answer<T>, Receiver<Result<T::Owned, TreeError>>)
+where
+    T::Owned: Send + 'static,
+{
+    let (sender, receiver) = channel();
+    let answer = Answer::new(move |result: Result<&T, _>| {
+        sender.send(result.map(ToOwned::to_owned)).expect("the test waits for the answer");
+    });
+    (answer, receiver)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_chunks_of_one_read_are_fetched_together() {
+    let (home, built) = (Home::new(), built());
+    let source = source(&built, |_| false, Some(CHUNKS));
+    let view = open(&home, source.clone(), built.id).await;
+    let read = tokio::time::timeout(LONG, view.read(3, 0, 1 << 20)).await.expect("all asked for at once");
+    assert_eq!(read.unwrap(), (0..CHUNKS).flat_map(|i| [i as u8; 1000]).collect::<Vec<_>>());
+    let asked = source.asked.lock().unwrap().len();
+    assert_eq!(view.read(3, 0, 1 << 20).await.unwrap().len(), 1000 * CHUNKS);
+    assert_eq!(source.asked.lock().unwrap().len(), asked, "now they are here");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_here_is_answered_at_once_and_what_is_not_later() {
+    let (home, built) = (Home::new(), built());
+    let source = source(&built, |_| false, None);
+    let mounted = mounted(&open(&home, source, built.id).await, LONG);
+    let (sent, received) = answer();
+    mounted.read(3, 500, 1000, sent);
+    let read = received.recv_timeout(LONG).unwrap().unwrap();
+    assert_eq!(read, [[0; 500], [1; 500]].concat());
+    let (sent, received) = answer();
+    mounted.read(3, 500, 1000, sent);
+    assert_eq!(received.try_recv().expect("before `read` returned").unwrap(), read);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_had_is_never_missing() {
+    let (home, built) = (Home::new(), built());
+    let view = {
+        let root = built.objects.iter().rev().find(|object| object.id().kind == Kind::Tree).unwrap().id();
+        let source = source(&built, |id| id.kind == Kind::Tree && id != root, None);
+        open(&home, source, built.id).await
+    };
+    let mounted = mounted(&view, LONG);
+    assert!(matches!(view.resolve(b"dir/file").await, Err(ViewError::Unavailable(_))));
+    let (sent, received) = answer();
+    mounted.lookup(2, b"file", sent);
+    assert_eq!(received.recv_timeout(LONG).unwrap(), Err(TreeError::Io));
+    let (sent, received) = answer();
+    mounted.read_dir(2, 0, 10, sent);
+    assert_eq!(received.recv_timeout(LONG).unwrap(), Err(TreeError::Io));
+    // What is known to be missing is.
+    let (sent, received) = answer();
+    mounted.lookup(ROOT, b"other", sent);
+    assert_eq!(received.recv_timeout(LONG).unwrap(), Ok(None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_does_not_come_is_a_time_out() {
+    let (home, built) = (Home::new(), built());
+    // Nobody ever asks for so many.
+    let source = source(&built, |_| false, Some(1000));
+    let mounted = mounted(&open(&home, source, built.id).await, Duration::from_millis(50));
+    let (sent, received) = answer();
+    mounted.read(3, 0, 1000, sent);
+    assert_eq!(received.recv_timeout(LONG).unwrap(), Err(TreeError::TimedOut));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_read_in_order_is_fetched_ahead() {
+    let (home, built) = (Home::new(), built());
+    let source = source(&built, |_| false, None);
+    let mounted = mounted(&open(&home, source.clone(), built.id).await, LONG);
+    for offset in [0, 1000] {
+        let (sent, received) = answer();
+        mounted.read(3, offset, 1000, sent);
+        received.recv_timeout(LONG).unwrap().unwrap();
+    }
+    let chunks = || source.asked.lock().unwrap().iter().filter(|id| id.kind == Kind::Chunk).count();
+    let all = async {
+        while chunks() < CHUNKS {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LONG, all).await.expect("the rest of the file is asked for without being read");
+}
