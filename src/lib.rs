@@ -3,9 +3,12 @@
 //! The layers, what each module owns and what it may import are drawn in
 //! `docs/ARCHITECTURE.md`; `tests/architecture.rs` holds the source to that page.
 
+pub mod api;
 pub mod chain;
 pub mod chunking;
+pub mod cli;
 pub mod codec;
+pub mod config;
 pub mod crypto;
 pub mod fetch;
 pub mod id;
@@ -13,6 +16,7 @@ pub mod ingest;
 pub mod log;
 pub mod manifest;
 pub mod net;
+pub mod node;
 pub mod pack;
 pub mod store;
 pub mod swarm;

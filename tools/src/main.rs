@@ -1,1 +1,47 @@
-fn main(){}
+//! What developers of bcai run.
+//!
+//! Owns: writing the manual pages into `man/`.
+//! Must not know: what is on the pages; the command line describes itself.
+//! Invariant: running it twice changes nothing.
+//! Trust: developers only. Threads: the main thread.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Parser;
+
+/// Tools for developers of bcai
+#[derive(Debug, Parser)]
+enum Tool {
+    /// Write the manual pages
+    Man {
+        /// Where to
+        #[arg(default_value = "man")]
+        dir: PathBuf,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    match Tool::parse() {
+        Tool::Man { dir } => man(&dir),
+    }
+}
+
+/// Writes every page and removes pages of commands that are gone.
+fn man(dir: &std::path::Path) -> anyhow::Result<()> {
+    let pages = bcai::cli::pages().context("cannot render the manual pages")?;
+    let wanted: BTreeSet<_> = pages.iter().map(|(name, _)| dir.join(name)).collect();
+    for (name, page) in &pages {
+        let path = dir.join(name);
+        std::fs::write(&path, page).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    for file in std::fs::read_dir(dir).with_context(|| format!("cannot list {}", dir.display()))? {
+        let path = file?.path();
+        if path.extension().is_some_and(|extension| extension == "1") && !wanted.contains(&path) {
+            std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+    }
+    println!("{} pages in {}", pages.len(), dir.display());
+    Ok(())
+}

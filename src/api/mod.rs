@@ -1,0 +1,33 @@
+//! The one way into a running node: HTTP with JSON over a unix socket.
+//!
+//! Owns: the routes (`server`) and a client for them (`client`).
+//! Must not know: how anything is done (that is `node`) or shown (that is `cli`).
+//! Invariant: only the user who runs the daemon, or root, is ever served.
+//! Trust: the socket is 0600 in a 0700 folder and each connection's credentials are checked as well; bodies are
+//! bounded and parsed strictly.
+//! Threads: async tasks of the daemon's runtime; the client runs on the caller's.
+
+mod client;
+mod server;
+
+pub use client::Client;
+pub use server::serve;
+
+/// Routes, each named once for both sides.
+pub mod route {
+    pub const STATUS: &str = "/v1/status";
+    pub const STOP: &str = "/v1/stop";
+    pub const CREATE: &str = "/v1/network/create";
+    pub const JOIN: &str = "/v1/network/join";
+    pub const SNAPSHOT: &str = "/v1/snapshot";
+    pub const PUBLISH: &str = "/v1/publish";
+    pub const MOUNT: &str = "/v1/mount";
+    pub const MOUNT_WAIT: &str = "/v1/mount/wait";
+    pub const UNMOUNT: &str = "/v1/unmount";
+    pub const DATASETS: &str = "/v1/datasets";
+    pub const LOG: &str = "/v1/log";
+    pub const LS: &str = "/v1/ls";
+    pub const READ: &str = "/v1/read";
+    pub const EXPORT: &str = "/v1/export";
+    pub const VERIFY: &str = "/v1/verify";
+}

@@ -1,0 +1,196 @@
+//! The server side of the API: routes to the node's operations.
+//!
+//! Owns: HTTP: status codes, streamed jobs, who may connect.
+//! Must not know: how an operation works.
+//! Invariant: a job whose client goes away is cancelled; a connection from another user is closed unread.
+//! Trust: see `api`.
+//! Threads: one task per connection.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use bytes::Bytes;
+use futures::stream;
+use serde::Serialize;
+use tokio::net::UnixListener;
+use tokio_util::sync::CancellationToken;
+
+use super::route;
+use crate::node::report::*;
+use crate::node::{Error, Job, Kind, Node};
+
+/// How often a running job reports.
+const PROGRESS_EVERY: Duration = Duration::from_millis(250);
+/// Largest request: a list of paths fits, a flood does not.
+const BODY_MAX: usize = 4 << 20;
+
+/// Answers requests on `listener` until `stop` is cancelled and every open request has been answered.
+pub async fn serve(listener: UnixListener, node: Arc<Node>, stop: CancellationToken) -> std::io::Result<()> {
+    let app = Router::new()
+        .route(route::STATUS, get(status))
+        .route(route::STOP, post(shut_down))
+        .route(route::CREATE, post(create))
+        .route(route::JOIN, post(join))
+        .route(route::SNAPSHOT, post(snapshot))
+        .route(route::PUBLISH, post(publish))
+        .route(route::MOUNT, post(mount))
+        .route(route::MOUNT_WAIT, post(mount_wait))
+        .route(route::UNMOUNT, post(unmount))
+        .route(route::DATASETS, get(datasets))
+        .route(route::LOG, post(log))
+        .route(route::LS, post(ls))
+        .route(route::READ, post(read))
+        .route(route::EXPORT, post(export))
+        .route(route::VERIFY, post(verify))
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .with_state(node);
+    axum::serve(OwnersOnly(listener), app).with_graceful_shutdown(stop.cancelled_owned()).await
+}
+
+/// Accepts connections of root and of the daemon's own user.
+struct OwnersOnly(UnixListener);
+
+impl axum::serve::Listener for OwnersOnly {
+    type Io = tokio::net::UnixStream;
+    type Addr = tokio::net::unix::SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let (stream, address) = axum::serve::Listener::accept(&mut self.0).await;
+            let own = rustix::process::geteuid().as_raw();
+            match stream.peer_cred() {
+                Ok(peer) if peer.uid() == own || peer.uid() == 0 => return (stream, address),
+                Ok(peer) => tracing::warn!(uid = peer.uid(), "refused a connection of another user"),
+                Err(error) => tracing::warn!(%error, "refused a connection without credentials"),
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.0.local_addr()
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let status = match self.kind {
+            Kind::Usage => StatusCode::BAD_REQUEST,
+            Kind::NotFound => StatusCode::NOT_FOUND,
+            Kind::Busy => StatusCode::CONFLICT,
+            Kind::Denied => StatusCode::FORBIDDEN,
+            Kind::Unreachable => StatusCode::GATEWAY_TIMEOUT,
+            Kind::Failed | Kind::Corrupt => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        (status, Json(self)).into_response()
+    }
+}
+
+type Answer<T> = Result<Json<T>, Error>;
+type Shared = State<Arc<Node>>;
+
+async fn status(State(node): Shared) -> Answer<Status> {
+    node.status().map(Json)
+}
+
+async fn shut_down(State(node): Shared) -> Json<()> {
+    node.request_stop();
+    Json(())
+}
+
+async fn create(State(node): Shared) -> Answer<NetworkOf> {
+    node.create_network().await.map(Json)
+}
+
+async fn join(State(node): Shared, Json(request): Json<JoinRequest>) -> Answer<NetworkOf> {
+    node.join_network(&request).await.map(Json)
+}
+
+async fn snapshot(State(node): Shared, Json(request): Json<SnapshotRequest>) -> Response {
+    run(async move |job| node.snapshot(&request, &job).await)
+}
+
+async fn publish(State(node): Shared, Json(request): Json<PublishRequest>) -> Response {
+    run(async move |job| node.publish(&request, &job).await)
+}
+
+async fn mount(State(node): Shared, Json(request): Json<MountRequest>) -> Answer<Mounted> {
+    node.mount(&request).await.map(Json)
+}
+
+/// Answers once nothing is mounted by us at the directory.
+async fn mount_wait(State(node): Shared, Json(request): Json<UnmountRequest>) -> Answer<()> {
+    node.wait_unmounted(&request.dir).await;
+    Ok(Json(()))
+}
+
+async fn unmount(State(node): Shared, Json(request): Json<UnmountRequest>) -> Answer<()> {
+    node.unmount(&request).await.map(Json)
+}
+
+async fn datasets(State(node): Shared) -> Answer<Vec<Dataset>> {
+    Ok(Json(node.datasets()))
+}
+
+async fn log(State(node): Shared, Json(request): Json<Option<String>>) -> Answer<Vec<LogRow>> {
+    node.log(request.as_deref()).map(Json)
+}
+
+async fn ls(State(node): Shared, Json(request): Json<PathRequest>) -> Answer<Vec<Listed>> {
+    node.ls(&request).await.map(Json)
+}
+
+async fn read(State(node): Shared, Json(request): Json<ReadRequest>) -> Result<Bytes, Error> {
+    node.read(&request).await
+}
+
+async fn export(State(node): Shared, Json(request): Json<ExportRequest>) -> Response {
+    run(async move |job| node.export(&request, &job).await)
+}
+
+async fn verify(State(node): Shared, Json(request): Json<VerifyRequest>) -> Response {
+    run(async move |job| node.verify(&request, &job).await)
+}
+
+/// Runs a job and streams its progress and result, one JSON line each.
+fn run<T, F>(work: impl FnOnce(Job) -> F) -> Response
+where
+    T: Serialize + Send + 'static,
+    F: Future<Output = Result<T, Error>> + Send + 'static,
+{
+    let job = Job::default();
+    let task = tokio::spawn(work(job.clone()));
+    // Owned by the response body: when the client goes away, axum drops the body and this cancels the job.
+    let guard = job.cancellation().drop_guard();
+    let lines = stream::unfold(Some((task, job, guard)), async |state| {
+        let (mut task, job, guard) = state?;
+        tokio::select! {
+            ended = &mut task => Some((line(&event(ended)), None)),
+            () = tokio::time::sleep(PROGRESS_EVERY) => {
+                Some((line(&Event::<T>::Progress(job.progress())), Some((task, job, guard))))
+            }
+        }
+    });
+    ([("content-type", "application/x-ndjson")], Body::from_stream(lines)).into_response()
+}
+
+fn event<T>(ended: Result<Result<T, Error>, tokio::task::JoinError>) -> Event<T> {
+    match ended {
+        Ok(Ok(value)) => Event::Done(value),
+        Ok(Err(error)) => Event::Error(error),
+        Err(panic) => {
+            Event::Error(Error::new(Kind::Failed, format!("the daemon failed at this job: {panic}")))
+        }
+    }
+}
+
+fn line<T: Serialize>(event: &Event<T>) -> Result<Bytes, serde_json::Error> {
+    let mut line = serde_json::to_vec(event)?;
+    line.push(b'\n');
+    Ok(line.into())
+}

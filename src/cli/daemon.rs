@@ -1,0 +1,211 @@
+//! `bcai daemon`, and how every other command gets hold of one.
+//!
+//! Owns: starting the node process in the background, waiting until it answers, its logging.
+//! Must not know: what the node does.
+//! Invariant: when `connect` returns, a daemon answers on this node's socket, and there is only one.
+//! Trust: as `cli`.
+//! Threads: builds the daemon's runtime; otherwise the main thread. A crash leaves a socket that the next start replaces.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use tracing_subscriber::EnvFilter;
+
+use super::Context;
+use crate::api::{Client, serve};
+use crate::config::{Config, LogFormat};
+use crate::node::{Error, Kind, Node};
+
+/// How long a daemon may take until it answers. Opening does not depend on the size of the cache;
+/// a long log is replayed.
+const START_DEADLINE: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(10);
+
+/// Start this machine's node
+///
+/// Other commands start it when they need it. It keeps the store, talks to peers and serves the mounts, until
+/// `bcai stop`. Without --foreground the command returns when the node is ready.
+#[derive(Debug, Args)]
+pub struct Daemon {
+    /// Stay in the foreground and log to stderr
+    #[arg(long)]
+    foreground: bool,
+}
+
+impl Daemon {
+    pub fn run(self, ctx: Context) -> Result<(), Error> {
+        if self.foreground {
+            return run_node(ctx);
+        }
+        if let Some(pid) = Node::running(&ctx.paths)? {
+            return Err(already_running(pid));
+        }
+        ctx.block_on(async { connect(&ctx).await })?;
+        ctx.output.note("node is running");
+        Ok(())
+    }
+}
+
+fn already_running(pid: u32) -> Error {
+    Error::new(Kind::Busy, format!("already running, pid {pid}"))
+        .hint("`bcai stop` ends it, `bcai status` shows it")
+}
+
+impl Context {
+    /// Runs one asynchronous command to its end on this thread.
+    pub fn block_on<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| Error::new(Kind::Failed, format!("cannot start: {error}")))?;
+        runtime.block_on(work)
+    }
+
+    /// Runs a command that talks to the daemon, started first if need be.
+    pub fn with_daemon<T>(&self, work: impl AsyncFnOnce(Client) -> Result<T, Error>) -> Result<T, Error> {
+        self.block_on(async { work(connect(self).await?).await })
+    }
+}
+
+/// A client of this node's daemon, which is started when none runs.
+async fn connect(ctx: &Context) -> Result<Client, Error> {
+    let client = Client::new(&ctx.paths.socket());
+    if client.is_up().await {
+        return Ok(client);
+    }
+    ctx.paths.create()?;
+    let mut child = spawn(ctx)?;
+    let started = Instant::now();
+    while !client.is_up().await {
+        if let Ok(Some(_)) = child.process.try_wait() {
+            // It may have lost a race against another command's daemon, which then answers.
+            if wait_for_rival(ctx, &client).await? {
+                break;
+            }
+            return Err(child.last_words());
+        }
+        if started.elapsed() > START_DEADLINE {
+            return Err(Error::new(Kind::Unreachable, "the daemon did not answer in time")
+                .hint(format!("see {}", ctx.paths.daemon_log().display())));
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    Ok(client)
+}
+
+async fn wait_for_rival(ctx: &Context, client: &Client) -> Result<bool, Error> {
+    let started = Instant::now();
+    while Node::running(&ctx.paths)?.is_some() && started.elapsed() < START_DEADLINE {
+        if client.is_up().await {
+            return Ok(true);
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    Ok(false)
+}
+
+/// A daemon that was just started, and where in its log it began to write.
+struct Starting {
+    process: Child,
+    log: File,
+    from: u64,
+}
+
+fn spawn(ctx: &Context) -> Result<Starting, Error> {
+    let path = ctx.paths.daemon_log();
+    let open = || OpenOptions::new().create(true).append(true).read(true).open(&path);
+    let mut log = open().map_err(|error| Error::io("cannot write", &path, error))?;
+    let from = log.seek(SeekFrom::End(0)).unwrap_or(0);
+    let stderr = open().map_err(|error| Error::io("cannot write", &path, error))?;
+    let program = std::env::current_exe()
+        .map_err(|error| Error::new(Kind::Failed, format!("cannot find this program: {error}")))?;
+    let mut command = Command::new(&program);
+    if let Some(home) = &ctx.paths.home {
+        command.arg("--home").arg(home);
+    }
+    for flag in &ctx.flags {
+        command.arg("--config").arg(flag);
+    }
+    command.args(["daemon", "--foreground"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
+    command.current_dir("/");
+    let process = command.spawn().map_err(|error| Error::io("cannot start", &program, error))?;
+    Ok(Starting { process, log, from })
+}
+
+impl Starting {
+    /// What the daemon said before it ended, as an error of its own kind.
+    fn last_words(&mut self) -> Error {
+        let code = self.process.wait().ok().and_then(|status| status.code());
+        let mut said = String::new();
+        let _ = self.log.seek(SeekFrom::Start(self.from)).and_then(|_| self.log.read_to_string(&mut said));
+        let kind = match code {
+            Some(2) => Kind::Usage,
+            Some(10) => Kind::NotFound,
+            Some(11) => Kind::Busy,
+            Some(12) => Kind::Denied,
+            Some(13) => Kind::Corrupt,
+            Some(14) => Kind::Unreachable,
+            _ => Kind::Failed,
+        };
+        match said.lines().position(|line| line.starts_with("bcai: ")) {
+            Some(at) => {
+                let mut words = said.lines().skip(at);
+                let message = words.next().unwrap_or_default().trim_start_matches("bcai: ");
+                let error = Error::new(kind, format!("the daemon could not start: {message}"));
+                match words.next() {
+                    Some(hint) => error.hint(hint.trim()),
+                    None => error,
+                }
+            }
+            None => Error::new(kind, format!("the daemon ended at once: {}", said.trim())),
+        }
+    }
+}
+
+/// The daemon itself: opens the node, answers on the socket, and ends in order.
+fn run_node(ctx: Context) -> Result<(), Error> {
+    // A session of its own, so that Ctrl-C at the terminal that happened to start it does not end it.
+    // It fails for the leader of a foreground job, whose Ctrl-C should end it.
+    let _ = rustix::process::setsid();
+    start_logging(&ctx.config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Error::new(Kind::Failed, format!("cannot start: {error}")))?;
+    runtime.block_on(async {
+        let (node, listener) = Node::start(ctx.paths, ctx.config).await?;
+        let stop = node.stop_token();
+        let server = tokio::spawn(serve(listener, node.clone(), stop.clone()));
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = interrupted() => stop.cancel(),
+        }
+        node.shut_down().await;
+        // Clients that wait for an answer of a job get it, or the end of the connection.
+        let _ = tokio::time::timeout(Duration::from_secs(5), server).await;
+        Ok(())
+    })
+}
+
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    // Without handlers a signal would leave dead mounts behind; if they cannot be installed, wait for `bcai stop`.
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+}
+
+fn start_logging(config: &Config) -> Result<(), Error> {
+    let filter = EnvFilter::try_new(&config.log_level)
+        .map_err(|error| Error::usage(format!("`log.level` is not a filter: {error}")))?;
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match config.log_format {
+        LogFormat::Human => logs.with_ansi(false).init(),
+        LogFormat::Json => logs.json().init(),
+    }
+    Ok(())
+}

@@ -1,0 +1,229 @@
+//! `bcai doctor`.
+//!
+//! Owns: what a machine must have, and the remedy for each thing it lacks.
+//! Must not know: how a node uses any of it.
+//! Invariant: it never hangs and never changes anything; it does not start a node.
+//! Trust: as `cli`. Threads: the main thread.
+
+use std::fs;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{Context, output};
+use crate::api::{Client, route};
+use crate::node::report::Status;
+use crate::node::{Error, Node};
+
+/// Free space below which a store cannot do much.
+const FREE_MIN: u64 = 1 << 30;
+/// Open files below which a daemon with many peers and packs runs out.
+const FILES_MIN: u64 = 1024;
+/// A running node that does not answer within this time is in trouble.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// Check this machine and print the remedy for what is wrong
+///
+/// Also shows every effective setting and where it came from.
+#[derive(Debug, Args)]
+pub struct Doctor {}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Verdict {
+    Ok,
+    Warn,
+    Fail,
+}
+
+#[derive(Debug, Serialize)]
+struct Check {
+    name: &'static str,
+    verdict: Verdict,
+    found: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remedy: Option<String>,
+}
+
+impl Check {
+    fn ok(name: &'static str, found: impl Into<String>) -> Self {
+        Self { name, verdict: Verdict::Ok, found: found.into(), remedy: None }
+    }
+
+    fn bad(
+        name: &'static str,
+        verdict: Verdict,
+        found: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self { name, verdict, found: found.into(), remedy: Some(remedy.into()) }
+    }
+}
+
+#[derive(Serialize)]
+struct Report {
+    checks: Vec<Check>,
+    settings: Vec<(String, String, String)>,
+}
+
+impl Doctor {
+    pub fn run(self, ctx: &Context) -> Result<ExitCode, Error> {
+        let mut checks = vec![kernel(), device(), fusermount(), open_files(), disk(ctx), dead_mounts()];
+        checks.push(node(ctx));
+        let settings = ctx.config.settings();
+        let settings =
+            settings.map(|(name, s)| (name.to_owned(), s.value.clone(), s.origin.to_string())).collect();
+        let report = Report { checks, settings };
+        ctx.output.result(&report, text);
+        let failed = report.checks.iter().any(|check| check.verdict == Verdict::Fail);
+        Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    }
+}
+
+fn text(report: &Report) -> String {
+    let mut lines = Vec::new();
+    for check in &report.checks {
+        let verdict = match check.verdict {
+            Verdict::Ok => "ok",
+            Verdict::Warn => "warn",
+            Verdict::Fail => "FAIL",
+        };
+        lines.push(format!("{verdict:5} {:10} {}", check.name, output::safe(&check.found)));
+        lines.extend(check.remedy.iter().map(|remedy| format!("{:17}{}", "", output::safe(remedy))));
+    }
+    lines.push(String::new());
+    let rows =
+        report.settings.iter().map(|(key, value, origin)| vec![key.clone(), value.clone(), origin.clone()]);
+    lines.push(output::table(&["SETTING", "VALUE", "FROM"], rows));
+    lines.join("\n")
+}
+
+fn kernel() -> Check {
+    let system = rustix::system::uname();
+    let release = system.release().to_string_lossy().into_owned();
+    let mut numbers =
+        release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    if version >= (5, 4) {
+        Check::ok("kernel", release)
+    } else {
+        Check::bad("kernel", Verdict::Fail, release, "bcai needs Linux 5.4 or newer")
+    }
+}
+
+fn device() -> Check {
+    match fs::OpenOptions::new().read(true).write(true).open("/dev/fuse") {
+        Ok(_) => Check::ok("fuse", "/dev/fuse can be opened"),
+        Err(error) => Check::bad(
+            "fuse",
+            Verdict::Fail,
+            format!("/dev/fuse: {error}"),
+            "load the module (modprobe fuse); in a container pass --device /dev/fuse --cap-add SYS_ADMIN",
+        ),
+    }
+}
+
+fn fusermount() -> Check {
+    if rustix::process::geteuid().is_root() {
+        return Check::ok("mounting", "as root, without a helper");
+    }
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|dir| dir.join("fusermount3")).find(|file| file.exists());
+    let Some(found) = found else {
+        return Check::bad("mounting", Verdict::Fail, "no fusermount3 in PATH", "install the package fuse3");
+    };
+    let allows = fs::read_to_string("/etc/fuse.conf")
+        .is_ok_and(|conf| conf.lines().any(|line| line.trim() == "user_allow_other"));
+    if allows {
+        return Check::ok("mounting", format!("{}, user_allow_other set", found.display()));
+    }
+    Check::bad(
+        "mounting",
+        Verdict::Warn,
+        format!("{}; `-o allow_other` is not permitted", found.display()),
+        "add the line user_allow_other to /etc/fuse.conf if other users shall read your mounts",
+    )
+}
+
+fn open_files() -> Check {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX);
+    if limit >= FILES_MIN {
+        Check::ok("files", format!("{limit} open files allowed"))
+    } else {
+        let remedy = format!("ulimit -n {}", FILES_MIN * 4);
+        Check::bad("files", Verdict::Warn, format!("only {limit} open files allowed"), remedy)
+    }
+}
+
+fn disk(ctx: &Context) -> Check {
+    let store = ctx.paths.store();
+    let existing = store.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("/"));
+    match rustix::fs::statvfs(existing) {
+        Ok(stat) => {
+            let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+            let found = format!("{} free for {}", output::size(free), store.display());
+            if free >= FREE_MIN {
+                Check::ok("disk", found)
+            } else {
+                Check::bad("disk", Verdict::Warn, found, "free some space, or move the node with --home")
+            }
+        }
+        Err(error) => Check::bad(
+            "disk",
+            Verdict::Fail,
+            format!("{}: {error}", existing.display()),
+            "give the node a folder that can be written, with --home",
+        ),
+    }
+}
+
+fn dead_mounts() -> Check {
+    let dead = bcai_mount::dead_mounts().unwrap_or_default();
+    let dead: Vec<String> = dead.iter().map(|dir| dir.display().to_string()).collect();
+    if dead.is_empty() {
+        return Check::ok("mounts", "none is dead");
+    }
+    let remedy = format!("bcai mount repairs the directory it is given; or: umount -l {}", dead.join(" "));
+    Check::bad("mounts", Verdict::Warn, format!("left by a killed daemon: {}", dead.join(", ")), remedy)
+}
+
+fn node(ctx: &Context) -> Check {
+    match Node::running(&ctx.paths) {
+        Ok(None) => return Check::ok("node", "not running; commands start it when they need it"),
+        Err(error) => {
+            return Check::bad("node", Verdict::Fail, error.message, error.hint.unwrap_or_default());
+        }
+        Ok(Some(_)) => {}
+    }
+    let client = Client::new(&ctx.paths.socket());
+    let asked = ctx.block_on(async {
+        let status = tokio::time::timeout(ANSWER, client.get::<Status>(route::STATUS)).await;
+        status.unwrap_or_else(|_| Err(Error::new(crate::node::Kind::Unreachable, "it does not answer")))
+    });
+    match asked {
+        Ok(status) if status.networks.is_empty() => Check::bad(
+            "node",
+            Verdict::Warn,
+            format!("running, pid {}, in no network", status.pid),
+            "bcai init, or bcai init --join URI",
+        ),
+        Ok(status) => Check::ok(
+            "node",
+            format!(
+                "running, pid {}, {} peer(s), {} mount(s)",
+                status.pid,
+                status.peers.len(),
+                status.mounts.len()
+            ),
+        ),
+        Err(error) => Check::bad(
+            "node",
+            Verdict::Fail,
+            error.message,
+            format!("see {}; bcai stop, or kill -9: nothing is lost", ctx.paths.daemon_log().display()),
+        ),
+    }
+}

@@ -1,0 +1,43 @@
+//! `bcai list`.
+//!
+//! Owns: the table of datasets.
+//! Must not know: where they come from.
+//! Invariant: yanked versions are shown as such, never left out.
+//! Trust: names come from the log; they are escaped. Threads: the main thread.
+
+use clap::Args;
+
+use super::{Context, output};
+use crate::api::route;
+use crate::node::Error;
+use crate::node::report::Dataset;
+
+/// List datasets and their versions
+#[derive(Debug, Args)]
+pub struct List {}
+
+impl List {
+    pub fn run(self, ctx: &Context) -> Result<(), Error> {
+        let datasets: Vec<Dataset> = ctx.with_daemon(async |client| client.get(route::DATASETS).await)?;
+        ctx.output.result(&datasets, |datasets| text(datasets));
+        Ok(())
+    }
+}
+
+fn text(datasets: &[Dataset]) -> String {
+    let rows = datasets.iter().flat_map(|dataset| {
+        dataset.versions.iter().map(move |version| {
+            let mut notes = version.tags.clone();
+            notes.extend(version.yanked.as_ref().map(|reason| format!("yanked: {reason}")));
+            vec![
+                output::safe(&format!("{}@{}", dataset.name, version.version)),
+                output::size(version.bytes),
+                output::time(version.time_ms),
+                version.height.to_string(),
+                version.snapshot[..10.min(version.snapshot.len())].to_owned(),
+                output::safe(&notes.join(", ")),
+            ]
+        })
+    });
+    output::table(&["DATASET", "SIZE", "PUBLISHED", "HEIGHT", "SNAPSHOT", ""], rows)
+}

@@ -1,0 +1,91 @@
+//! `bcai man`, and the manual pages.
+//!
+//! Owns: the pages: one for `bcai`, one for each command, made from the definition of the command line.
+//! Must not know: any command.
+//! Invariant: `man/` holds exactly what `pages` returns; a test compares them.
+//! Trust: no input. Threads: the main thread.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+
+use clap::Args;
+
+use crate::config::{KEYS, variable};
+use crate::node::Error;
+
+/// Print a manual page
+///
+/// Without a command it prints bcai(1). To read it: bcai man publish | man -l -
+#[derive(Debug, Args)]
+pub struct Man {
+    /// The command whose page to print
+    command: Option<String>,
+}
+
+impl Man {
+    pub fn run(self) -> Result<(), Error> {
+        let wanted = self.command.map_or("bcai.1".into(), |command| format!("bcai-{command}.1"));
+        let pages = pages().map_err(|error| Error::new(crate::node::Kind::Failed, error.to_string()))?;
+        match pages.into_iter().find(|(name, _)| *name == wanted) {
+            Some((_, page)) => {
+                super::output::print(page.trim_end());
+                Ok(())
+            }
+            None => Err(Error::not_found(format!("no manual page `{wanted}`"))
+                .hint("`bcai --help` lists the commands")),
+        }
+    }
+}
+
+/// Every manual page: file name and roff text.
+pub fn pages() -> io::Result<Vec<(String, String)>> {
+    let mut definition = super::definition();
+    definition.build();
+    let mut pages = vec![("bcai.1".to_owned(), main_page(&definition)?)];
+    for command in definition.get_subcommands() {
+        let name = format!("bcai-{}", command.get_name());
+        let command = command.clone().name(name.clone().leak() as &str).display_name(name.clone());
+        pages.push((format!("{name}.1"), page(&command, &["See also", "bcai(1)"])?));
+    }
+    Ok(pages)
+}
+
+fn main_page(definition: &clap::Command) -> io::Result<String> {
+    let mut text = page(definition, &[])?;
+    // Writing to a string cannot fail.
+    let _ = write!(text, ".SH CONFIGURATION\n{}\n", CONFIGURATION);
+    for key in KEYS {
+        let _ = write!(
+            text,
+            ".TP\n\\fB{}\\fR (${}), default {}\n{}\n",
+            roff(key.name),
+            roff(&variable(key.name)),
+            roff(key.default),
+            roff(key.help)
+        );
+    }
+    let _ = write!(text, ".SH FILES\n{FILES}\n");
+    Ok(text)
+}
+
+const CONFIGURATION: &str = "Every key can be set in a TOML file, in the environment and with \\-c KEY=VALUE. \
+The command line wins over the environment, that over the user's file, that over the system's file. \
+`bcai doctor` shows each effective value and where it came from.";
+
+const FILES: &str = ".TP\n$BCAI_HOME/\nwith BCAI_HOME or \\-\\-home: everything this node owns\n\
+.TP\n/etc/bcai/config.toml, /var/lib/bcai, /run/bcai\nroot's settings, data and socket\n\
+.TP\n~/.config/bcai/config.toml, ~/.local/share/bcai, $XDG_RUNTIME_DIR/bcai\nthe same for other users";
+
+fn page(command: &clap::Command, see_also: &[&str]) -> io::Result<String> {
+    let mut roff_bytes = Vec::new();
+    clap_mangen::Man::new(command.clone()).render(&mut roff_bytes)?;
+    if let [title, text] = see_also {
+        writeln!(roff_bytes, ".SH {}\n{}", title.to_uppercase(), roff(text))?;
+    }
+    String::from_utf8(roff_bytes).map_err(io::Error::other)
+}
+
+/// Text as roff takes it literally.
+fn roff(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('-', "\\-")
+}

@@ -1,0 +1,153 @@
+//! The command line: one file per command.
+//!
+//! Owns: arguments, exit codes, what is printed where.
+//! Must not know: how anything is done; every command asks the daemon through `api`.
+//! Invariant: results go to stdout, everything else to stderr; every failure leaves through `report`.
+//! Trust: arguments are the user's; names from datasets are escaped before they reach a terminal.
+//! Threads: the main thread; the daemon command starts its own runtime.
+
+mod cat;
+mod completions;
+mod daemon;
+mod demo;
+mod doctor;
+mod export;
+mod init;
+mod list;
+mod log;
+mod ls;
+mod man;
+mod mount;
+mod output;
+mod publish;
+mod snapshot;
+mod status;
+mod stop;
+mod unmount;
+mod verify;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::config::{Config, Paths};
+use crate::node::{Error, Kind};
+pub use man::pages;
+use output::Output;
+
+/// Versioned datasets as ordinary files, fetched from peers and verified against a signed log.
+#[derive(Debug, Parser)]
+#[command(name = "bcai", version, max_term_width = 100, after_help = EXIT_CODES, disable_help_subcommand = true)]
+pub struct Cli {
+    /// Keep everything this node owns under one folder
+    #[arg(long, global = true, env = "BCAI_HOME", value_name = "DIR")]
+    home: Option<PathBuf>,
+
+    /// Set a configuration key for this run (see CONFIGURATION in bcai(1))
+    #[arg(short, long = "config", global = true, value_name = "KEY=VALUE")]
+    config: Vec<String>,
+
+    /// Print one JSON document instead of text, and progress as JSON lines on stderr
+    #[arg(long, global = true)]
+    json: bool,
+
+    /// Print no progress and no confirmations
+    #[arg(short, long, global = true)]
+    quiet: bool,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 10 not found, 11 busy or locked, 12 not allowed, \
+13 failed verification, 14 unreachable or timed out.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Init(init::Init),
+    Daemon(daemon::Daemon),
+    Stop(stop::Stop),
+    Snapshot(snapshot::Snapshot),
+    Publish(publish::Publish),
+    Mount(mount::Mount),
+    Unmount(unmount::Unmount),
+    List(list::List),
+    Log(log::Log),
+    Ls(ls::Ls),
+    Cat(cat::Cat),
+    Export(export::Export),
+    Verify(verify::Verify),
+    Status(status::Status),
+    Doctor(doctor::Doctor),
+    Demo(demo::Demo),
+    Completions(completions::Completions),
+    Man(man::Man),
+}
+
+/// What every command needs: where the node lives, its settings, and how to print.
+struct Context {
+    paths: Paths,
+    config: Config,
+    flags: Vec<String>,
+    output: Output,
+}
+
+/// Runs the command of this process and returns its exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let output = Output { json: cli.json, quiet: cli.quiet };
+    match run(cli) {
+        Ok(code) => code,
+        Err(error) => report(&output, &error),
+    }
+}
+
+/// The definition of the command line, from which pages and completions are generated.
+pub fn definition() -> clap::Command {
+    Cli::command()
+}
+
+fn run(cli: Cli) -> Result<ExitCode, Error> {
+    let paths = Paths::find(cli.home.as_deref())?;
+    let config = Config::load(&paths, std::env::vars(), &cli.config)?;
+    let output = Output { json: cli.json, quiet: cli.quiet };
+    let ctx = Context { paths, config, flags: cli.config, output };
+    let done = |result: Result<(), Error>| result.map(|()| ExitCode::SUCCESS);
+    match cli.command {
+        Command::Init(command) => done(command.run(&ctx)),
+        Command::Daemon(command) => done(command.run(ctx)),
+        Command::Stop(command) => done(command.run(&ctx)),
+        Command::Snapshot(command) => done(command.run(&ctx)),
+        Command::Publish(command) => done(command.run(&ctx)),
+        Command::Mount(command) => done(command.run(&ctx)),
+        Command::Unmount(command) => done(command.run(&ctx)),
+        Command::List(command) => done(command.run(&ctx)),
+        Command::Log(command) => done(command.run(&ctx)),
+        Command::Ls(command) => done(command.run(&ctx)),
+        Command::Cat(command) => done(command.run(&ctx)),
+        Command::Export(command) => done(command.run(&ctx)),
+        Command::Verify(command) => command.run(&ctx),
+        Command::Status(command) => done(command.run(&ctx)),
+        Command::Doctor(command) => command.run(&ctx),
+        Command::Demo(command) => done(command.run(&ctx)),
+        Command::Completions(command) => done(command.run()),
+        Command::Man(command) => done(command.run()),
+    }
+}
+
+/// Prints a failure for whoever is listening, and settles the exit code.
+fn report(output: &Output, error: &Error) -> ExitCode {
+    if output.json {
+        output.json_line(&serde_json::json!({ "error": error }));
+    }
+    output.note_always(&format!("bcai: {}", error.message));
+    if let Some(hint) = &error.hint {
+        output.note_always(&format!("  {hint}"));
+    }
+    exit_code(error.kind)
+}
+
+fn exit_code(kind: Kind) -> ExitCode {
+    ExitCode::from(kind as u8)
+}

@@ -1,0 +1,91 @@
+//! `bcai mount`.
+//!
+//! Owns: its arguments; staying in the foreground when asked to.
+//! Must not know: FUSE.
+//! Invariant: when it returns without -f, the directory can be read.
+//! Trust: as `cli`. Threads: the main thread.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::{Context, output};
+use crate::api::{Client, route};
+use crate::node::report::{MountRequest, Mounted, UnmountRequest};
+use crate::node::{Error, Kind};
+
+/// Mount a version of a dataset on a directory
+///
+/// Returns when the directory can be read; the node serves it in the background. Bytes are fetched when they are
+/// read and verified before anyone sees them. Works with a whole bcai:// URI on a machine that has never run bcai.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  bcai mount photos@v1 /mnt/photos\n  bcai mount 'bcai://GENESIS/photos@v1?peer=/ip4/192.0.2.7/tcp/4001/p2p/PEER' /mnt/photos\n  bcai unmount /mnt/photos"
+)]
+pub struct Mount {
+    /// NAME@VERSION, NAME@TAG, NAME, a snapshot id or a bcai:// URI
+    #[arg(value_name = "REF")]
+    reference: String,
+
+    /// An empty directory
+    dir: PathBuf,
+
+    /// Stay in the foreground; Ctrl-C unmounts
+    #[arg(short, long)]
+    foreground: bool,
+
+    /// Mount options; known: allow_other (let other users read)
+    #[arg(short, value_name = "OPTION", value_delimiter = ',')]
+    options: Vec<String>,
+}
+
+impl Mount {
+    pub fn run(self, ctx: &Context) -> Result<(), Error> {
+        let mut allow_other = false;
+        for option in &self.options {
+            match option.as_str() {
+                "allow_other" => allow_other = true,
+                // What mount(8) and fstab add to every line; a mount is read-only anyway.
+                "ro" | "rw" | "noauto" | "user" | "nofail" | "_netdev" => {}
+                _ => {
+                    return Err(Error::usage(format!("unknown mount option `{option}`; known: allow_other")));
+                }
+            }
+        }
+        let dir =
+            std::path::absolute(&self.dir).map_err(|error| Error::io("cannot use", &self.dir, error))?;
+        let request = MountRequest { reference: self.reference, dir, allow_other };
+        ctx.with_daemon(async |client| {
+            let mounted: Mounted = client.post(route::MOUNT, &request).await?;
+            ctx.output.result(&mounted, describe);
+            if self.foreground { stay(&client, &mounted).await } else { Ok(()) }
+        })
+    }
+}
+
+fn describe(mounted: &Mounted) -> String {
+    let what = match &mounted.version {
+        Some(version) => format!("{}@{} (height {})", version.name, version.version, version.height),
+        None => format!("snapshot {}", mounted.snapshot),
+    };
+    let dir = output::safe(&mounted.dir.display().to_string());
+    format!("{} on {dir}: {} inodes, {}", output::safe(&what), mounted.inodes, output::size(mounted.bytes))
+}
+
+/// Waits until the mount has ended; Ctrl-C ends it.
+async fn stay(client: &Client, mounted: &Mounted) -> Result<(), Error> {
+    let request = UnmountRequest { dir: mounted.dir.clone(), lazy: false };
+    loop {
+        tokio::select! {
+            ended = client.post::<()>(route::MOUNT_WAIT, &request) => return ended,
+            signal = tokio::signal::ctrl_c() => {
+                signal.map_err(|error| Error::new(Kind::Failed, format!("cannot wait for Ctrl-C: {error}")))?;
+                match client.post::<()>(route::UNMOUNT, &request).await {
+                    // Whoever holds the mount is named; the next Ctrl-C tries again.
+                    Err(error) if error.kind == Kind::Busy => eprintln!("bcai: {error}"),
+                    ended => return ended,
+                }
+            }
+        }
+    }
+}

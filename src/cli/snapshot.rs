@@ -1,0 +1,89 @@
+//! `bcai snapshot`.
+//!
+//! Owns: its arguments and its summary.
+//! Must not know: how a snapshot is built.
+//! Invariant: nothing is published.
+//! Trust: as `cli`. Threads: the main thread.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+
+use super::{Context, output};
+use crate::api::route;
+use crate::node::Error;
+use crate::node::report::{SnapshotRequest, Snapshotted};
+
+/// Build a snapshot of a directory in the local store
+///
+/// Prints its id; publishes nothing. The same directory always has the same id. A file that changes while it is
+/// read fails the snapshot with its name.
+#[derive(Debug, Args)]
+#[command(after_help = "Example:\n  bcai snapshot ./photos")]
+pub struct Snapshot {
+    /// The directory
+    dir: PathBuf,
+    #[command(flatten)]
+    ingest: IngestArgs,
+}
+
+/// How a directory is read; shared with `publish`.
+#[derive(Debug, Args)]
+pub struct IngestArgs {
+    /// How files are cut: cdc:64K, cdc:256K, cdc:1M, fixed:1M, fixed:2M or fixed:4M
+    #[arg(long, value_name = "MODE")]
+    chunking: Option<String>,
+
+    /// How chunks are compressed: none, lz4 or zstd:LEVEL
+    #[arg(long, value_name = "CODEC")]
+    compress: Option<String>,
+
+    /// Leave out sockets, FIFOs and devices instead of refusing the directory
+    #[arg(long)]
+    skip_special: bool,
+}
+
+impl IngestArgs {
+    /// The request for `dir`, whose path the daemon can use from its own working directory.
+    pub fn request(self, dir: &Path) -> Result<SnapshotRequest, Error> {
+        let dir = std::path::absolute(dir).map_err(|error| Error::io("cannot use", dir, error))?;
+        Ok(SnapshotRequest {
+            dir,
+            chunking: self.chunking,
+            compress: self.compress,
+            skip_special: self.skip_special,
+        })
+    }
+}
+
+impl Snapshot {
+    pub fn run(self, ctx: &Context) -> Result<(), Error> {
+        let request = self.ingest.request(&self.dir)?;
+        let mut meter = ctx.output.progress();
+        let done: Snapshotted = ctx
+            .with_daemon(async |client| client.job(route::SNAPSHOT, &request, |now| meter.show(now)).await)?;
+        drop(meter);
+        summary(ctx, &done);
+        ctx.output.result(&done, |done| done.snapshot.clone());
+        Ok(())
+    }
+}
+
+/// Says on stderr what was read and what of it was new.
+pub fn summary(ctx: &Context, done: &Snapshotted) {
+    if ctx.output.json {
+        return;
+    }
+    for path in &done.skipped {
+        ctx.output.note(&format!("skipped {}", output::safe(path)));
+    }
+    ctx.output.note(&format!(
+        "{} inodes, {} in {} chunks; {} new in the store; {:.1} s, {}",
+        done.inodes,
+        output::size(done.bytes),
+        done.chunks,
+        output::size(done.new_bytes),
+        done.seconds,
+        output::rate(done.bytes, done.seconds),
+    ));
+}

@@ -1,0 +1,87 @@
+//! `bcai status`.
+//!
+//! Owns: the node at a glance.
+//! Must not know: how figures are gathered.
+//! Invariant: never starts a node just to look at it.
+//! Trust: as `cli`. Threads: the main thread.
+
+use clap::Args;
+
+use super::{Context, output};
+use crate::api::{Client, route};
+use crate::node::report::Status as Report;
+use crate::node::{Error, Kind, Node};
+
+/// Show the node at a glance
+#[derive(Debug, Args)]
+pub struct Status {}
+
+impl Status {
+    pub fn run(self, ctx: &Context) -> Result<(), Error> {
+        if Node::running(&ctx.paths)?.is_none() {
+            return Err(Error::new(Kind::NotFound, "no node is running").hint("start it with `bcai daemon`"));
+        }
+        let client = Client::new(&ctx.paths.socket());
+        let report: Report = ctx.block_on(async { client.get(route::STATUS).await })?;
+        ctx.output.result(&report, text);
+        Ok(())
+    }
+}
+
+fn text(report: &Report) -> String {
+    let mut lines = vec![format!(
+        "node      {} pid {}, up {} s, {} resident",
+        report.version,
+        report.pid,
+        report.uptime_s,
+        output::size(report.resident_bytes)
+    )];
+    lines.push(format!("peer id   {}", report.peer_id));
+    lines.extend(report.addresses.iter().map(|address| format!("listens   {address}")));
+    for network in &report.networks {
+        let role = if network.validator { "validator" } else { "follower" };
+        let age = network.head_age_s.map_or("empty".into(), |age| format!("head {age} s old"));
+        let mark = if network.default { " (default)" } else { "" };
+        lines.push(format!(
+            "network   {}{mark}: {role}, height {}, {age}, {} dataset(s)",
+            network.genesis, network.height, network.datasets
+        ));
+    }
+    for mount in &report.mounts {
+        let dir = output::safe(&mount.dir.display().to_string());
+        lines.push(format!(
+            "mount     {dir}: {}, {}",
+            output::safe(&mount.reference),
+            output::size(mount.bytes)
+        ));
+    }
+    let store = &report.store;
+    lines.push(format!(
+        "store     {} objects, {} published, {} of {} cache, {} evicted",
+        store.objects,
+        output::size(store.published_bytes),
+        output::size(store.cached_bytes),
+        output::size(store.cache_max_bytes),
+        store.evicted
+    ));
+    let fetch = &report.fetch;
+    lines.push(format!(
+        "reads     {} local, {} fetched ({}), {} retried, {} corrupt",
+        fetch.local_hits,
+        fetch.fetched,
+        output::size(fetch.fetched_bytes),
+        fetch.retries,
+        fetch.corrupt
+    ));
+    for peer in &report.peers {
+        let rtt = peer.rtt_ms.map_or("-".into(), |ms| format!("{ms:.1} ms"));
+        lines.push(format!(
+            "peer      {} {} {rtt}, in {}, out {}",
+            peer.peer_id,
+            peer.state,
+            output::size(peer.bytes_in),
+            output::size(peer.bytes_out)
+        ));
+    }
+    lines.join("\n")
+}

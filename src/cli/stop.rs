@@ -1,0 +1,48 @@
+//! `bcai stop`.
+//!
+//! Owns: ending the node and waiting until it is gone.
+//! Must not know: how the node ends.
+//! Invariant: when it returns, the daemon's lock is free.
+//! Trust: as `cli`. Threads: the main thread.
+
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
+use super::Context;
+use crate::api::{Client, route};
+use crate::node::{Error, Kind, Node};
+
+const STOP_DEADLINE: Duration = Duration::from_secs(30);
+const POLL: Duration = Duration::from_millis(10);
+
+/// Stop this machine's node
+///
+/// Mounts are detached first; one that is in use is detached lazily and stays readable as far as it is cached.
+#[derive(Debug, Args)]
+pub struct Stop {}
+
+impl Stop {
+    pub fn run(self, ctx: &Context) -> Result<(), Error> {
+        let Some(pid) = Node::running(&ctx.paths)? else {
+            ctx.output.note("no node is running");
+            return Ok(());
+        };
+        ctx.block_on(async {
+            let () = Client::new(&ctx.paths.socket()).post(route::STOP, &()).await?;
+            let asked = Instant::now();
+            while Node::running(&ctx.paths)?.is_some() {
+                if asked.elapsed() > STOP_DEADLINE {
+                    return Err(Error::new(Kind::Busy, format!("the node, pid {pid}, did not end in time"))
+                        .hint(format!(
+                            "see {}; kill -9 {pid} loses nothing",
+                            ctx.paths.daemon_log().display()
+                        )));
+                }
+                tokio::time::sleep(POLL).await;
+            }
+            ctx.output.note("node stopped");
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,302 @@
+//! Settings: every key, its default, and where its effective value came from.
+//!
+//! Owns: the table of keys, the order of precedence (flag, environment, user file, system file, default)
+//! and the folders a node lives in (`paths`).
+//! Must not know: what any setting does.
+//! Invariant: a `Config` that exists is valid; every value remembers its origin, so that `bcai doctor` can
+//! answer "why is it so?".
+//! Trust: files and environment are the user's; each mistake is answered with the key, the place and the remedy.
+//! Threads: built once at start, then shared read-only.
+
+mod paths;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use bytesize::ByteSize;
+
+use crate::chunking::Chunking;
+use crate::pack::Compression;
+
+pub use paths::{Paths, PathsError};
+
+/// A setting that cannot be used: always the user's mistake, never worth a retry.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read {}: {source}", path.display())]
+    Unreadable { path: PathBuf, source: std::io::Error },
+    #[error("{} is not valid TOML: {cause}", path.display())]
+    Syntax { path: PathBuf, cause: String },
+    #[error("unknown configuration key `{key}` in {origin}{}", suggestion(key))]
+    UnknownKey { key: String, origin: Origin },
+    #[error("`{value}` is not a value for `{key}` (from {origin}): expected {expected}")]
+    BadValue { key: &'static str, value: String, origin: Origin, expected: String },
+    #[error("`-c {0}` is not of the form KEY=VALUE")]
+    BadFlag(String),
+}
+
+/// Where an effective value came from, in rising order of precedence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origin {
+    Default,
+    File(PathBuf),
+    Environment(String),
+    Flag,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Environment(name) => write!(f, "${name}"),
+            Self::Flag => f.write_str("command line"),
+        }
+    }
+}
+
+/// One key: its name in files, its default as a user would write it, and what it means.
+pub struct Key {
+    pub name: &'static str,
+    pub default: &'static str,
+    pub help: &'static str,
+}
+
+/// Every key there is. `docs/OPERATIONS.md` and `bcai(1)` print this table.
+pub const KEYS: &[Key] = &[
+    Key {
+        name: "cache.max_bytes",
+        default: "auto",
+        help: "disk given to chunks fetched from peers; auto: a tenth of the disk, at most half of what is free",
+    },
+    Key {
+        name: "log.level",
+        default: "info",
+        help: "what the daemon logs: error, warn, info, debug or trace, also per module (info,bcai::net=debug)",
+    },
+    Key { name: "log.format", default: "human", help: "human or json" },
+    Key {
+        name: "net.listen",
+        default: "/ip4/0.0.0.0/tcp/0",
+        help: "addresses to listen on, separated by commas; a port of 0 is chosen once and then kept",
+    },
+    Key { name: "net.max_peers", default: "64", help: "most connections to other nodes" },
+    Key { name: "net.mdns", default: "true", help: "find nodes on the local network" },
+    Key {
+        name: "publish.chunking",
+        default: "cdc:64K",
+        help: "cdc:64K, cdc:256K, cdc:1M, fixed:1M, fixed:2M or fixed:4M",
+    },
+    Key { name: "publish.compress", default: "lz4", help: "none, lz4 or zstd:LEVEL" },
+];
+
+/// One effective setting, as text.
+#[derive(Debug, Clone)]
+pub struct Setting {
+    pub value: String,
+    pub origin: Origin,
+}
+
+/// The effective settings of this process.
+#[derive(Debug, Clone)]
+pub struct Config {
+    settings: BTreeMap<&'static str, Setting>,
+    /// Bytes of cache; `None` means: work it out from the disk.
+    pub cache_max_bytes: Option<u64>,
+    pub log_level: String,
+    pub log_format: LogFormat,
+    pub listen: Vec<String>,
+    pub max_peers: u32,
+    pub mdns: bool,
+    pub chunking: Chunking,
+    pub compression: Compression,
+}
+
+/// How log lines look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Human,
+    Json,
+}
+
+impl FromStr for LogFormat {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "human" => Ok(Self::Human),
+            "json" => Ok(Self::Json),
+            _ => Err("human or json".into()),
+        }
+    }
+}
+
+impl Config {
+    /// Settles every key from the files of `paths`, the environment and `-c KEY=VALUE` flags.
+    pub fn load(
+        paths: &Paths,
+        environment: impl IntoIterator<Item = (String, String)>,
+        flags: &[String],
+    ) -> Result<Self, ConfigError> {
+        let mut settings: BTreeMap<&'static str, Setting> = KEYS
+            .iter()
+            .map(|key| (key.name, Setting { value: key.default.into(), origin: Origin::Default }))
+            .collect();
+        let mut set = |name: &str, value: String, origin: Origin| {
+            let key = KEYS.iter().find(|key| key.name == name);
+            let key =
+                key.ok_or_else(|| ConfigError::UnknownKey { key: name.into(), origin: origin.clone() })?;
+            settings.insert(key.name, Setting { value, origin });
+            Ok::<(), ConfigError>(())
+        };
+        for file in paths.config_files() {
+            for (name, value) in read_file(&file)? {
+                set(&name, value, Origin::File(file.clone()))?;
+            }
+        }
+        let environment: BTreeMap<String, String> = environment.into_iter().collect();
+        for key in KEYS {
+            let variable = variable(key.name);
+            if let Some(value) = environment.get(&variable) {
+                set(key.name, value.clone(), Origin::Environment(variable))?;
+            }
+        }
+        for flag in flags {
+            let (name, value) = flag.split_once('=').ok_or_else(|| ConfigError::BadFlag(flag.clone()))?;
+            set(name.trim(), value.trim().to_owned(), Origin::Flag)?;
+        }
+        Self::from_settings(settings)
+    }
+
+    fn from_settings(settings: BTreeMap<&'static str, Setting>) -> Result<Self, ConfigError> {
+        let get = |key: &'static str| &settings[key];
+        let cache = get("cache.max_bytes");
+        let cache_max_bytes = match cache.value.as_str() {
+            "auto" => None,
+            _ => Some(parse::<ByteSize>("cache.max_bytes", cache, "a size such as 50GiB, or auto")?.as_u64()),
+        };
+        let listen = get("net.listen").value.split(',').map(str::trim).filter(|a| !a.is_empty());
+        Ok(Self {
+            cache_max_bytes,
+            log_level: get("log.level").value.clone(),
+            log_format: parse("log.format", get("log.format"), "human or json")?,
+            listen: listen.map(str::to_owned).collect(),
+            max_peers: parse("net.max_peers", get("net.max_peers"), "a number")?,
+            mdns: parse("net.mdns", get("net.mdns"), "true or false")?,
+            chunking: parse("publish.chunking", get("publish.chunking"), "such as cdc:64K or fixed:1M")?,
+            compression: parse("publish.compress", get("publish.compress"), "none, lz4 or zstd:LEVEL")?,
+            settings,
+        })
+    }
+
+    /// Every key with its effective value and origin, sorted by key.
+    pub fn settings(&self) -> impl Iterator<Item = (&'static str, &Setting)> {
+        self.settings.iter().map(|(name, setting)| (*name, setting))
+    }
+}
+
+/// The environment variable of a key: `cache.max_bytes` is `BCAI_CACHE_MAX_BYTES`.
+pub fn variable(key: &str) -> String {
+    format!("BCAI_{}", key.replace('.', "_").to_uppercase())
+}
+
+fn parse<T: FromStr>(key: &'static str, setting: &Setting, expected: &str) -> Result<T, ConfigError> {
+    setting.value.parse().map_err(|_| ConfigError::BadValue {
+        key,
+        value: setting.value.clone(),
+        origin: setting.origin.clone(),
+        expected: expected.into(),
+    })
+}
+
+/// Reads one TOML file into dotted keys. A file that does not exist sets nothing.
+fn read_file(path: &Path) -> Result<Vec<(String, String)>, ConfigError> {
+    let text = match std::fs::read_to_string(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(ConfigError::Unreadable { path: path.into(), source }),
+    };
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| ConfigError::Syntax {
+        path: path.into(),
+        cause: error.to_string().trim_end().to_owned(),
+    })?;
+    let mut keys = Vec::new();
+    flatten("", &table, &mut keys);
+    Ok(keys)
+}
+
+fn flatten(prefix: &str, table: &toml::Table, keys: &mut Vec<(String, String)>) {
+    for (name, value) in table {
+        let name = if prefix.is_empty() { name.clone() } else { format!("{prefix}.{name}") };
+        match value {
+            toml::Value::Table(inner) => flatten(&name, inner, keys),
+            toml::Value::Array(items) => {
+                keys.push((name, items.iter().map(plain).collect::<Vec<_>>().join(",")));
+            }
+            other => keys.push((name, plain(other))),
+        }
+    }
+}
+
+fn plain(value: &toml::Value) -> String {
+    match value {
+        toml::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// "; did you mean …?" when a known key shares most of its letters with `key`.
+fn suggestion(key: &str) -> String {
+    let last = key.rsplit('.').next().unwrap_or(key);
+    let close = KEYS.iter().find(|known| {
+        let known_last = known.name.rsplit('.').next().unwrap_or(known.name);
+        known_last.starts_with(last) || last.starts_with(known_last) || known.name.replace('.', "_") == key
+    });
+    match close {
+        Some(known) => format!("; did you mean `{}`?", known.name),
+        None => "; `man bcai` lists the keys".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(file: &str, env: &[(&str, &str)], flags: &[&str]) -> Result<Config, ConfigError> {
+        let home = tempfile::tempdir().unwrap();
+        std::fs::write(home.path().join("config.toml"), file).unwrap();
+        let paths = Paths::under(home.path()).unwrap();
+        let env = env.iter().map(|(k, v)| (k.to_string(), v.to_string()));
+        let flags: Vec<String> = flags.iter().map(|f| f.to_string()).collect();
+        Config::load(&paths, env, &flags)
+    }
+
+    #[test]
+    fn defaults_are_valid_and_say_so() {
+        let config = load("", &[], &[]).unwrap();
+        assert_eq!(config.cache_max_bytes, None);
+        assert!(config.settings().all(|(_, setting)| setting.origin == Origin::Default));
+    }
+
+    #[test]
+    fn flag_beats_environment_beats_file_beats_default() {
+        let file =
+            "[net]\nmax_peers = 1\nmdns = false\nlisten = [\"/ip4/127.0.0.1/tcp/1\", \"/ip6/::1/tcp/1\"]\n";
+        let config = load(file, &[("BCAI_NET_MAX_PEERS", "2")], &[]).unwrap();
+        assert_eq!((config.max_peers, config.mdns, config.listen.len()), (2, false, 2));
+        let config = load(file, &[("BCAI_NET_MAX_PEERS", "2")], &["net.max_peers=3"]).unwrap();
+        assert_eq!(config.max_peers, 3);
+    }
+
+    #[test]
+    fn mistakes_name_the_key_the_place_and_the_remedy() {
+        let unknown = load("[cache]\nmax_byte = 3\n", &[], &[]).unwrap_err().to_string();
+        assert!(unknown.contains("`cache.max_byte`") && unknown.contains("config.toml"), "{unknown}");
+        assert!(unknown.contains("did you mean `cache.max_bytes`"), "{unknown}");
+        let bad = load("", &[("BCAI_CACHE_MAX_BYTES", "lots")], &[]).unwrap_err().to_string();
+        assert!(bad.contains("$BCAI_CACHE_MAX_BYTES") && bad.contains("50GiB"), "{bad}");
+        assert!(load("not toml", &[], &[]).unwrap_err().to_string().contains("not valid TOML"));
+        assert!(load("", &[], &["net.mdns"]).unwrap_err().to_string().contains("KEY=VALUE"));
+    }
+}

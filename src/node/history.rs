@@ -1,0 +1,92 @@
+//! What the logs say, for people and scripts.
+//!
+//! Owns: the listing of datasets and of committed heights.
+//! Must not know: how they were decided.
+//! Invariant: shows exactly what is committed; withdrawn versions included.
+//! Trust: entries were checked when they were committed. Threads: the runtime; reads memory and one file.
+
+use bytesize::ByteSize;
+
+use super::Node;
+use super::error::Error;
+use super::report::{Dataset, LogEntry, LogRow, Version};
+use crate::chain::Chain;
+use crate::log::{Entry, EntryBody};
+
+impl Node {
+    /// All datasets of all networks this node follows.
+    pub fn datasets(&self) -> Vec<Dataset> {
+        self.networks.all().iter().flat_map(|chain| datasets(chain)).collect()
+    }
+
+    /// The committed heights that concern `name`, or all that hold an entry, oldest first.
+    pub fn log(&self, name: Option<&str>) -> Result<Vec<LogRow>, Error> {
+        let chain = self.networks.default_network()?;
+        let mut rows = Vec::new();
+        for height in 1..=chain.ledger().height() {
+            let block = chain.block(height)?;
+            let concerns = |entry: &&Entry| name.is_none_or(|name| entry.body.name().as_str() == name);
+            let entries: Vec<_> = block.body.entries.iter().filter(concerns).map(row).collect();
+            if !entries.is_empty() {
+                rows.push(LogRow {
+                    height,
+                    header: block.header.id().to_string(),
+                    time_ms: block.header.time_ms,
+                    round: block.certificate.round,
+                    signers: block.certificate.signers().count(),
+                    validators: chain.ledger().validators().members().len(),
+                    entries,
+                });
+            }
+        }
+        if let (Some(name), true) = (name, rows.is_empty()) {
+            return Err(crate::log::Refusal::NoDataset { name: name.chars().take(80).collect() }.into());
+        }
+        Ok(rows)
+    }
+}
+
+fn datasets(chain: &Chain) -> Vec<Dataset> {
+    let ledger = chain.ledger();
+    let rows = ledger.datasets().map(|dataset| {
+        let latest = dataset.latest().map(|version| version.label.clone());
+        let versions = dataset.versions.iter().map(|version| {
+            let tags = dataset.tags.iter().filter(|(_, target)| target.version == version.label);
+            let mut tags: Vec<_> = tags.map(|(tag, _)| tag.to_string()).collect();
+            if latest.as_ref() == Some(&version.label) {
+                tags.insert(0, crate::log::LATEST.into());
+            }
+            Version {
+                version: version.label.to_string(),
+                tags,
+                snapshot: version.snapshot.to_string(),
+                bytes: version.bytes,
+                height: version.published.height,
+                time_ms: version.published.time_ms,
+                yanked: version.yanked.as_ref().map(|yanked| yanked.reason.to_string()),
+            }
+        });
+        Dataset {
+            name: dataset.name.to_string(),
+            genesis: chain.genesis().to_string(),
+            owner: dataset.owner.to_string(),
+            versions: versions.collect(),
+        }
+    });
+    rows.collect()
+}
+
+fn row(entry: &Entry) -> LogEntry {
+    let summary = match &entry.body {
+        EntryBody::Publish(publish) => format!(
+            "publish {}@{} as {} ({})",
+            publish.name,
+            publish.version,
+            publish.snapshot.short(),
+            ByteSize(publish.bytes).display().iec()
+        ),
+        EntryBody::Tag(tag) => format!("tag {}@{} as {}", tag.name, tag.version, tag.tag),
+        EntryBody::Yank(yank) => format!("withdraw {}@{}: {}", yank.name, yank.version, yank.reason),
+    };
+    LogEntry { id: entry.id().to_string(), author: entry.author.to_string(), summary }
+}

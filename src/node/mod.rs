@@ -1,0 +1,272 @@
+//! The node: everything one machine runs, wired together.
+//!
+//! Owns: the store, the networks, the peers and the mounts of this machine; the order in which they start and stop.
+//! Must not know: HTTP or terminals; `api` and `cli` sit on top.
+//! Invariant: one node per set of folders, held by a lock; what it finds after a SIGKILL, it cleans or restores.
+//! Trust: requests come from this machine's user; everything from peers was verified below.
+//! Threads: methods run on the daemon's tokio runtime; blocking work goes to its blocking pool.
+
+mod error;
+mod export;
+mod history;
+mod identity;
+mod job;
+mod lock;
+mod mounts;
+mod networks;
+mod publish;
+mod reading;
+mod reference;
+pub mod report;
+mod resolve;
+mod state;
+mod text;
+mod verify;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::net::UnixListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{Config, Paths};
+use crate::crypto::{PublicKey, SecretKey};
+use crate::fetch::Fetcher;
+use crate::net::{self, Net};
+use crate::store::{self, Store};
+use crate::view::Cache;
+
+pub use error::{Error, Kind};
+pub use job::Job;
+pub use reference::{Named, Reference, ReferenceError};
+
+use lock::Lock;
+use mounts::Mounts;
+use networks::Networks;
+use report::{FetchStatus, PeerStatus, Status, StoreStatus};
+use state::State;
+
+/// Memory for decoded trees and blobs of all mounts together, in bytes.
+const NODE_CACHE: usize = 32 << 20;
+
+/// A running node.
+pub struct Node {
+    paths: Paths,
+    config: Config,
+    key: SecretKey,
+    state: Arc<State>,
+    store: Store,
+    net: Net,
+    fetcher: Fetcher,
+    networks: Arc<Networks>,
+    /// Decoded trees and blobs, shared by all mounts.
+    nodes: Cache,
+    /// Entries of this node are numbered one after the other.
+    publishing: tokio::sync::Mutex<()>,
+    mounts: Mounts,
+    started: Instant,
+    stop: CancellationToken,
+    _lock: Lock,
+}
+
+impl Node {
+    /// The process id of the node that runs on these folders, if one does.
+    pub fn running(paths: &Paths) -> Result<Option<u32>, Error> {
+        lock::holder(&paths.lock())
+    }
+
+    /// Opens everything, restores what was mounted when the last daemon was killed, and returns the node and the
+    /// socket that it will answer on.
+    pub async fn start(paths: Paths, config: Config) -> Result<(Arc<Self>, UnixListener), Error> {
+        paths.create()?;
+        let lock = Lock::take(&paths.lock())?;
+        let (key, _) = identity::load_or_create(&paths.identity())?;
+        let state = Arc::new(State::open(&paths.state())?);
+        let store = open_store(&paths, &config)?;
+        let (submissions, inbox) = tokio::sync::mpsc::channel(64);
+        let registry = crate::chain::Registry::default();
+        let net = start_net(&config, &key, &state, &store, &registry, submissions).await?;
+        let fetcher = Fetcher::new(store.clone(), Some(net.source()));
+        let stop = CancellationToken::new();
+        let networks =
+            Networks::open(&paths, key.clone(), state.clone(), registry, net.clone(), stop.clone()).await?;
+        networks.clone().answer_submissions(inbox);
+        let node = Arc::new(Self {
+            nodes: Cache::new(NODE_CACHE),
+            publishing: tokio::sync::Mutex::default(),
+            mounts: Mounts::default(),
+            started: Instant::now(),
+            _lock: lock,
+            paths,
+            config,
+            key,
+            state,
+            store,
+            net,
+            fetcher,
+            networks,
+            stop,
+        });
+        node.restore_mounts().await;
+        let listener = listen(&node.paths.socket())?;
+        tracing::info!(pid = std::process::id(), peer = node.net.peer_id(), "node is ready");
+        Ok((node, listener))
+    }
+
+    /// Cancelled when the node shall end.
+    pub fn stop_token(&self) -> CancellationToken {
+        self.stop.clone()
+    }
+
+    /// Asks the node to end; the daemon then calls `shut_down`.
+    pub fn request_stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Ends everything from the top down: mounts first, so that no reader waits for a network that is gone; then
+    /// the deciders of versions, then the peers. The store commits last, when nobody writes any more.
+    pub async fn shut_down(self: &Arc<Self>) {
+        self.stop.cancel();
+        self.unmount_all().await;
+        self.networks.stop().await;
+        self.net.shutdown().await;
+        if let Err(error) = self.store.commit() {
+            tracing::error!(%error, "the last commit of the store failed; cached chunks may be fetched again");
+        }
+        let _ = std::fs::remove_file(self.paths.socket());
+        tracing::info!("node has stopped");
+    }
+
+    /// The node at a glance.
+    pub fn status(&self) -> Result<Status, Error> {
+        let stats = self.store.stats()?;
+        let fetch = self.fetcher.stats();
+        Ok(Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            uptime_s: self.started.elapsed().as_secs(),
+            resident_bytes: resident_bytes(),
+            peer_id: self.net.peer_id(),
+            public_key: self.key.public().to_string(),
+            addresses: self.net.addresses(),
+            networks: self.networks.status(),
+            mounts: self.mounts.list(),
+            store: StoreStatus {
+                objects: stats.objects,
+                published_bytes: stats.published_bytes,
+                cached_bytes: stats.cached_bytes,
+                cache_max_bytes: stats.cache_max_bytes,
+                evicted: stats.evicted,
+            },
+            fetch: FetchStatus {
+                local_hits: fetch.local_hits,
+                fetched: fetch.fetched,
+                fetched_bytes: fetch.fetched_bytes,
+                corrupt: fetch.corrupt,
+                retries: fetch.retries,
+            },
+            peers: self.peers(),
+        })
+    }
+
+    fn peers(&self) -> Vec<PeerStatus> {
+        let peers = self.net.peers().into_iter();
+        let rows = peers.map(|peer| PeerStatus {
+            peer_id: peer.id,
+            address: peer.addresses.first().cloned().unwrap_or_default(),
+            state: format!("{:?}", peer.state).to_lowercase(),
+            rtt_ms: peer.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
+            bytes_in: peer.bytes_in,
+            bytes_out: peer.bytes_out,
+        });
+        rows.collect()
+    }
+
+    fn public_key(&self) -> PublicKey {
+        self.key.public()
+    }
+}
+
+fn open_store(paths: &Paths, config: &Config) -> Result<Store, Error> {
+    let dir = paths.store();
+    let cache_max_bytes = match config.cache_max_bytes {
+        Some(bytes) => bytes,
+        None => automatic_cache(dir.parent().unwrap_or(Path::new("/")))?,
+    };
+    Ok(Store::open(&dir, store::Options { cache_max_bytes })?)
+}
+
+/// A tenth of the disk, and at most half of what is free on it.
+fn automatic_cache(dir: &Path) -> Result<u64, Error> {
+    let stat = rustix::fs::statvfs(dir).map_err(|error| Error::io("cannot measure", dir, error.into()))?;
+    let total = stat.f_blocks.saturating_mul(stat.f_frsize);
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    Ok((total / 10).min(free / 2))
+}
+
+/// Starts the network node on the ports it had before, so that URIs stay good; on other ports if those are taken.
+async fn start_net(
+    config: &Config,
+    key: &SecretKey,
+    state: &State,
+    store: &Store,
+    chains: &crate::chain::Registry,
+    submissions: tokio::sync::mpsc::Sender<net::Submission>,
+) -> Result<Net, Error> {
+    let ports = state.get().ports;
+    let remembered = |address: &String| match ports.get(address) {
+        Some(port) if address.ends_with("/tcp/0") => format!("{}{port}", address.trim_end_matches('0')),
+        _ => address.clone(),
+    };
+    let start = async |listen: Vec<String>| {
+        let options =
+            net::Options { key: key.clone(), listen, mdns: config.mdns, max_peers: config.max_peers };
+        Net::start(options, store.clone(), chains.clone(), submissions.clone()).await
+    };
+    let kept: Vec<String> = config.listen.iter().map(remembered).collect();
+    let net = match start(kept.clone()).await {
+        Err(error) if kept != config.listen => {
+            tracing::warn!(%error, "the former ports are taken; URIs given out before may not find this node");
+            start(config.listen.clone()).await?
+        }
+        started => started?,
+    };
+    let port_of = |address: &String| address.split("/tcp/").nth(1)?.split('/').next()?.parse::<u16>().ok();
+    let listening = net.addresses();
+    let found = config.listen.iter().filter(|address| address.ends_with("/tcp/0")).filter_map(|address| {
+        let family = &address[..4.min(address.len())];
+        let actual = listening.iter().find(|actual| actual.starts_with(family))?;
+        Some((address.clone(), port_of(actual)?))
+    });
+    let found: Vec<_> = found.collect();
+    state.update(|facts| facts.ports.extend(found))?;
+    Ok(net)
+}
+
+/// Binds the API socket, readable by this user only. A socket left by a killed daemon is replaced: the lock
+/// proves that nobody answers on it.
+fn listen(path: &Path) -> Result<UnixListener, Error> {
+    use std::os::unix::fs::PermissionsExt;
+    let failed = |error| Error::io("cannot listen on", path, error);
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    Ok(listener)
+}
+
+/// Resident memory of this process, from `/proc/self/statm`; 0 where that cannot be read.
+fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: u64 = statm.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
+    pages * rustix::param::page_size() as u64
+}
+
+/// The wall clock, in Unix milliseconds.
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

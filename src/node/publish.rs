@@ -1,0 +1,191 @@
+//! From a directory to a certified version.
+//!
+//! Owns: `snapshot` and `publish`: their order of steps, and the URI to share.
+//! Must not know: how a directory is cut or a height decided.
+//! Invariant: an entry is submitted only after everything it names is on disk for good.
+//! Trust: the request is the user's. Threads: ingest runs on the blocking pool, the rest on the runtime.
+//! A crash before the entry is decided leaves a kept snapshot and no version; running it again goes on from there.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::error::{Error, Kind};
+use super::job::{Job, cancelled};
+use super::report::{Progress, PublishRequest, Published, SnapshotRequest, Snapshotted, Source};
+use super::{Named, Node, Reference, now_ms};
+use crate::chain::Chain;
+use crate::id::SnapshotId;
+use crate::ingest;
+use crate::log::{Admission, Entry, EntryBody, Label, Name, Publish};
+use crate::manifest;
+
+const REPORT_EVERY: Duration = Duration::from_millis(100);
+
+impl Node {
+    /// Builds a snapshot of a directory; publishes nothing.
+    pub async fn snapshot(
+        self: &Arc<Self>,
+        request: &SnapshotRequest,
+        job: &Job,
+    ) -> Result<Snapshotted, Error> {
+        let options = self.ingest_options(request)?;
+        let progress = Arc::new(ingest::Progress::default());
+        let started = Instant::now();
+        let mut work = tokio::task::spawn_blocking({
+            let (dir, store, progress) = (request.dir.clone(), self.store.clone(), progress.clone());
+            move || ingest::snapshot(&dir, &store, &options, &progress)
+        });
+        let stop = job.cancellation();
+        let done = loop {
+            tokio::select! {
+                ended = &mut work => break ended,
+                () = tokio::time::sleep(REPORT_EVERY) => job.set(shown(&progress)),
+                () = async { tokio::select! { () = stop.cancelled() => {}, () = self.stop.cancelled() => {} } } => {
+                    progress.cancel();
+                    // Workers see the flag between two files or buffers; only then is the store quiet.
+                    let _ = work.await;
+                    return Err(cancelled());
+                }
+            }
+        };
+        let done = done
+            .map_err(|panic| Error::new(Kind::Failed, format!("reading the directory failed: {panic}")))??;
+        Ok(Snapshotted {
+            snapshot: done.snapshot.to_string(),
+            inodes: done.totals.inodes,
+            chunks: done.totals.chunks,
+            bytes: done.totals.bytes,
+            new_objects: done.new_objects,
+            new_bytes: done.new_bytes,
+            skipped: done.skipped.iter().map(|path| path.display().to_string()).collect(),
+            seconds: started.elapsed().as_secs_f64(),
+        })
+    }
+
+    fn ingest_options(&self, request: &SnapshotRequest) -> Result<ingest::Options, Error> {
+        let chunking = match &request.chunking {
+            Some(text) => text.parse().map_err(|error| Error::usage(format!("--chunking: {error}")))?,
+            None => self.config.chunking,
+        };
+        let compression = match &request.compress {
+            Some(text) => text.parse().map_err(|error| Error::usage(format!("--compress: {error}")))?,
+            None => self.config.compression,
+        };
+        Ok(ingest::Options { chunking, compression, skip_special: request.skip_special })
+    }
+
+    /// Makes a directory or snapshot a version, and waits for its certificate.
+    pub async fn publish(self: &Arc<Self>, request: &PublishRequest, job: &Job) -> Result<Published, Error> {
+        let (name, version) = target(&request.target)?;
+        let chain = self.networks.default_network()?;
+        self.check_owner(&chain, &name)?;
+        let (snapshot, ingest) = match &request.source {
+            Source::Dir(dir) => {
+                let done = self.snapshot(dir, job).await?;
+                (done.snapshot.parse()?, Some(done))
+            }
+            Source::Snapshot(id) => (id.parse()?, None),
+        };
+        let stored = self.stored_snapshot(snapshot).await?;
+        job.set(Progress { phase: "commit".into(), ..job.progress() });
+        let started = Instant::now();
+        let body = EntryBody::Publish(Publish {
+            name: name.clone(),
+            version: version.clone(),
+            snapshot,
+            bytes: stored.totals.bytes,
+            inodes: stored.totals.inodes,
+            parent: chain
+                .ledger()
+                .dataset(name.as_str())
+                .and_then(|known| known.latest().map(|v| v.label.clone())),
+        });
+        let (height, round, already) = self.decide(&chain, body).await?;
+        let commit_ms = started.elapsed().as_secs_f64() * 1e3;
+        Ok(Published {
+            signers: chain.block(height)?.certificate.signers().count(),
+            uri: self.uri(&chain, &name, &version),
+            genesis: chain.genesis().to_string(),
+            name: name.to_string(),
+            version: version.to_string(),
+            snapshot: snapshot.to_string(),
+            height,
+            round,
+            already,
+            commit_ms,
+            ingest,
+        })
+    }
+
+    /// A name that is somebody else's is refused before hours of reading, not after.
+    fn check_owner(&self, chain: &Chain, name: &Name) -> Result<(), Error> {
+        let own = self.public_key();
+        match chain.ledger().dataset(name.as_str()) {
+            Some(dataset) if dataset.owner != own => {
+                Err(crate::log::Refusal::NotOwner { name: name.clone(), owner: dataset.owner, author: own }
+                    .into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The snapshot object, which must be in the local store: what is published must be served from here.
+    async fn stored_snapshot(&self, id: SnapshotId) -> Result<manifest::Snapshot, Error> {
+        match self.fetcher.local(&id.into())? {
+            Some(object) => Ok(manifest::Snapshot::decode(object.plain())?),
+            None => Err(Error::not_found(format!("snapshot {id} is not in the local store"))
+                .hint("bcai snapshot DIR builds one and prints its id")),
+        }
+    }
+
+    /// Has an entry decided. Returns height and round, and whether an earlier entry had done the same.
+    async fn decide(&self, chain: &Chain, body: EntryBody) -> Result<(u64, u32, bool), Error> {
+        let _one_at_a_time = self.publishing.lock().await;
+        let ledger = chain.ledger();
+        // By the clock, so that two nodes with one key, or one restored from a backup, rarely collide.
+        let nonce = now_ms().max(ledger.nonce(&self.public_key()) + 1);
+        let entry = Entry::sign(&self.key, chain.genesis(), nonce, body);
+        if let Admission::Already { height, .. } = ledger.admit(&entry)? {
+            return Ok((height, chain.block(height)?.certificate.round, true));
+        }
+        let decided = self.networks.submit(chain, entry).await?;
+        Ok((decided.height, decided.round, false))
+    }
+
+    /// What to give to a machine that has never seen this network.
+    fn uri(&self, chain: &Chain, name: &Name, version: &Label) -> String {
+        let addresses = self.net.addresses();
+        let loopback =
+            |address: &&String| address.starts_with("/ip4/127.") || address.starts_with("/ip6/::1/");
+        let mut peers: Vec<String> = addresses.iter().filter(|address| !loopback(address)).cloned().collect();
+        if peers.is_empty() {
+            peers = addresses;
+        }
+        let named = Named { name: name.to_string(), selector: Some(version.to_string()) };
+        Reference::Uri { genesis: chain.genesis(), named, peers }.to_string()
+    }
+}
+
+/// `NAME@VERSION`, both given and both well-formed.
+fn target(text: &str) -> Result<(Name, Label), Error> {
+    let named: Named = text.parse()?;
+    let Some(version) = named.selector else {
+        return Err(Error::usage(format!("`{text}` names no version")).hint(format!("for example {text}@v1")));
+    };
+    Ok((named.name.parse()?, version.parse()?))
+}
+
+fn shown(progress: &ingest::Progress) -> Progress {
+    let now = progress.counts();
+    // Nothing is read before the whole tree has been listed; until then the totals still grow.
+    if now.files_done == 0 && now.bytes_done == 0 {
+        return Progress { phase: "listing".into(), files_done: now.files_found, ..Progress::default() };
+    }
+    Progress {
+        phase: "reading".into(),
+        files_done: now.files_done,
+        files_total: now.files_found,
+        bytes_done: now.bytes_done,
+        bytes_total: now.bytes_found,
+    }
+}

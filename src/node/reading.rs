@@ -1,0 +1,107 @@
+//! Looking into a dataset without mounting it.
+//!
+//! Owns: `ls` and the reads behind `cat`.
+//! Must not know: terminals.
+//! Invariant: only what is asked for is fetched.
+//! Trust: paths are the user's; names from datasets are escaped before they leave. Threads: the runtime.
+
+use std::sync::Arc;
+
+use bcai_mount::{Attr, DirEntry, FileKind};
+use bytes::Bytes;
+
+use super::Node;
+use super::error::Error;
+use super::report::{Listed, PathRequest, ReadRequest};
+use super::resolve::Resolved;
+use super::text::{escape, unescape};
+use crate::view::{self, View};
+
+/// Directory entries asked for at a time.
+const BATCH: usize = 1024;
+/// Largest single read; larger requests are answered with less.
+const READ_MAX: u32 = 4 << 20;
+
+impl Node {
+    pub(super) async fn view(&self, reference: &str) -> Result<(Arc<View>, Resolved), Error> {
+        let resolved = self.resolve(reference).await?;
+        Ok((self.open(&resolved).await?, resolved))
+    }
+
+    pub(super) async fn open(&self, resolved: &Resolved) -> Result<Arc<View>, Error> {
+        let version = resolved.version.as_ref().map(|version| view::Version {
+            name: format!("{}@{}", version.name, version.version),
+            height: version.height,
+        });
+        let options = view::Options { version, ..view::Options::default() };
+        Ok(View::open(self.fetcher.clone(), self.nodes.clone(), resolved.snapshot, options).await?)
+    }
+
+    /// The rows of a directory, or of one file.
+    pub async fn ls(&self, request: &PathRequest) -> Result<Vec<Listed>, Error> {
+        let (view, _) = self.view(&request.reference).await?;
+        let path = unescape(&request.path);
+        let attr = view.attr_of(&view.resolve(&path).await?);
+        if attr.kind != FileKind::Dir {
+            return Ok(vec![listed(&view, &path, &attr).await?]);
+        }
+        let mut rows = Vec::new();
+        let mut pending = vec![(Vec::new(), attr.ino)];
+        while let Some((prefix, dir)) = pending.pop() {
+            let mut below = Vec::new();
+            for entry in list(&view, dir).await? {
+                let path = join(&prefix, &entry.name);
+                rows.push(listed(&view, &path, &entry.attr).await?);
+                if request.recursive && entry.attr.kind == FileKind::Dir {
+                    below.push((path, entry.attr.ino));
+                }
+            }
+            pending.extend(below.into_iter().rev());
+        }
+        Ok(rows)
+    }
+
+    /// At most `len` bytes of a file; empty at its end.
+    pub async fn read(&self, request: &ReadRequest) -> Result<Bytes, Error> {
+        let (view, _) = self.view(&request.reference).await?;
+        let attr = view.attr_of(&view.resolve(&unescape(&request.path)).await?);
+        if attr.kind == FileKind::Dir {
+            return Err(Error::usage(format!("{} is a directory", request.path)).hint("`bcai ls` lists it"));
+        }
+        Ok(view.read(attr.ino, request.offset, request.len.min(READ_MAX)).await?)
+    }
+}
+
+/// All entries of a directory.
+pub(super) async fn list(view: &View, dir: u64) -> Result<Vec<DirEntry>, Error> {
+    let mut entries: Vec<DirEntry> = Vec::new();
+    loop {
+        let from = entries.last().map_or(0, |entry| entry.next);
+        let batch = view.read_dir(dir, from, BATCH).await?.entries;
+        if batch.is_empty() {
+            return Ok(entries);
+        }
+        entries.extend(batch);
+    }
+}
+
+pub(super) fn join(prefix: &[u8], name: &[u8]) -> Vec<u8> {
+    if prefix.is_empty() { name.to_vec() } else { [prefix, b"/", name].concat() }
+}
+
+async fn listed(view: &View, path: &[u8], attr: &Attr) -> Result<Listed, Error> {
+    let (kind, target) = match attr.kind {
+        FileKind::File => ("-", None),
+        FileKind::Dir => ("dir", None),
+        FileKind::Symlink => ("link", Some(escape(&view.read_link(attr.ino).await?))),
+    };
+    Ok(Listed {
+        path: escape(path),
+        kind: kind.into(),
+        mode: attr.mode.into(),
+        size: attr.size,
+        mtime_s: attr.mtime.0,
+        mtime_ns: attr.mtime.1,
+        target,
+    })
+}

@@ -1,0 +1,156 @@
+//! How a user names content: `NAME@VERSION`, `NAME@TAG`, `NAME`, a snapshot id, or a whole `bcai://` URI.
+//!
+//! Owns: the text form of references and its errors.
+//! Must not know: which names exist.
+//! Invariant: `text.parse::<Reference>()?.to_string()` parses to the same reference.
+//! Trust: the text may come from a stranger's message; every part is checked before it is used.
+//! Threads: pure values.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::id::{Genesis, SnapshotId};
+
+const SCHEME: &str = "bcai://";
+
+/// A reference that cannot be understood: the user's mistake.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReferenceError {
+    #[error("`{0}` is not a dataset reference: expected NAME, NAME@VERSION, a snapshot id or a bcai:// URI")]
+    Malformed(String),
+    #[error("`{uri}` has no usable network id after bcai://: expected 64 hexadecimal digits, got `{found}`")]
+    BadGenesis { uri: String, found: String },
+    #[error("`{uri}` names no dataset: expected bcai://GENESIS/NAME@VERSION?peer=ADDRESS")]
+    NoName { uri: String },
+    #[error("`{uri}` has the unknown part `{part}`: only peer=ADDRESS may follow the `?`")]
+    UnknownPart { uri: String, part: String },
+}
+
+/// A dataset's name and the version or tag wanted; no selector means the tag `latest`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    pub name: String,
+    pub selector: Option<String>,
+}
+
+/// A parsed reference.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reference {
+    /// A version of a dataset in this node's own network.
+    Named(Named),
+    /// A snapshot, whatever its name.
+    Snapshot(SnapshotId),
+    /// A version in a network that this node need not know yet, and where to ask.
+    Uri { genesis: Genesis, named: Named, peers: Vec<String> },
+}
+
+impl FromStr for Named {
+    type Err = ReferenceError;
+
+    fn from_str(text: &str) -> Result<Self, ReferenceError> {
+        let (name, selector) = match text.split_once('@') {
+            Some((name, selector)) => (name, Some(selector)),
+            None => (text, None),
+        };
+        let plain =
+            |part: &str| !part.is_empty() && !part.contains(|c: char| c.is_whitespace() || "?@".contains(c));
+        if !plain(name) || !selector.is_none_or(plain) {
+            return Err(ReferenceError::Malformed(text.into()));
+        }
+        Ok(Self { name: name.into(), selector: selector.map(str::to_owned) })
+    }
+}
+
+impl FromStr for Reference {
+    type Err = ReferenceError;
+
+    fn from_str(text: &str) -> Result<Self, ReferenceError> {
+        if let Some(rest) = text.strip_prefix(SCHEME) {
+            return parse_uri(text, rest);
+        }
+        if text.contains("://") {
+            return Err(ReferenceError::Malformed(text.into()));
+        }
+        match text.parse() {
+            Ok(id) => Ok(Self::Snapshot(id)),
+            Err(_) => text.parse().map(Self::Named),
+        }
+    }
+}
+
+fn parse_uri(uri: &str, rest: &str) -> Result<Reference, ReferenceError> {
+    let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let (network, name) = path.split_once('/').unwrap_or((path, ""));
+    let genesis =
+        network.parse().map_err(|_| ReferenceError::BadGenesis { uri: uri.into(), found: network.into() })?;
+    if name.is_empty() {
+        return Err(ReferenceError::NoName { uri: uri.into() });
+    }
+    let named = name.parse()?;
+    let mut peers = Vec::new();
+    for part in query.split('&').filter(|part| !part.is_empty()) {
+        match part.strip_prefix("peer=") {
+            Some(address) if address.starts_with('/') => peers.push(address.to_owned()),
+            _ => return Err(ReferenceError::UnknownPart { uri: uri.into(), part: part.into() }),
+        }
+    }
+    Ok(Reference::Uri { genesis, named, peers })
+}
+
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.selector {
+            Some(selector) => write!(f, "{}@{selector}", self.name),
+            None => f.write_str(&self.name),
+        }
+    }
+}
+
+impl fmt::Display for Reference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Named(named) => named.fmt(f),
+            Self::Snapshot(id) => id.fmt(f),
+            Self::Uri { genesis, named, peers } => {
+                write!(f, "{SCHEME}{genesis}/{named}")?;
+                for (i, peer) in peers.iter().enumerate() {
+                    write!(f, "{}peer={peer}", if i == 0 { '?' } else { '&' })?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn genesis() -> String {
+        "0123456789abcdef".repeat(4)
+    }
+
+    #[test]
+    fn every_form_round_trips() {
+        let uri =
+            format!("bcai://{}/team/photos@v1?peer=/ip4/1.2.3.4/tcp/5/p2p/X&peer=/dns/a/tcp/1", genesis());
+        for text in ["photos", "photos@v1", "team/photos@latest", &genesis(), &uri] {
+            let parsed: Reference = text.parse().unwrap();
+            assert_eq!(parsed.to_string(), text);
+        }
+        assert!(matches!(genesis().parse(), Ok(Reference::Snapshot(_))));
+    }
+
+    #[test]
+    fn each_mistake_has_its_own_answer() {
+        let parse = |text: &str| text.parse::<Reference>().unwrap_err();
+        assert!(matches!(parse("bcai://short/photos@v1"), ReferenceError::BadGenesis { .. }));
+        assert!(matches!(parse(&format!("bcai://{}", genesis())), ReferenceError::NoName { .. }));
+        assert!(matches!(parse(&format!("bcai://{}/p?x=1", genesis())), ReferenceError::UnknownPart { .. }));
+        for junk in
+            ["", "@v1", "photos@", "a b@v1", "a@b@c", "http://x/y", &format!("bcai://{}/@v", genesis())]
+        {
+            assert!(matches!(parse(junk), ReferenceError::Malformed(_)), "{junk}");
+        }
+    }
+}

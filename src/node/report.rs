@@ -1,0 +1,303 @@
+//! What a node is asked and what it answers, as plain data.
+//!
+//! Owns: the shape of every request and report of the API, and so of every `--json` output.
+//! Must not know: how any of it is obtained or shown.
+//! Invariant: fields are only ever added; scripts depend on the names. Ids are hex, times are Unix milliseconds,
+//! sizes are bytes.
+//! Trust: requests come from this machine's user and are still checked where they are used.
+//! Threads: pure values.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::Error;
+
+/// One line of a streamed job: any number of `progress`, then one `done` or `error`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event<T> {
+    Progress(Progress),
+    Done(T),
+    Error(Error),
+}
+
+/// How far a long job is. Totals are 0 while they are not known.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    pub phase: String,
+    pub files_done: u64,
+    pub files_total: u64,
+    pub bytes_done: u64,
+    pub bytes_total: u64,
+}
+
+/// How a directory becomes a snapshot; absent fields take the configured value.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct SnapshotRequest {
+    pub dir: PathBuf,
+    pub chunking: Option<String>,
+    pub compress: Option<String>,
+    #[serde(default)]
+    pub skip_special: bool,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Snapshotted {
+    pub snapshot: String,
+    pub inodes: u64,
+    pub chunks: u64,
+    pub bytes: u64,
+    /// Objects and stored bytes that the store did not have before.
+    pub new_objects: u64,
+    pub new_bytes: u64,
+    /// Sockets, FIFOs and devices left out on request.
+    pub skipped: Vec<String>,
+    pub seconds: f64,
+}
+
+/// What to publish.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Source {
+    Dir(SnapshotRequest),
+    Snapshot(String),
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PublishRequest {
+    pub source: Source,
+    /// `NAME@VERSION`.
+    pub target: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Published {
+    pub name: String,
+    pub version: String,
+    pub snapshot: String,
+    pub genesis: String,
+    /// Height and round whose certificate covers the version.
+    pub height: u64,
+    pub round: u32,
+    pub signers: usize,
+    /// The version was there before, with this very snapshot.
+    pub already: bool,
+    /// From submitting the entry to its durable certificate.
+    pub commit_ms: f64,
+    pub uri: String,
+    /// Absent when an existing snapshot was published.
+    pub ingest: Option<Snapshotted>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct MountRequest {
+    pub reference: String,
+    pub dir: PathBuf,
+    #[serde(default)]
+    pub allow_other: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mounted {
+    pub dir: PathBuf,
+    pub reference: String,
+    pub snapshot: String,
+    pub inodes: u64,
+    pub bytes: u64,
+    /// Absent when a snapshot id was mounted, which needs no log.
+    pub version: Option<VersionOf>,
+}
+
+/// Which version a reference meant, and the height that certifies it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionOf {
+    pub genesis: String,
+    pub name: String,
+    pub version: String,
+    pub height: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct UnmountRequest {
+    pub dir: PathBuf,
+    #[serde(default)]
+    pub lazy: bool,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Dataset {
+    pub name: String,
+    pub genesis: String,
+    pub owner: String,
+    pub versions: Vec<Version>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Version {
+    pub version: String,
+    pub tags: Vec<String>,
+    pub snapshot: String,
+    pub bytes: u64,
+    pub height: u64,
+    pub time_ms: u64,
+    /// The reason given, when the version was withdrawn.
+    pub yanked: Option<String>,
+}
+
+/// One committed height of the manifest log.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LogRow {
+    pub height: u64,
+    pub header: String,
+    pub time_ms: u64,
+    pub round: u32,
+    pub signers: usize,
+    pub validators: usize,
+    pub entries: Vec<LogEntry>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LogEntry {
+    pub id: String,
+    pub author: String,
+    /// For people: "publish photos@v1 as 0123456789 (3.1 GiB)".
+    pub summary: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PathRequest {
+    pub reference: String,
+    /// Inside the dataset, in the text form of `node::text`; empty is the root.
+    #[serde(default)]
+    pub path: String,
+    #[serde(default)]
+    pub recursive: bool,
+}
+
+/// One row of `bcai ls`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Listed {
+    pub path: String,
+    pub kind: String,
+    pub mode: u32,
+    pub size: u64,
+    pub mtime_s: i64,
+    pub mtime_ns: u32,
+    pub target: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReadRequest {
+    pub reference: String,
+    pub path: String,
+    pub offset: u64,
+    pub len: u32,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ExportRequest {
+    pub reference: String,
+    pub dir: PathBuf,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Exported {
+    pub dir: PathBuf,
+    pub snapshot: String,
+    pub inodes: u64,
+    pub bytes: u64,
+    /// Metadata that this file system or user could not take: path and cause.
+    pub warnings: Vec<String>,
+    pub seconds: f64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct VerifyRequest {
+    /// `None` re-hashes everything in the store.
+    pub reference: Option<String>,
+    /// Fetch what is bad or absent from peers.
+    #[serde(default)]
+    pub repair: bool,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Verified {
+    /// The height whose certificate was checked again, when a version was named.
+    pub height: Option<u64>,
+    pub objects: u64,
+    pub bytes: u64,
+    /// Objects of the dataset that are not on this machine; fetched when read.
+    pub absent: u64,
+    /// Objects that failed, each with its cause. None were left after a successful repair.
+    pub corrupt: Vec<String>,
+    pub repaired: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct JoinRequest {
+    pub uri: String,
+}
+
+/// The network a node now belongs to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NetworkOf {
+    pub genesis: String,
+    pub height: u64,
+    pub created: bool,
+}
+
+/// The node at a glance.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Status {
+    pub version: String,
+    pub pid: u32,
+    pub uptime_s: u64,
+    pub resident_bytes: u64,
+    pub peer_id: String,
+    pub public_key: String,
+    pub addresses: Vec<String>,
+    pub networks: Vec<NetworkStatus>,
+    pub mounts: Vec<Mounted>,
+    pub store: StoreStatus,
+    pub fetch: FetchStatus,
+    pub peers: Vec<PeerStatus>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct NetworkStatus {
+    pub genesis: String,
+    pub default: bool,
+    pub validator: bool,
+    pub height: u64,
+    pub head_age_s: Option<u64>,
+    pub datasets: usize,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StoreStatus {
+    pub objects: u64,
+    pub published_bytes: u64,
+    pub cached_bytes: u64,
+    pub cache_max_bytes: u64,
+    pub evicted: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct FetchStatus {
+    pub local_hits: u64,
+    pub fetched: u64,
+    pub fetched_bytes: u64,
+    pub corrupt: u64,
+    pub retries: u64,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct PeerStatus {
+    pub peer_id: String,
+    pub address: String,
+    pub state: String,
+    pub rtt_ms: Option<f64>,
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+}

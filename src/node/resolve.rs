@@ -1,0 +1,65 @@
+//! From what a user wrote to the snapshot that is meant.
+//!
+//! Owns: the meaning of references.
+//! Must not know: what happens with the snapshot.
+//! Invariant: a name resolves only through a log whose certificates were checked here.
+//! Trust: references may come from strangers; a URI pins the network, the log decides the rest.
+//! Threads: the runtime.
+
+use super::error::Error;
+use super::report::{JoinRequest, NetworkOf, VersionOf};
+use super::{Named, Node, Reference};
+use crate::chain::Chain;
+use crate::id::SnapshotId;
+
+/// What a reference means.
+pub(super) struct Resolved {
+    pub snapshot: SnapshotId,
+    /// Absent for a plain snapshot id.
+    pub version: Option<VersionOf>,
+}
+
+impl Node {
+    pub(super) async fn resolve(&self, text: &str) -> Result<Resolved, Error> {
+        match text.parse()? {
+            Reference::Snapshot(snapshot) => Ok(Resolved { snapshot, version: None }),
+            Reference::Named(named) => lookup(&*self.networks.default_network()?, &named),
+            Reference::Uri { genesis, named, peers } => {
+                let chain = self.networks.join(genesis, &peers).await?;
+                lookup(&chain, &named)
+            }
+        }
+    }
+
+    /// Creates a network of this node's own, unless it has one.
+    pub async fn create_network(&self) -> Result<NetworkOf, Error> {
+        self.networks.create().await
+    }
+
+    /// Joins the network of a URI.
+    pub async fn join_network(&self, request: &JoinRequest) -> Result<NetworkOf, Error> {
+        let Reference::Uri { genesis, peers, .. } = request.uri.parse()? else {
+            return Err(Error::usage(format!("`{}` is not a bcai:// URI", request.uri)));
+        };
+        let known = self.networks.get(&genesis).is_some();
+        let chain = self.networks.join(genesis, &peers).await?;
+        Ok(NetworkOf { genesis: genesis.to_string(), height: chain.ledger().height(), created: !known })
+    }
+}
+
+fn lookup(chain: &Chain, named: &Named) -> Result<Resolved, Error> {
+    let ledger = chain.ledger();
+    let version = ledger.resolve(&named.name, named.selector.as_deref())?;
+    if let Some(yanked) = &version.yanked {
+        tracing::warn!(dataset = %named, reason = %yanked.reason, "this version was withdrawn by its publisher");
+    }
+    Ok(Resolved {
+        snapshot: version.snapshot,
+        version: Some(VersionOf {
+            genesis: chain.genesis().to_string(),
+            name: named.name.clone(),
+            version: version.label.to_string(),
+            height: version.published.height,
+        }),
+    })
+}

@@ -1,0 +1,97 @@
+//! The few facts that must outlive the daemon and are nobody else's.
+//!
+//! Owns: `state.json`: the default network, where its peers were last, the port once chosen, the mounts to restore.
+//! Must not know: what any of them is for.
+//! Invariant: the file on disk is always a whole one; an update replaces it by rename after fsync.
+//! Trust: our own file; one that does not parse is refused by name and never overwritten.
+//! Threads: behind one mutex. A crash leaves the previous state.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use super::error::{Error, Kind};
+use super::report::MountRequest;
+
+/// What is remembered.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Facts {
+    /// Network that plain names are looked up in.
+    pub default_network: Option<String>,
+    /// Addresses that have been useful, by network.
+    pub peers: BTreeMap<String, Vec<String>>,
+    /// Listening addresses with the ports once chosen, by the configured address with port 0.
+    pub ports: BTreeMap<String, u16>,
+    /// What was mounted, so that a daemon that was killed can restore it.
+    pub mounts: Vec<MountRequest>,
+}
+
+/// `Facts` and the file they live in.
+pub struct State {
+    path: PathBuf,
+    facts: Mutex<Facts>,
+}
+
+impl State {
+    /// Reads the file; a file that does not exist is an empty state.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let facts = match std::fs::read(path) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
+                Error::new(Kind::Corrupt, format!("{} is damaged: {error}", path.display()))
+                    .hint("move the file away; mounts and known peers are forgotten, no data is lost")
+            })?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Facts::default(),
+            Err(error) => return Err(Error::io("cannot read", path, error)),
+        };
+        Ok(Self { path: path.into(), facts: Mutex::new(facts) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Facts> {
+        // Facts are replaced whole, so a panic elsewhere cannot have left them half-changed.
+        self.facts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn get(&self) -> Facts {
+        self.lock().clone()
+    }
+
+    /// Changes the facts and writes them out; on an error neither has changed.
+    pub fn update(&self, change: impl FnOnce(&mut Facts)) -> Result<(), Error> {
+        let mut facts = self.lock();
+        let mut next = facts.clone();
+        change(&mut next);
+        self.write(&next).map_err(|error| Error::io("cannot write", &self.path, error))?;
+        *facts = next;
+        Ok(())
+    }
+
+    fn write(&self, facts: &Facts) -> std::io::Result<()> {
+        let dir = self.path.parent().unwrap_or(Path::new("."));
+        let mut file = tempfile::NamedTempFile::new_in(dir)?;
+        file.write_all(&serde_json::to_vec_pretty(facts)?)?;
+        file.as_file().sync_all()?;
+        file.persist(&self.path)?;
+        std::fs::File::open(dir)?.sync_all()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_survive_and_damage_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state.json");
+        State::open(&path).unwrap().update(|facts| facts.default_network = Some("g".into())).unwrap();
+        assert_eq!(State::open(&path).unwrap().get().default_network.as_deref(), Some("g"));
+        std::fs::write(&path, b"{").unwrap();
+        let error = State::open(&path).err().unwrap();
+        assert_eq!(error.kind, Kind::Corrupt);
+        assert!(error.message.contains("state.json"));
+    }
+}

@@ -1,0 +1,195 @@
+//! Checking again what was checked when it was stored.
+//!
+//! Owns: which objects a dataset consists of, and what to do with those that fail.
+//! Must not know: how they are stored or fetched.
+//! Invariant: "no corruption" is said only after every local object was hashed again.
+//! Trust: nothing on this machine's disk is believed. Threads: hashing in blocking sections of one task.
+
+use std::collections::HashSet;
+
+use super::Node;
+use super::error::{Error, Kind};
+use super::job::Job;
+use super::report::{Progress, Verified, VerifyRequest};
+use crate::fetch::Class;
+use crate::id::ObjectId;
+use crate::manifest::{BlobNode, Content, Entry, Node as Inode, Snapshot, TreeNode};
+use crate::pack::Checked;
+
+impl Node {
+    /// Checks one dataset, or everything in the store.
+    pub async fn verify(&self, request: &VerifyRequest, job: &Job) -> Result<Verified, Error> {
+        match &request.reference {
+            Some(reference) => self.verify_reference(reference, request.repair, job).await,
+            None => self.verify_store(job).await,
+        }
+    }
+
+    async fn verify_store(&self, job: &Job) -> Result<Verified, Error> {
+        let (store, watched) = (self.store.clone(), job.clone());
+        let mut objects = 0;
+        let corrupt = tokio::task::spawn_blocking(move || {
+            let mut step = |done, total| {
+                objects = total;
+                watched.set(Progress {
+                    phase: "verifying".into(),
+                    files_done: done,
+                    files_total: total,
+                    bytes_done: done,
+                    bytes_total: total,
+                });
+            };
+            store.verify_all(&mut step).map(|corrupt| (corrupt, objects))
+        });
+        let (corrupt, objects) = corrupt
+            .await
+            .map_err(|panic| Error::new(Kind::Failed, format!("verifying failed: {panic}")))??;
+        let stats = self.store.stats()?;
+        Ok(Verified {
+            height: None,
+            objects,
+            bytes: stats.published_bytes + stats.cached_bytes,
+            absent: 0,
+            corrupt: corrupt
+                .iter()
+                .map(|bad| {
+                    format!("{} in {} at byte {}: {}", bad.id, bad.path.display(), bad.offset, bad.cause)
+                })
+                .collect(),
+            repaired: 0,
+        })
+    }
+
+    async fn verify_reference(&self, reference: &str, repair: bool, job: &Job) -> Result<Verified, Error> {
+        let resolved = self.resolve(reference).await?;
+        let height = match &resolved.version {
+            Some(version) => {
+                self.verify_certificates(&version.genesis, version.height)?;
+                Some(version.height)
+            }
+            None => None,
+        };
+        let mut walk = Walk {
+            node: self,
+            job,
+            repair,
+            pending: vec![resolved.snapshot.into()],
+            seen: HashSet::new(),
+            expected_bytes: 0,
+            report: Verified { height, objects: 0, bytes: 0, absent: 0, corrupt: Vec::new(), repaired: 0 },
+        };
+        walk.run().await?;
+        Ok(walk.report)
+    }
+
+    /// Checks the whole chain of certificates up to the height, from the genesis document on.
+    fn verify_certificates(&self, genesis: &str, height: u64) -> Result<(), Error> {
+        let chain = self.networks.get(&genesis.parse()?);
+        let chain =
+            chain.ok_or_else(|| Error::not_found(format!("network {genesis} is not followed here")))?;
+        tokio::task::block_in_place(|| chain.verify(height))?;
+        Ok(())
+    }
+}
+
+struct Walk<'a> {
+    node: &'a Node,
+    job: &'a Job,
+    repair: bool,
+    pending: Vec<ObjectId>,
+    seen: HashSet<ObjectId>,
+    expected_bytes: u64,
+    report: Verified,
+}
+
+impl Walk<'_> {
+    async fn run(&mut self) -> Result<(), Error> {
+        while let Some(id) = self.pending.pop() {
+            self.job.check()?;
+            if !self.seen.insert(id) {
+                continue;
+            }
+            if let Some(object) = self.load(&id).await? {
+                self.report.objects += 1;
+                self.report.bytes += object.plain().len() as u64;
+                self.descend(&object)?;
+                self.progress();
+            }
+        }
+        Ok(())
+    }
+
+    /// The object, checked against its id; absent and corrupt ones are noted, or fetched again.
+    async fn load(&mut self, id: &ObjectId) -> Result<Option<Checked>, Error> {
+        let stored = self.node.store.get(id)?;
+        let was_there = stored.is_some();
+        let cause = match stored.map(|packed| tokio::task::block_in_place(|| packed.verify(id))) {
+            Some(Ok(object)) => return Ok(Some(object)),
+            Some(Err(error)) => Some(error),
+            None => None,
+        };
+        if self.repair {
+            if was_there {
+                self.node.store.forget(id)?;
+            }
+            let object = self.node.fetcher.get(*id, Class::Prefetch).await;
+            if let Ok(object) = object {
+                self.report.repaired += 1;
+                return Ok(Some(object));
+            }
+        }
+        match cause {
+            Some(cause) => self.report.corrupt.push(format!("{id}: {cause}")),
+            None => self.report.absent += 1,
+        }
+        Ok(None)
+    }
+
+    /// Queues what an object refers to.
+    fn descend(&mut self, object: &Checked) -> Result<(), Error> {
+        let plain = object.plain();
+        match object.id().kind {
+            crate::id::Kind::Chunk => {}
+            crate::id::Kind::Snapshot => {
+                let snapshot = Snapshot::decode(plain)?;
+                self.expected_bytes = snapshot.totals.bytes;
+                self.pending.push(snapshot.tree.into());
+            }
+            crate::id::Kind::Tree => match TreeNode::decode(plain)? {
+                TreeNode::Leaf(entries) => self.pending.extend(entries.iter().filter_map(content)),
+                TreeNode::Branch(children) => {
+                    self.pending.extend(children.iter().map(|child| ObjectId::from(child.tree)));
+                }
+            },
+            crate::id::Kind::Blob => match BlobNode::decode(plain)? {
+                BlobNode::Leaf(extents) => {
+                    self.pending.extend(extents.iter().filter_map(|extent| extent.chunk).map(ObjectId::from));
+                }
+                BlobNode::Branch(children) => {
+                    self.pending.extend(children.iter().map(|child| ObjectId::from(child.blob)));
+                }
+            },
+        }
+        Ok(())
+    }
+
+    fn progress(&self) {
+        self.job.set(Progress {
+            phase: "verifying".into(),
+            files_done: self.report.objects,
+            files_total: 0,
+            bytes_done: self.report.bytes.min(self.expected_bytes),
+            bytes_total: self.expected_bytes,
+        });
+    }
+}
+
+/// What an entry's content hangs on.
+fn content(entry: &Entry) -> Option<ObjectId> {
+    match &entry.node {
+        Inode::Dir { tree, .. } => Some((*tree).into()),
+        Inode::File { content: Content::Chunk { id, .. }, .. } => Some((*id).into()),
+        Inode::File { content: Content::Blob { id, .. }, .. } => Some((*id).into()),
+        Inode::File { content: Content::Empty, .. } | Inode::Symlink { .. } | Inode::Link { .. } => None,
+    }
+}
