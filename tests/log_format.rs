@@ -182,7 +182,7 @@ fn the_committed_log_is_accepted_by_ledger_and_light_client() {
 }
 
 #[test]
-#[ignore = "rewrites the golden files"]
+#[ignore = "on demand: rewrites the golden files"]
 fn write_the_fixtures() {
     fs::create_dir_all(fixture("")).unwrap();
     for (name, bytes, _) in golden() {

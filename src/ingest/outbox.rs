@@ -78,7 +78,7 @@ impl<'a> Outbox<'a> {
         let mut batch = std::mem::take(&mut self.batch);
         self.run.claims.claim(&mut batch);
         let ids: Vec<ObjectId> = batch.iter().map(|(id, _)| *id).collect();
-        let missing: HashSet<ObjectId> = self.run.store.missing(&ids)?.into_iter().collect();
+        let missing: HashSet<ObjectId> = self.run.store.missing(&ids, Keep::Published)?.into_iter().collect();
         self.run.claims.release(ids.iter().filter(|id| !missing.contains(id)));
         batch.retain(|(id, _)| missing.contains(id));
         if batch.is_empty() {

@@ -128,6 +128,7 @@ struct Waiting {
 
 impl Waiting {
     fn served(mut self) -> Lease {
+        // Only this method takes the lease, and it consumes the place.
         self.lease.take().expect("taken here only, and `served` consumes")
     }
 }

@@ -57,6 +57,11 @@ impl Place {
         if self.tick == 0 { Keep::Published } else { Keep::Cache }
     }
 
+    /// Whether the object need not be stored again to be kept so.
+    pub(super) fn is_kept(&self, keep: Keep) -> bool {
+        keep == Keep::Cache || self.keep() == Keep::Published
+    }
+
     pub(super) fn record_len(&self) -> u64 {
         record_len(self.stored_len)
     }
@@ -178,12 +183,13 @@ impl View {
         Ok(self.txn.open_table(OBJECTS)?.get(&key(id))?.map(|row| row.value().into()))
     }
 
-    /// Which of `ids` are not in the index, in their order.
-    pub(super) fn missing(&self, ids: &[ObjectId]) -> IndexResult<Vec<ObjectId>> {
+    /// Which of `ids` are not in the index, or not kept so, in their order.
+    pub(super) fn missing(&self, ids: &[ObjectId], keep: Keep) -> IndexResult<Vec<ObjectId>> {
         let objects = self.txn.open_table(OBJECTS)?;
         let mut missing = Vec::new();
         for id in ids {
-            if objects.get(&key(id))?.is_none() {
+            let place = objects.get(&key(id))?.map(|row| Place::from(row.value()));
+            if !place.is_some_and(|place| place.is_kept(keep)) {
                 missing.push(*id);
             }
         }

@@ -217,14 +217,18 @@ impl Store {
         Ok(self.shared().find(id)?.is_some())
     }
 
-    /// Which of `ids` are not here, in their order.
-    pub fn missing(&self, ids: &[ObjectId]) -> Result<Vec<ObjectId>, StoreError> {
+    /// Which of `ids` a put with `keep` would store, in their order: what is not here, and for
+    /// [`Keep::Published`] also what is only cached and would be evicted one day.
+    pub fn missing(&self, ids: &[ObjectId], keep: Keep) -> Result<Vec<ObjectId>, StoreError> {
         let shared = self.shared();
         let unknown: Vec<ObjectId> = {
             let pending = shared.pending.read().unwrap_or_else(|broken| broken.into_inner());
-            ids.iter().filter(|id| !pending.contains_key(id)).copied().collect()
+            ids.iter()
+                .filter(|id| !pending.get(id).is_some_and(|place| place.is_kept(keep)))
+                .copied()
+                .collect()
         };
-        shared.view()?.missing(&unknown).map_err(StoreError::index(&shared.index_path))
+        shared.view()?.missing(&unknown, keep).map_err(StoreError::index(&shared.index_path))
     }
 
     /// Stores what is not there yet; readable at once. Published objects are durable after [`Store::commit`].
@@ -323,7 +327,7 @@ impl Shared {
     /// Whether an object need not be stored (again) to be kept so.
     fn is_known(&self, id: &ObjectId, keep: Keep) -> Result<bool, StoreError> {
         let place = self.find(id)?;
-        Ok(place.is_some_and(|place| keep == Keep::Cache || place.keep() == Keep::Published))
+        Ok(place.is_some_and(|place| place.is_kept(keep)))
     }
 
     /// Stores one object; false if it was known, or could not be cached.

@@ -87,7 +87,7 @@ pub fn child_with_mount(dir: &Path, change: impl FnOnce(&mut Command)) -> Child 
 }
 
 #[test]
-#[ignore = "not a test: other tests run it in a process of its own"]
+#[ignore = "on demand: other tests run it in a process of its own"]
 fn child_holds_a_mount() {
     let own = tempfile::tempdir().unwrap();
     let dir = std::env::var_os(CHILD_DIR).map_or(own.path().to_owned(), PathBuf::from);

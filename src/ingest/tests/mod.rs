@@ -15,7 +15,9 @@ use tempfile::TempDir;
 use self::model::{Body, entries, extents, in_store, load, on_disk};
 use super::source::{Dir, Stamp};
 use super::*;
+use crate::id::Kind;
 use crate::manifest::{Content, Name, Node, Snapshot};
+use crate::pack::Checked;
 use crate::store;
 
 /// A directory to take snapshots of, and a store.
@@ -285,6 +287,17 @@ fn a_second_snapshot_stores_nothing_and_progress_ends_at_all() {
     assert_eq!((second.new_objects, second.new_bytes), (0, 0));
     let record = &bench.store.snapshots().unwrap()[0];
     assert_eq!((record.id, record.bytes), (first.snapshot, first.totals.bytes));
+}
+
+/// What came from a peer is only cached. A snapshot that relied on it lost it to the next eviction.
+#[test]
+fn what_is_only_cached_is_published() {
+    let bench = Bench::new();
+    bench.write("file", &noise(1, 100_000));
+    let cached = Checked::pack(Kind::Chunk, noise(1, 100_000).into(), Compression::Lz4);
+    bench.store.put(&[cached], store::Keep::Cache).unwrap();
+    assert_eq!(bench.snapshot().unwrap().new_objects, 3);
+    assert!(bench.store.stats().unwrap().published_bytes > 100_000);
 }
 
 #[test]

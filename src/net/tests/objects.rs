@@ -248,7 +248,7 @@ fn key_id(seed: u8) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "needs a network that passes multicast; run with --ignored where there is one"]
+#[ignore = "on demand: needs a network that passes multicast"]
 async fn nodes_on_one_network_find_each_other() {
     let discovering = async |seed| {
         let node = start(seed).await;

@@ -32,7 +32,7 @@ fn messages_round_trip() {
 
 #[test]
 fn a_block_of_the_greatest_size_fits_a_message() {
-    assert!(crate::log::MAX_BLOCK_LEN < MAX_MESSAGE_LEN);
+    const { assert!(crate::log::MAX_BLOCK_LEN < MAX_MESSAGE_LEN) };
     assert!(Message::decode(&vec![0; MAX_MESSAGE_LEN + 1]).is_err());
 }
 
