@@ -22,6 +22,7 @@ use super::log_wire::{self, LogWireError, MAX_BLOCKS, MAX_REQUEST, MAX_RESPONSE,
 use super::shared::{Command, LOG_PROTOCOL, Shared, blocking};
 use crate::chain::Registry;
 use crate::id::{EntryId, Genesis};
+use crate::log::{MAX_BLOCK_LEN, MAX_ENTRY_LEN, MAX_GENESIS_LEN};
 
 /// How long a request for what is known may take, and one for a decision.
 const ANSWER: Duration = Duration::from_secs(15);
@@ -29,6 +30,10 @@ const DECISION: Duration = Duration::from_secs(60);
 /// Requests answered at the same time, in all and for one peer.
 const MAX_CALLS: usize = 64;
 const MAX_CALLS_EACH: usize = 8;
+
+// What a log may hold fits the messages that carry it.
+const _: () = assert!(MAX_BLOCKS + MAX_BLOCK_LEN + 64 <= MAX_RESPONSE);
+const _: () = assert!(MAX_GENESIS_LEN + 64 <= MAX_RESPONSE && MAX_ENTRY_LEN <= MAX_REQUEST / 2);
 
 /// An entry that a peer wants in the log.
 #[derive(Debug)]

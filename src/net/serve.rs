@@ -1,8 +1,8 @@
 //! Giving peers the objects they ask for.
 //!
 //! Owns: accepting sessions, reading what is wanted, and sending it from the store against credit.
-//! Must not know: who may have what; whether stored bytes are still right (their reader checks).
-//! Invariant: nothing is sent without credit; a slow or idle reader holds at most a frame per stream: an object is held
+//! Must not know: who may have what.
+//! Invariant: nothing is sent that is not what was asked for, and nothing without credit; a slow or idle reader holds at most a frame per stream: an object is held
 //! in memory for [`HOLD`] at a time.
 //! Trust: readers are strangers. What breaks the protocol closes the connection; numbers of streams, sessions and
 //! requests are bounded.
@@ -26,7 +26,7 @@ use super::shared::{Shared, blocking};
 use super::table::Link;
 use crate::id::ObjectId;
 use crate::pack::Packed;
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
 use crate::swarm::serving::{Job, MAX_WANTS, Serving, Take};
 use crate::swarm::wire::{
     Attach, DATA_HEAD_LEN, DataHead, HEADER_LEN, Header, Hello, MAX_PAYLOAD, Message, Reason,
@@ -185,7 +185,7 @@ impl Server {
     /// Reads an object from the store, or refuses the request.
     async fn load(&self, served: &Served, request: u64, object: ObjectId) -> Option<Packed> {
         let store = self.shared.store.clone();
-        let found = blocking(move || store.get(&object)).await;
+        let found = blocking(move || verified(&store, &object)).await;
         let mut state = served.state();
         match found {
             Ok(Some(packed)) if state.serving.found(request, packed.stored().len() as u32) => {
@@ -193,11 +193,6 @@ impl Server {
             }
             Ok(Some(_)) => state.serving.refuse(request, Reason::Busy),
             Ok(None) => state.serving.refuse(request, Reason::Missing),
-            // What is here is not the object, so it is missing.
-            Err(StoreError::Corrupt { cause, .. }) => {
-                tracing::warn!(%object, %cause, "a stored object that was asked for is damaged");
-                state.serving.refuse(request, Reason::Missing);
-            }
             Err(error) => {
                 tracing::warn!(%object, %error, "an object could not be read to be sent");
                 state.serving.refuse(request, Reason::Busy);
@@ -304,4 +299,17 @@ fn fill(frame: &mut Vec<u8>, request: u64, packed: &Packed, sent: u32, len: u32)
 
 fn stalled(_: tokio::time::error::Elapsed) -> FrameError {
     std::io::Error::from(std::io::ErrorKind::TimedOut).into()
+}
+
+/// An object of the store, checked: one rotten sector must not make a liar of an honest node, whom every reader
+/// would ban. What is here but is not the object is as good as missing.
+fn verified(store: &Store, id: &ObjectId) -> Result<Option<Packed>, StoreError> {
+    let cause = match store.get(id).map(|found| found.map(|packed| packed.verify(id))) {
+        Ok(None) => return Ok(None),
+        Ok(Some(Ok(checked))) => return Ok(Some(checked.packed().clone())),
+        Ok(Some(Err(cause))) | Err(StoreError::Corrupt { cause, .. }) => cause,
+        Err(error) => return Err(error),
+    };
+    tracing::error!(object = %id, %cause, "a stored object is damaged; `bcai verify` finds what it belongs to");
+    Ok(None)
 }

@@ -7,6 +7,7 @@
 //! Threads: any; the lock is held for bookkeeping only.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -46,6 +47,16 @@ pub enum PeerState {
     Reconnecting,
     /// It sent wrong bytes; nothing is asked of it and its connections are refused until this node starts again.
     Banned,
+}
+
+impl fmt::Display for PeerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            PeerState::Connected => "connected",
+            PeerState::Reconnecting => "reconnecting",
+            PeerState::Banned => "banned",
+        })
+    }
 }
 
 /// What several tasks share about one peer.

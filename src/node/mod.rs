@@ -89,8 +89,16 @@ impl Node {
         let net = start_net(&config, &key, &state, &store, &registry, submissions).await?;
         let fetcher = Fetcher::new(store.clone(), Some(net.source()));
         let stop = CancellationToken::new();
-        let networks =
-            Networks::open(&paths, key.clone(), state.clone(), registry, net.clone(), stop.clone()).await?;
+        let networks = Networks::open(
+            &paths,
+            key.clone(),
+            state.clone(),
+            registry,
+            net.clone(),
+            config.mdns,
+            stop.clone(),
+        )
+        .await?;
         networks.clone().answer_submissions(inbox);
         let node = Arc::new(Self {
             nodes: Cache::new(NODE_CACHE),
@@ -175,7 +183,7 @@ impl Node {
         let rows = peers.map(|peer| PeerStatus {
             peer_id: peer.id,
             address: peer.addresses.first().cloned().unwrap_or_default(),
-            state: format!("{:?}", peer.state).to_lowercase(),
+            state: peer.state.to_string(),
             rtt_ms: peer.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
             bytes_in: peer.bytes_in,
             bytes_out: peer.bytes_out,

@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -25,10 +25,12 @@ use crate::config::Paths;
 use crate::crypto::SecretKey;
 use crate::id::Genesis;
 use crate::log::{Block, Entry, GenesisDoc, Label, Validator as Member, ValidatorSet};
-use crate::net::{Net, NetError, Submission, SubmitError, Submitted};
+use crate::net::{Net, NetError, PeerInfo, PeerState, Submission, SubmitError, Submitted};
 use crate::store::LogStore;
 use crate::validator::{Committed, Validator, ValidatorError};
 
+/// How long to wait for nodes of the local network to be found when nobody else has a genesis document.
+const DISCOVERY: Duration = Duration::from_secs(5);
 /// How often a follower asks its peers for news.
 const FOLLOW_EVERY: Duration = Duration::from_secs(1);
 /// How long a submitted entry may take through somebody else's validator and back.
@@ -41,6 +43,8 @@ pub struct Networks {
     state: Arc<State>,
     registry: Registry,
     net: Net,
+    /// Whether nodes on the local network are looked for.
+    discovers: bool,
     validators: Mutex<BTreeMap<Genesis, Arc<Validator>>>,
     /// Serialises creating and joining, so that no log file is opened twice.
     changing: tokio::sync::Mutex<()>,
@@ -57,6 +61,7 @@ impl Networks {
         state: Arc<State>,
         registry: Registry,
         net: Net,
+        discovers: bool,
         stop: CancellationToken,
     ) -> Result<Arc<Self>, Error> {
         let networks = Arc::new(Self {
@@ -65,6 +70,7 @@ impl Networks {
             state,
             registry,
             net,
+            discovers,
             validators: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
             news: Notify::new(),
@@ -189,6 +195,10 @@ impl Networks {
         Ok(chain)
     }
 
+    fn connected(&self) -> Vec<PeerInfo> {
+        self.net.peers().into_iter().filter(|peer| peer.state == PeerState::Connected).collect()
+    }
+
     /// Dials all addresses; succeeds if one answers or none was given.
     async fn connect(&self, peers: &[String]) -> Result<(), Error> {
         let dials = futures::future::join_all(peers.iter().map(|peer| self.net.connect(peer))).await;
@@ -220,13 +230,23 @@ impl Networks {
     }
 
     async fn ask_for_genesis(&self, genesis: Genesis, dial: Option<&Error>) -> Result<GenesisDoc, Error> {
-        let peers = self.net.peers();
-        for peer in &peers {
-            match self.net.genesis(&peer.id, genesis).await {
-                Ok(bytes) => return Ok(GenesisDoc::decode_as(&bytes, genesis)?),
-                Err(error) => tracing::debug!(peer = peer.id, %error, "no genesis document from this peer"),
+        let asked = Instant::now();
+        let peers = loop {
+            let peers = self.connected();
+            for peer in &peers {
+                match self.net.genesis(&peer.id, genesis).await {
+                    Ok(bytes) => return Ok(GenesisDoc::decode_as(&bytes, genesis)?),
+                    Err(error) => {
+                        tracing::debug!(peer = peer.id, %error, "no genesis document from this peer")
+                    }
+                }
             }
-        }
+            // Somebody on the local network may have it and just not have been found yet.
+            if !self.discovers || asked.elapsed() > DISCOVERY {
+                break peers;
+            }
+            tokio::time::sleep(DISCOVERY / 20).await;
+        };
         match dial {
             Some(error) => Err(error.clone()),
             None if peers.is_empty() => {
@@ -242,7 +262,7 @@ impl Networks {
     /// Follows one log until the node stops.
     async fn follow(self: Arc<Self>, chain: Arc<Chain>) {
         while !self.stop.is_cancelled() {
-            if self.net.peers().is_empty() {
+            if self.connected().is_empty() {
                 let known = self.state.get().peers.remove(&chain.genesis().to_string()).unwrap_or_default();
                 if let Err(error) = self.connect(&known).await {
                     tracing::debug!(%error, "no peer of this network answers");
@@ -264,7 +284,7 @@ impl Networks {
         let genesis = chain.genesis();
         let mut failed =
             Some(Error::new(Kind::Unreachable, format!("no peer of network {genesis} is connected")));
-        for peer in self.net.peers() {
+        for peer in self.connected() {
             match self.pull(chain, &peer.id).await {
                 Ok(()) => failed = None,
                 Err(error) => {
@@ -305,7 +325,7 @@ impl Networks {
         }
         let mut failed = Error::new(Kind::Unreachable, "no validator of this network is connected")
             .hint("publish on the machine that ran `bcai init`, or connect to it: bcai init --join URI");
-        for peer in self.net.peers() {
+        for peer in self.connected() {
             match self.net.submit(&peer.id, genesis, entry.encode()).await {
                 Ok(Submitted { height, round, entry }) => {
                     self.wait_for(chain, height).await?;

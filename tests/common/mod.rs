@@ -17,6 +17,8 @@ pub const DEADLINE: Duration = Duration::from_secs(60);
 pub struct Site {
     pub home: PathBuf,
     pub flags: Vec<String>,
+    /// A command that runs ours elsewhere.
+    pub prefix: Vec<String>,
     _dir: tempfile::TempDir,
 }
 
@@ -31,7 +33,7 @@ impl Site {
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let flags = ["net.listen=/ip4/127.0.0.1/tcp/0", "net.mdns=false"].map(str::to_owned).to_vec();
-        Self { home: dir.path().join("home"), flags, _dir: dir }
+        Self { home: dir.path().join("home"), flags, prefix: Vec::new(), _dir: dir }
     }
 
     /// A node that has a network of its own.
@@ -49,7 +51,10 @@ impl Site {
     }
 
     pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_bcai"));
+        let words = self.prefix.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_bcai")]);
+        let words: Vec<_> = words.collect();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]);
         command.env_clear();
         for kept in ["PATH", "HOME", "TMPDIR"] {
             if let Some(value) = std::env::var_os(kept) {

@@ -115,8 +115,9 @@ async fn two_peers_that_fail_on_one_object_are_both_kept() {
     }
     // Neither is asked for that object again, but both for others.
     assert!(matches!(reader.net.source().fetch(id, Class::Fault).await, Err(FetchError::Corrupt { .. })));
-    let (source, wanted) = (reader.net.source(), other.id());
-    let fetch = tokio::spawn(async move { source.fetch(wanted, Class::Fault).await });
+    // (The sessions have just been dropped, which the first attempt may still run into.)
+    let (fetcher, wanted) = (reader.fetcher(), other.id());
+    let fetch = tokio::spawn(async move { fetcher.get(wanted, Class::Fault).await });
     let plain = other.plain().clone();
     drop((served, served_too));
     let answer = async |raw: &mut Raw| {
