@@ -19,6 +19,7 @@ pub struct Site {
     pub flags: Vec<String>,
     /// A command that runs ours elsewhere.
     pub prefix: Vec<String>,
+    pub program: PathBuf,
     _dir: tempfile::TempDir,
 }
 
@@ -33,7 +34,13 @@ impl Site {
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let flags = ["net.listen=/ip4/127.0.0.1/tcp/0", "net.mdns=false"].map(str::to_owned).to_vec();
-        Self { home: dir.path().join("home"), flags, prefix: Vec::new(), _dir: dir }
+        Self {
+            home: dir.path().join("home"),
+            flags,
+            prefix: Vec::new(),
+            program: env!("CARGO_BIN_EXE_bcai").into(),
+            _dir: dir,
+        }
     }
 
     /// A node that has a network of its own.
@@ -51,10 +58,9 @@ impl Site {
     }
 
     pub fn command<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        let words = self.prefix.iter().map(String::as_str).chain([env!("CARGO_BIN_EXE_bcai")]);
-        let words: Vec<_> = words.collect();
-        let mut command = Command::new(words[0]);
-        command.args(&words[1..]);
+        let mut words = self.prefix.iter().map(OsStr::new).chain([self.program.as_os_str()]);
+        let mut command = Command::new(words.next().unwrap());
+        command.args(words);
         command.env_clear();
         for kept in ["PATH", "HOME", "TMPDIR"] {
             if let Some(value) = std::env::var_os(kept) {
