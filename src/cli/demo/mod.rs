@@ -20,7 +20,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Context, output};
-use crate::node::report::{FetchStatus, LogRow, Mounted, Published, Status};
+use crate::node::report::{LogRow, Mounted, Published, Status};
 use crate::node::{Error, Kind};
 use compare::{Compared, compare};
 use site::Site;
@@ -160,7 +160,7 @@ impl Script {
         self.say("reading everything through the mount");
         let cold = self.read("read and compare, cold", source, &mount, &mut rows)?;
         let warm = self.read("read and compare, warm", source, &mount, &mut rows)?;
-        let fetched_v1 = fetched(reader)?;
+        let fetched_v1 = received(reader)?;
 
         let edits = edit(source)?;
         self.say("publishing a second version with a few changes");
@@ -168,7 +168,7 @@ impl Script {
         let mount = reader.dir("v2")?;
         self.mount(reader, &second.uri, &mount, &mut rows)?;
         let changed = self.read(&format!("read and compare v2 ({edits})"), source, &mount, &mut rows)?;
-        let fetched_v2 = fetched(reader)?.fetched_bytes.saturating_sub(fetched_v1.fetched_bytes);
+        let fetched_v2 = received(reader)?.saturating_sub(fetched_v1);
 
         let log: Vec<LogRow> = reader.json(&["log"])?;
         let head = log.last().ok_or_else(|| Error::new(Kind::Corrupt, "the reader's log is empty"))?;
@@ -180,7 +180,7 @@ impl Script {
         Ok(Report {
             dir: dir.into(),
             rows,
-            network_bytes_v1: fetched_v1.fetched_bytes,
+            network_bytes_v1: fetched_v1,
             network_bytes_v2: fetched_v2,
             log_height: head.height,
             certificate: format!(
@@ -254,8 +254,9 @@ impl Script {
     }
 }
 
-fn fetched(site: &Site) -> Result<FetchStatus, Error> {
-    Ok(site.json::<Status>(&["status"])?.fetch)
+/// Bytes of objects that have come from peers, as they travelled.
+fn received(site: &Site) -> Result<u64, Error> {
+    Ok(site.json::<Status>(&["status"])?.peers.iter().map(|peer| peer.bytes_in).sum())
 }
 
 /// Copies with every attribute; `cp` knows them all and shares blocks where the file system can.
