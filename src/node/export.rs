@@ -41,7 +41,7 @@ impl Node {
         export.tree(&request.dir).await?;
         Ok(Exported {
             dir: request.dir.clone(),
-            snapshot: resolved.snapshot.to_string(),
+            snapshot: resolved.snapshot,
             inodes: view.snapshot().totals.inodes,
             bytes: view.snapshot().totals.bytes,
             warnings: export.warnings,

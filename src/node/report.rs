@@ -32,12 +32,12 @@ pub struct Progress {
     pub bytes_total: u64,
 }
 
-/// How a directory becomes a snapshot; absent fields take the configured value.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+/// How a directory becomes a snapshot.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SnapshotRequest {
     pub dir: PathBuf,
-    pub chunking: Option<String>,
-    pub compress: Option<String>,
+    pub chunking: String,
+    pub compress: String,
     #[serde(default)]
     pub skip_special: bool,
 }
@@ -106,6 +106,14 @@ pub struct Mounted {
     pub inodes: u64,
     pub bytes: u64,
     /// Absent when a snapshot id was mounted, which needs no log.
+    pub version: Option<VersionOf>,
+}
+
+/// What a reference means now.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Resolved {
+    pub snapshot: String,
+    /// Absent for a plain snapshot id.
     pub version: Option<VersionOf>,
 }
 
@@ -244,7 +252,8 @@ pub struct JoinRequest {
 pub struct NetworkOf {
     pub genesis: String,
     pub height: u64,
-    pub created: bool,
+    /// The node did not belong to it before.
+    pub new: bool,
 }
 
 /// The node at a glance.

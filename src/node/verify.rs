@@ -12,7 +12,7 @@ use super::error::{Error, Kind};
 use super::job::Job;
 use super::report::{Progress, Verified, VerifyRequest};
 use crate::fetch::Class;
-use crate::id::ObjectId;
+use crate::id::{ObjectId, SnapshotId};
 use crate::manifest::{BlobNode, Content, Entry, Node as Inode, Snapshot, TreeNode};
 use crate::pack::Checked;
 
@@ -73,7 +73,7 @@ impl Node {
             node: self,
             job,
             repair,
-            pending: vec![resolved.snapshot.into()],
+            pending: vec![resolved.snapshot.parse::<SnapshotId>()?.into()],
             seen: HashSet::new(),
             expected_bytes: 0,
             report: Verified { height, objects: 0, bytes: 0, absent: 0, corrupt: Vec::new(), repaired: 0 },

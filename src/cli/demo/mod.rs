@@ -4,8 +4,8 @@
 //! Must not know: how any step works; it runs this very program as a user would.
 //! Invariant: it fails if one byte, name or attribute differs, and leaves nothing behind either way.
 //! Trust: DIR is only read; everything is written to a temporary folder.
-//! Threads: a blocking worker; the main thread waits for it or for Ctrl-C. After SIGKILL the temporary folder and
-//! the two daemons remain: `pkill -f` with the folder's name ends them.
+//! Threads: a blocking worker; the main thread waits for it or for a signal. After SIGKILL the temporary folder and
+//! the two daemons remain.
 
 mod compare;
 mod site;
@@ -52,26 +52,21 @@ struct Report {
     network_bytes_v2: u64,
     log_height: u64,
     certificate: String,
-    differences: usize,
 }
 
 impl Demo {
     pub fn run(self, ctx: &Context) -> Result<(), Error> {
-        let dir = match self.dir {
-            Some(dir) => dir,
-            None => something_real()?,
-        };
+        let dir = self.dir.map_or_else(something_real, Ok)?;
+        let dir = dir.canonicalize().map_err(|error| Error::io("cannot use", &dir, error))?;
         let stop = Arc::new(AtomicBool::new(false));
         let script = Script { output: ctx.output, stop: stop.clone() };
         let report = ctx.block_on(async {
-            use tokio::signal::unix::{SignalKind, signal};
-            let mut interrupt = signal(SignalKind::interrupt())
-                .map_err(|error| Error::new(Kind::Failed, format!("cannot wait for Ctrl-C: {error}")))?;
+            let interrupted = interrupted()?;
             let mut work = tokio::task::spawn_blocking(move || script.play(&dir));
-            // On Ctrl-C the running step ends early and the script cleans up as after any failure.
+            // The running step then ends early and the script cleans up as after any failure.
             let ended = tokio::select! {
                 ended = &mut work => ended,
-                _ = interrupt.recv() => {
+                () = interrupted => {
                     stop.store(true, Ordering::Relaxed);
                     work.await
                 }
@@ -81,6 +76,24 @@ impl Demo {
         ctx.output.result(&report, text);
         Ok(())
     }
+}
+
+/// Ends on Ctrl-C, on a polite kill, and when the terminal is closed.
+fn interrupted() -> Result<impl Future<Output = ()>, Error> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let install = |kind| {
+        signal(kind).map_err(|error| Error::new(Kind::Failed, format!("cannot wait for signals: {error}")))
+    };
+    let (mut interrupt, mut terminate) =
+        (install(SignalKind::interrupt())?, install(SignalKind::terminate())?);
+    let mut hangup = install(SignalKind::hangup())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    })
 }
 
 fn text(report: &Report) -> String {
@@ -190,7 +203,6 @@ impl Script {
                 head.validators,
                 head.round
             ),
-            differences: 0,
         })
     }
 
@@ -267,13 +279,22 @@ fn copy(from: &Path, to: &Path) -> Result<(), Error> {
         .output()
         .map_err(|error| Error::io("cannot run", Path::new("cp"), error))?;
     if done.status.success() {
-        return Ok(());
+        return make_writable(to);
     }
     Err(Error::not_found(format!(
         "cannot copy {}: {}",
         from.display(),
         String::from_utf8_lossy(&done.stderr).trim()
     )))
+}
+
+/// Opens the copy to its owner: datasets are often read-only, and the copy is to be changed and removed.
+fn make_writable(dir: &Path) -> Result<(), Error> {
+    let done = Command::new("chmod").args(["-R", "u+rwX", "--"]).arg(dir).status();
+    match done {
+        Ok(status) if status.success() => Ok(()),
+        _ => Err(Error::new(Kind::Failed, format!("cannot make {} writable", dir.display()))),
+    }
 }
 
 /// Appends to three files, removes one and adds one; tells what it did.
