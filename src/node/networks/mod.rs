@@ -398,3 +398,6 @@ impl Networks {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
