@@ -78,6 +78,10 @@ fn snapshot() -> Snapshot {
     Snapshot { root: meta(0o755), tree: TreeId::of(b"root"), totals: totals(1, 2, 3), chunking }
 }
 
+fn snapshot_auto() -> Snapshot {
+    Snapshot { chunking: Chunking::Auto { average: 65_536 }, ..snapshot() }
+}
+
 macro_rules! golden {
     ($($test:ident: $type:ty = $value:expr, $file:literal, $id:literal;)*) => {$(
         #[test]
@@ -96,6 +100,7 @@ golden! {
     a_blob_leaf: BlobNode = blob_leaf(), "blob-leaf.cbor", "12f69df2f9ca17a05a8f203aa9975ce7c6086af15dfeb00340df0a8facc84929";
     a_blob_branch: BlobNode = blob_branch(), "blob-branch.cbor", "79fb3a4474c895ee64fce07441d0bd67f39e5f559073e6cacc47677a808cc719";
     a_snapshot: Snapshot = snapshot(), "snapshot.cbor", "d920ff11381385537be167dd775ce374b53f30861c1dcaecb6b54b5dad9d3059";
+    a_snapshot_cut_by_format: Snapshot = snapshot_auto(), "snapshot-auto.cbor", "fdb7b2a3009554392d3f67605f6271b5c73f36df780b8fb1e0289f3b8ee58dfa";
 }
 
 /// Where nodes end is part of the format: otherwise the same directory would have two ids.

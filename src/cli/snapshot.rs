@@ -30,7 +30,7 @@ pub struct Snapshot {
 /// How a directory is read; shared with `publish`.
 #[derive(Debug, Args)]
 pub struct IngestArgs {
-    /// How files are cut: cdc:64K, cdc:256K, cdc:1M, fixed:1M, fixed:2M or fixed:4M
+    /// How files are cut: auto (cdc:64K that knows tar, zip, safetensors and Parquet), cdc:64K, cdc:256K, cdc:1M, fixed:1M, fixed:2M or fixed:4M
     #[arg(long, value_name = "MODE")]
     chunking: Option<String>,
 

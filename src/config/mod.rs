@@ -89,8 +89,8 @@ pub const KEYS: &[Key] = &[
     Key { name: "net.mdns", default: "true", help: "find nodes on the local network" },
     Key {
         name: "publish.chunking",
-        default: "cdc:64K",
-        help: "cdc:64K, cdc:256K, cdc:1M, fixed:1M, fixed:2M or fixed:4M",
+        default: "auto",
+        help: "auto (cdc:64K that knows tar, zip, safetensors and Parquet), cdc:64K, cdc:256K, cdc:1M, fixed:1M, fixed:2M or fixed:4M",
     },
     Key { name: "publish.compress", default: "lz4", help: "none, lz4 or zstd:LEVEL" },
 ];
@@ -188,7 +188,11 @@ impl Config {
             listen: listen.map(str::to_owned).collect(),
             max_peers: parse("net.max_peers", get("net.max_peers"), "a number")?,
             mdns: parse("net.mdns", get("net.mdns"), "true or false")?,
-            chunking: parse("publish.chunking", get("publish.chunking"), "such as cdc:64K or fixed:1M")?,
+            chunking: parse(
+                "publish.chunking",
+                get("publish.chunking"),
+                "such as auto, cdc:64K or fixed:1M",
+            )?,
             compression: parse("publish.compress", get("publish.compress"), "none, lz4 or zstd:LEVEL")?,
             settings,
         })

@@ -22,6 +22,8 @@ use crate::store::{Keep, StoreError};
 /// A batch is closed when it has this many plain bytes or objects.
 const BATCH_BYTES: usize = 1 << 20;
 const BATCH_OBJECTS: usize = 256;
+/// A batch with less than this is copied out of the readers' buffers.
+const SPARSE_BYTES: usize = 128 << 10;
 /// The writer puts at once what is ready, up to this many plain bytes.
 const PUT_BYTES: usize = 16 << 20;
 /// The writer commits each time that the store has grown by this much, so that a commit stays short and a
@@ -83,6 +85,10 @@ impl<'a> Outbox<'a> {
         batch.retain(|(id, _)| missing.contains(id));
         if batch.is_empty() {
             return Ok(());
+        }
+        // A few small chunks must not keep the buffers alive that they are parts of.
+        if batch.iter().map(|(_, plain)| plain.len()).sum::<usize>() < SPARSE_BYTES {
+            batch.iter_mut().for_each(|(_, plain)| *plain = Bytes::copy_from_slice(plain));
         }
         // The compressors end early only when the run has failed.
         self.packs.send(batch).map_err(|_| IngestError::Cancelled)

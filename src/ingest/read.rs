@@ -6,6 +6,7 @@
 //! until after its last; of a large file only one buffer is held.
 //! Trust: none in the file. Threads: `reader` is the body of a thread; several run side by side.
 
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -144,13 +145,32 @@ impl File<'_> {
         buffer.truncate(whole);
         Ok(buffer.into())
     }
+
+    /// Fills `buffer` from `at` on, as far as the file goes; for the cutter's look at the file's structure.
+    fn look(&self, at: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut done = 0;
+        while done < buffer.len() {
+            match rustix::io::pread(&self.fd, &mut buffer[done..], at + done as u64) {
+                Ok(0) => break,
+                Ok(more) => done += more,
+                Err(Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(done)
+    }
+
+    fn unreadable(&self, source: io::Error) -> IngestError {
+        IngestError::Unreadable { path: self.dir.path_of(self.name), source }
+    }
 }
 
 /// The content of one file while it is being read.
 struct Reading<'a> {
     file: &'a File<'a>,
     size: u64,
-    /// Hash of all bytes so far. A file of one chunk does without: the chunk's id is the same.
+    /// Hash of all bytes so far. A file of one chunk does without: the chunk's id is the same. Fed by the
+    /// buffer and not by the chunk, which BLAKE3 does faster.
     hasher: blake3::Hasher,
     blob: BlobBuilder,
     extents: u64,
@@ -164,6 +184,9 @@ impl<'a> Reading<'a> {
     }
 
     fn content(mut self, outbox: &mut Outbox<'_>) -> Result<Content, IngestError> {
+        let file = self.file;
+        let look = |at: u64, buffer: &mut [u8]| file.look(at, buffer);
+        let mut cutter = Cutter::new(file.run.options.chunking, self.size, &look)?;
         let mut at = 0;
         while at < self.size {
             let data = self.file.next_data(at, self.size)?;
@@ -176,7 +199,7 @@ impl<'a> Reading<'a> {
             {
                 return Ok(chunk);
             }
-            self.data(start, end, outbox)?;
+            self.data(&mut cutter, start, end, outbox)?;
             at = end;
         }
         match (self.extents, self.last_chunk) {
@@ -204,30 +227,48 @@ impl<'a> Reading<'a> {
         Ok(Some(Content::Chunk { id, hash: None }))
     }
 
-    fn data(&mut self, start: u64, end: u64, outbox: &mut Outbox<'_>) -> Result<(), IngestError> {
-        let chunking = self.file.run.options.chunking;
-        let buffer_len = BUFFER_LEN.max(2 * chunking.max_len());
-        let mut cutter = Cutter::new(chunking, end - start)?;
+    fn data(
+        &mut self,
+        cutter: &mut Cutter<'_>,
+        start: u64,
+        end: u64,
+        outbox: &mut Outbox<'_>,
+    ) -> Result<(), IngestError> {
+        let file = self.file;
+        let max_len = file.run.options.chunking.max_len();
+        let buffer_len = BUFFER_LEN.max(2 * max_len);
+        // One buffer holds all of it, and it may turn out to be one chunk.
+        let may_be_one_chunk = (start, end) == (0, self.size) && self.size <= max_len as u64;
+        let mut unhashed = Bytes::new();
+        cutter.run(start, end).map_err(|error| file.unreadable(error))?;
         let mut rest = Bytes::new();
         let mut at = start;
         while cutter.remaining() > 0 {
             if rest.len() < cutter.wants() {
+                let carried = rest.len();
                 // At most a buffer, so that it fits.
-                let len = (end - at).min((buffer_len - rest.len()) as u64) as usize;
-                rest = self.file.fill(&rest, at, len)?;
+                let len = (end - at).min((buffer_len - carried) as u64) as usize;
+                rest = file.fill(&rest, at, len)?;
+                if may_be_one_chunk {
+                    unhashed = rest.clone();
+                } else {
+                    self.hasher.update(&rest[carried..]);
+                }
                 at += len as u64;
                 self.done(len as u64);
             }
-            while let Some(len) = cutter.next(&rest) {
+            while let Some(len) = cutter.next(&rest).map_err(|error| file.unreadable(error))? {
                 self.chunk(rest.split_to(len), outbox)?;
             }
+        }
+        if self.extents > 1 {
+            self.hasher.update(&unhashed);
         }
         Ok(())
     }
 
     fn chunk(&mut self, bytes: Bytes, outbox: &mut Outbox<'_>) -> Result<(), IngestError> {
         let id = ChunkId::of(&bytes);
-        self.hasher.update(&bytes);
         self.extent(Extent { len: bytes.len() as u64, chunk: Some(id) }, outbox)?;
         outbox.add(id.into(), bytes)
     }

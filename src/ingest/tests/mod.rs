@@ -1,5 +1,6 @@
 //! Snapshots of real directories, compared with a plain reading of the same directory.
 
+mod formats;
 mod model;
 
 use std::ffi::OsStr;

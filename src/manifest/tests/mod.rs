@@ -217,6 +217,7 @@ fn any_blob_node() -> impl Strategy<Value = BlobNode> {
 fn any_snapshot() -> impl Strategy<Value = Snapshot> {
     let chunking = prop_oneof![
         (14u32..=20).prop_map(|bits| Chunking::Cdc { average: 1 << bits }),
+        (14u32..=20).prop_map(|bits| Chunking::Auto { average: 1 << bits }),
         (16u32..=22).prop_map(|bits| Chunking::Fixed { size: 1 << bits }),
     ];
     (any_meta(), any_id(), any_totals(), chunking).prop_map(|(root, tree, totals, chunking)| Snapshot {
