@@ -28,7 +28,7 @@ pub(crate) fn sign(header: &mut [u8]) {
 pub(crate) fn tar_header(name: &str, kind: u8, size: u64) -> [u8; 512] {
     let mut header = [0; 512];
     header[..name.len()].copy_from_slice(name.as_bytes());
-    header[100..124].copy_from_slice(b"0000644\00001750\00001750\0");
+    header[100..124].copy_from_slice(b"0000644\x000001750\x000001750\x00");
     if size < 1 << 33 {
         header[124..136].copy_from_slice(format!("{size:011o}\0").as_bytes());
     } else {
