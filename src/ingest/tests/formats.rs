@@ -104,6 +104,16 @@ fn the_hash_of_a_file_does_not_depend_on_its_cuts() {
     let images = images(0..8);
     bench.write("images.tar", &tar(&images));
     bench.write("between", &noise(1, 200_000));
+    // A tar whose third member is a hole, with its header in the middle of data.
+    let sparse = File::create(bench.dir().join("sparse.tar")).unwrap();
+    sparse.set_len(10 << 20).unwrap();
+    let mut emptied = images.clone();
+    emptied[2].1 = vec![0; 4 << 20];
+    let emptied = tar(&emptied);
+    let hole = emptied.chunks(4096).position(|block| block.iter().all(|byte| *byte == 0)).unwrap() * 4096;
+    sparse.write_all_at(&emptied[..hole], 0).unwrap();
+    let after = hole + (4 << 20) - 8192;
+    sparse.write_all_at(&emptied[after..], after as u64).unwrap();
     bench.write("zeros", &vec![0; 250_000]);
     for chunking in ["auto", "auto:16K", "auto:1M", "cdc:64K", "cdc:256K", "fixed:64K"] {
         let options = Options { chunking: chunking.parse().unwrap(), ..Options::default() };
