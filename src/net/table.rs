@@ -179,7 +179,7 @@ impl Table {
             } else if peer.connections == 0 {
                 candidates.absent += 1;
             } else {
-                candidates.peers.push((*id, peer.link.speed(|speed, _| speed.expected())));
+                candidates.peers.push((*id, peer.link.speed(|speed, now| speed.expected(now))));
             }
         }
         candidates

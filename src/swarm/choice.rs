@@ -1,6 +1,7 @@
 //! Which peer to ask next for an object, and what to make of its answer.
 //!
-//! Owns: the measured speed of each peer, what one search for an object has tried, and who is suspected of lying.
+//! Owns: the measured speed of each peer and its latest failures, what one search for an object has tried, and who is
+//! suspected of lying.
 //! Must not know: how peers are connected. `P` names a peer.
 //! Invariant: within one search no peer is asked twice; a peer is banned at its first wrong object, unless another
 //! peer failed on that same object too: then nobody stays banned for it.
@@ -26,6 +27,17 @@ pub struct Speed {
     queued: u64,
     busy_since: Duration,
     come: u64,
+    doubt: Doubt,
+}
+
+/// What the latest failures of a peer say about the next request.
+#[derive(Debug, Clone, Copy, Default)]
+struct Doubt {
+    /// Failures on end; requests that were under way together count once.
+    failures: u32,
+    last: Duration,
+    /// The last one was that it could not even be asked.
+    unasked: bool,
 }
 
 /// Taken for the round trip of a peer that was not measured yet.
@@ -36,6 +48,14 @@ const UNKNOWN_RATE: f64 = 64e6;
 const WINDOW: Duration = Duration::from_millis(100);
 /// The share of a new measurement in the smoothed value.
 const WEIGHT: f64 = 0.3;
+/// What each failure multiplies the expected time with, and how many count.
+const DOUBT: (f64, u32) = (10.0, 4);
+/// How long one failure is held against a peer; twice as long with each further one, up to [`MAX_FAILURES`].
+const PAUSE: Duration = Duration::from_secs(5);
+/// Failures counted: after that many the pause is 640 s.
+const MAX_FAILURES: u32 = 8;
+/// Puts a peer that could not be asked behind all that can be.
+const LAST: Duration = Duration::from_secs(24 * 3600);
 
 impl Speed {
     /// A round trip was measured.
@@ -75,10 +95,57 @@ impl Speed {
         self.queued = self.queued.saturating_sub(bytes);
     }
 
-    /// When an object asked for now would be here: round trip + queued bytes over measured rate.
-    pub fn expected(&self) -> Duration {
+    /// What was asked at `asked` has failed. `Missing`, `Wrong` and `Foreign` say nothing about how fast it answers.
+    pub fn on_failed(&mut self, asked: Duration, now: Duration, failure: Failure) {
+        if matches!(failure, Failure::Busy | Failure::TimedOut | Failure::Lost) {
+            self.doubt.add(asked, now, false);
+        }
+    }
+
+    /// No session could be opened with it, which was begun at `asked`.
+    pub fn on_not_opened(&mut self, asked: Duration, now: Duration) {
+        self.doubt.add(asked, now, true);
+    }
+
+    /// An object came from it whole.
+    pub fn on_delivered(&mut self) {
+        self.doubt.failures /= 2;
+        self.doubt.unasked = false;
+    }
+
+    /// Whether an attempt to open a session with it has failed since `then`.
+    pub fn not_opened_since(&self, then: Duration) -> bool {
+        self.doubt.unasked && self.doubt.last >= then
+    }
+
+    /// When an object asked for now would be here: round trip + queued bytes over measured rate, and much later the
+    /// more often it has failed of late.
+    pub fn expected(&self, now: Duration) -> Duration {
         let rate = self.rate.unwrap_or(UNKNOWN_RATE).max(1.0);
-        self.rtt.unwrap_or(UNKNOWN_RTT) + Duration::from_secs_f64((self.queued as f64 / rate).min(1e6))
+        let rtt = self.rtt.unwrap_or(UNKNOWN_RTT);
+        let queued = Duration::from_secs_f64((self.queued as f64 / rate).min(1e6));
+        if !self.doubt.stands(now) {
+            return rtt + queued;
+        }
+        let (factor, most) = DOUBT;
+        // However near a peer that does not deliver is, it is no nearer than one that nobody has measured.
+        let expected =
+            (rtt.max(UNKNOWN_RTT) + queued).mul_f64(factor.powi(self.doubt.failures.min(most) as i32));
+        if self.doubt.unasked { expected + LAST } else { expected }
+    }
+}
+
+impl Doubt {
+    fn add(&mut self, asked: Duration, now: Duration, unasked: bool) {
+        if self.failures > 0 && asked < self.last {
+            return;
+        }
+        *self = Doubt { failures: (self.failures + 1).min(MAX_FAILURES), last: now, unasked };
+    }
+
+    /// When the pause is over, the peer gets another try; the next failure makes a longer one.
+    fn stands(&self, now: Duration) -> bool {
+        self.failures > 0 && now < self.last + PAUSE * (1 << (self.failures - 1))
     }
 }
 
@@ -95,6 +162,8 @@ pub enum Failure {
     Lost,
     /// What it sent is not the object.
     Wrong,
+    /// It turned out to be no node of this network at all.
+    Foreign,
 }
 
 /// The search for one object among the peers.
@@ -138,6 +207,7 @@ impl<P: Copy + Eq> Search<P> {
 
     /// What the failures amount to when there is nobody left to ask. What may succeed later outweighs what will not.
     pub fn verdict(&self) -> Verdict {
+        let foreign = |(_, failure): &(P, Failure)| *failure == Failure::Foreign;
         let any = |wanted: &[Failure]| self.failed.iter().any(|(_, failure)| wanted.contains(failure));
         if any(&[Failure::Busy, Failure::Lost]) {
             Verdict::Unreachable
@@ -145,7 +215,7 @@ impl<P: Copy + Eq> Search<P> {
             Verdict::TimedOut
         } else if any(&[Failure::Wrong]) {
             Verdict::Corrupt
-        } else if self.failed.is_empty() {
+        } else if self.failed.iter().all(foreign) {
             Verdict::Nobody
         } else {
             Verdict::NotFound

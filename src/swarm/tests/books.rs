@@ -419,8 +419,77 @@ fn a_fast_idle_peer_is_expected_first() {
         speed.on_settled(10 << 20);
         speed.on_asked(Duration::from_secs(20), 1 << 20);
     }
-    assert!(fast.expected() < slow.expected());
+    let now = Duration::from_secs(20);
+    assert!(fast.expected(now) < slow.expected(now));
     // Until enough is queued there that the slow one is done before.
-    fast.on_asked(Duration::from_secs(20), 50 << 20);
-    assert!(fast.expected() > slow.expected());
+    fast.on_asked(now, 50 << 20);
+    assert!(fast.expected(now) > slow.expected(now));
+}
+
+/// A peer that took requests and delivered nothing was never measured. So it kept the high rate of an unknown peer and
+/// stayed the first choice of every fetch, each of which waited for it in vain before it asked one that delivers.
+#[test]
+fn a_peer_that_fails_is_expected_later_and_later_until_it_delivers() {
+    let at = Duration::from_secs;
+    let (mut stalled, mut far) = (Speed::default(), Speed::default());
+    stalled.on_rtt(Duration::from_micros(100));
+    far.on_rtt(Duration::from_millis(300));
+    far.on_asked(at(0), 1 << 20);
+    assert!(stalled.expected(at(0)) < far.expected(at(0)));
+    stalled.on_failed(at(0), at(5), Failure::TimedOut);
+    let once = stalled.expected(at(5));
+    assert!(once > far.expected(at(5)));
+    // What was under way together fails together.
+    for _ in 0..100 {
+        stalled.on_failed(at(1), at(5), Failure::Lost);
+    }
+    assert_eq!(stalled.expected(at(5)), once);
+    // It is tried again after a while, and then after a longer one.
+    assert!(stalled.expected(at(10)) < far.expected(at(10)));
+    stalled.on_failed(at(10), at(15), Failure::Busy);
+    assert!(stalled.expected(at(24)) > once && stalled.expected(at(25)) < once);
+    for n in 2..40 {
+        stalled.on_failed(at(n * 1000), at(n * 1000 + 5), Failure::TimedOut);
+    }
+    assert!(stalled.expected(at(39_000 + 644)) > at(100) && stalled.expected(at(39_000 + 645)) < at(1));
+    // Each object that it delivers halves what is held against it.
+    for _ in 0..4 {
+        stalled.on_delivered();
+    }
+    assert!(stalled.expected(at(39_006)) < at(1));
+    // Answers that are no failure of the peer to answer change nothing.
+    let before = far.expected(at(40_000));
+    for failure in [Failure::Missing, Failure::Wrong, Failure::Foreign] {
+        far.on_failed(at(40_000), at(40_000), failure);
+    }
+    assert_eq!(far.expected(at(40_000)), before);
+}
+
+#[test]
+fn a_peer_that_could_not_be_asked_comes_after_all_others() {
+    let at = Duration::from_secs;
+    let (mut mute, mut slow) = (Speed::default(), Speed::default());
+    slow.on_asked(at(0), 32 << 20);
+    for n in 0..10 {
+        slow.on_failed(at(n), at(n), Failure::TimedOut);
+    }
+    mute.on_not_opened(at(10), at(11));
+    assert!(mute.not_opened_since(at(10)) && !mute.not_opened_since(at(12)));
+    let peers = [('m', mute.expected(at(12))), ('s', slow.expected(at(12)))];
+    let mut search = Search::new();
+    assert_eq!(search.next(peers), Some('s'));
+    search.failed('s', Failure::Missing);
+    // But when nobody else is left, it is asked.
+    assert_eq!(search.next(peers), Some('m'));
+    mute.on_delivered();
+    assert!(mute.expected(at(12)) < at(1));
+}
+
+#[test]
+fn strangers_do_not_make_a_search_fail_for_another_reason() {
+    let mut search = Search::new();
+    search.failed('x', Failure::Foreign);
+    assert_eq!(search.verdict(), Verdict::Nobody);
+    search.failed('a', Failure::Missing);
+    assert_eq!(search.verdict(), Verdict::NotFound);
 }
