@@ -183,16 +183,12 @@ impl Session {
     pub(super) async fn request(self: &Arc<Self>, id: ObjectId, class: Class) -> Result<Delivery, Failure> {
         let patience = attempt(class);
         let room = tokio::time::timeout(patience, self.room.acquire());
-        room.await.map_err(|_| Failure::Busy)?.map_err(|_| Failure::Lost)?.forget();
+        let room = room.await.map_err(|_| Failure::Busy)?.map_err(|_| Failure::Lost)?;
         let credit = self.shared.guess().credit(id.kind);
-        let lease = match self.borrow_start(class, credit).await {
-            Some(lease) => lease,
-            None => {
-                self.room.add_permits(1);
-                return Err(Failure::Lost);
-            }
-        };
+        let lease = self.borrow_start(class, credit).await.ok_or(Failure::Lost)?;
         let (asked, mut reply, progress) = self.ask(id, class, lease)?;
+        // Until here whoever stops waiting gives it back; from here on the peer's answer does.
+        room.forget();
         self.link.speed(|speed, now| speed.on_asked(now, credit.into()));
         let mut seen = 0;
         let outcome = loop {

@@ -144,6 +144,37 @@ async fn a_request_that_nobody_waits_for_is_taken_back() {
     assert_eq!(fetch.await.unwrap().unwrap().id(), id);
 }
 
+/// A request that was dropped while it waited for the node's budget kept its place among those that the peer accepts.
+/// After 2,048 of them a peer that was well and idle counted as busy until the connection ended.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_dropped_before_it_was_made_takes_no_place() {
+    use crate::swarm::credit::Stage;
+    use crate::swarm::serving::MAX_WANTS;
+    use futures::FutureExt;
+    let (server, reader) = (start(1).await, start(2).await);
+    reader.connect(&server).await;
+    let objects = [noise(1, 1000), noise(2, 1000)];
+    server.publish(&objects);
+    let source = reader.net.source();
+    source.fetch(objects[0].id(), Class::Prefetch).await.unwrap();
+    let lender = &reader.net.shared.lender;
+    let mut leases = Vec::new();
+    for bytes in [MAX_OBJECT, 4096] {
+        while let Some(lease) = lender.borrow(Class::Prefetch, Stage::Start, bytes).now_or_never() {
+            leases.push(lease);
+        }
+    }
+    let lent = lender.lent();
+    for _ in 0..=MAX_WANTS {
+        assert!(source.fetch(objects[1].id(), Class::Prefetch).now_or_never().is_none());
+    }
+    assert_eq!(lender.lent(), lent, "none of them came so far as to be made");
+    drop(leases);
+    let fetch = source.fetch(objects[1].id(), Class::Prefetch);
+    let got = tokio::time::timeout(Duration::from_secs(10), fetch).await.expect("there is room").unwrap();
+    assert_eq!(got.plain(), objects[1].plain());
+}
+
 /// What a node has granted is the most that can come at once; so that is what is counted, with a peer that sends
 /// nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
