@@ -22,7 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use super::error::NetError;
-use super::shared::{Command, Shared};
+use super::shared::{Command, SWARM_PROTOCOL, Shared};
 use super::transport::{Behaviour, BehaviourEvent, CONNECTING};
 
 /// The first and the longest pause before a lost peer is dialled again.
@@ -209,11 +209,12 @@ impl Driver {
                 let address = with_peer(endpoint.get_remote_address().clone(), peer_id);
                 let (reached, from) =
                     if endpoint.is_dialer() { (Some(address), None) } else { (None, Some(address)) };
-                self.shared.table.connected(peer_id, reached, from);
+                let dial = self.dials.remove(&connection_id);
+                self.shared.table.connected(peer_id, reached, from, dial.is_some());
                 if let Some(again) = self.again.get_mut(&peer_id) {
                     (again.at, again.since) = (None, Instant::now());
                 }
-                if let Some(dial) = self.dials.remove(&connection_id) {
+                if let Some(dial) = dial {
                     // Whoever has gone needs no answer.
                     let _ = dial.reply.send(Ok(peer_id));
                 }
@@ -263,6 +264,11 @@ impl Driver {
             BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
                 let listens = info.listen_addrs.into_iter().map(|address| with_peer(address, peer_id));
                 self.shared.table.told(&peer_id, listens);
+                if self.shared.table.speaks(&peer_id, info.protocols.contains(&SWARM_PROTOCOL)) {
+                    tracing::debug!(peer = %peer_id, agent = info.agent_version, "found, but no bcai node");
+                    // It fails when there is no connection, which is what was wanted.
+                    let _ = self.swarm.disconnect_peer_id(peer_id);
+                }
             }
             BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => self.on_discovered(found),
             _ => {}

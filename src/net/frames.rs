@@ -21,6 +21,8 @@ pub(super) enum FrameError {
     Closed,
     #[error("the stream broke: {0}")]
     Io(#[from] io::Error),
+    #[error("the peer speaks another protocol")]
+    Foreign,
     #[error("the peer broke the protocol: {0}")]
     Violation(#[from] Violation),
 }

@@ -7,17 +7,19 @@
 //! Threads: async; hashing and decompression run on the blocking pool, a few at a time.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use libp2p::PeerId;
 
+use super::frames::FrameError;
 use super::session::{Delivery, Session, attempt};
 use super::shared::{Command, Shared};
 use crate::fetch::{ChunkSource, FetchError};
 use crate::id::ObjectId;
 use crate::pack::{Checked, PackError, Packed};
 use crate::swarm::Class;
-use crate::swarm::choice::{Failure, Judgement, Search, Verdict};
+use crate::swarm::choice::{Failure, Judgement, Search, Speed, Verdict};
 
 // The two modules cannot see each other, and must mean the same.
 const _: () = assert!(crate::swarm::MAX_OBJECT as usize == crate::pack::MAX_OBJECT_LEN);
@@ -36,9 +38,13 @@ impl ChunkSource for Peers {
                 let Some(peer) = search.next(candidates.peers) else {
                     return Err(give_up(id, class, &search, candidates.absent, candidates.failed, wrong));
                 };
+                let asked = self.0.started.elapsed();
                 let failure = match self.ask(peer, id, class).await {
                     Ok(delivery) => match self.verify(id, delivery).await {
-                        Ok(checked) => return Ok(checked),
+                        Ok(checked) => {
+                            self.measure(peer, |speed, _| speed.on_delivered());
+                            return Ok(checked);
+                        }
                         Err(error) => {
                             self.accuse(peer, id, &error).await;
                             wrong = Some(format!("{peer}: {error}"));
@@ -48,6 +54,7 @@ impl ChunkSource for Peers {
                     Err(failure) => failure,
                 };
                 tracing::debug!(%id, %peer, ?failure, "a peer has not delivered");
+                self.measure(peer, |speed, now| speed.on_failed(asked, now, failure));
                 search.failed(peer, failure);
             }
         })
@@ -56,22 +63,47 @@ impl ChunkSource for Peers {
 
 impl Peers {
     async fn ask(&self, peer: PeerId, id: ObjectId, class: Class) -> Result<Delivery, Failure> {
-        self.session(peer).await.ok_or(Failure::Lost)?.request(id, class).await
+        let session = tokio::time::timeout(attempt(class), self.session(peer)).await;
+        session.map_err(|_| Failure::TimedOut)??.request(id, class).await
     }
 
-    /// The session with a peer, opened if need be.
-    async fn session(&self, peer: PeerId) -> Option<Arc<Session>> {
-        let link = self.0.table.link(&peer)?;
+    /// The session with a peer, opened if need be. Whoever waited while that failed does not try it again.
+    async fn session(&self, peer: PeerId) -> Result<Arc<Session>, Failure> {
+        let link = self.0.table.link(&peer).ok_or(Failure::Lost)?;
+        let begun = self.0.started.elapsed();
         let mut session = link.session.lock().await;
         if let Some(open) = session.as_ref().filter(|session| !session.has_ended()) {
-            return Some(open.clone());
+            return Ok(open.clone());
         }
-        let opened = Session::open(&self.0, peer, link.clone()).await;
-        if let Err(error) = &opened {
-            tracing::debug!(%peer, %error, "no session could be opened");
+        if link.speed(|speed, _| speed.not_opened_since(begun)) {
+            return Err(Failure::Lost);
         }
-        *session = opened.ok();
-        session.clone()
+        match Session::open(&self.0, peer, link.clone()).await {
+            Ok(opened) => {
+                link.speed(|speed, _| speed.on_opened());
+                *session = Some(opened.clone());
+                Ok(opened)
+            }
+            Err(error) => {
+                tracing::debug!(%peer, %error, "no session could be opened");
+                *session = None;
+                if let FrameError::Foreign = error {
+                    if self.0.table.speaks(&peer, false) {
+                        self.0.command(Command::Disconnect(peer)).await;
+                    }
+                    return Err(Failure::Foreign);
+                }
+                link.speed(|speed, now| speed.on_not_opened(begun, now));
+                Err(Failure::Lost)
+            }
+        }
+    }
+
+    fn measure(&self, peer: PeerId, change: impl FnOnce(&mut Speed, Duration)) {
+        // Whoever is forgotten needs no measurements.
+        if let Some(link) = self.0.table.link(&peer) {
+            link.speed(change);
+        }
     }
 
     async fn verify(&self, id: ObjectId, delivery: Delivery) -> Result<Checked, PackError> {

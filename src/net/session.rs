@@ -16,7 +16,9 @@ use backon::{ExponentialBuilder, Retryable};
 use bytes::{Bytes, BytesMut};
 use futures::io::AsyncReadExt;
 use libp2p::{PeerId, Stream};
+use libp2p_stream::OpenStreamError;
 use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::frames::{self, FrameError, FrameReader, out_of_place};
@@ -31,10 +33,11 @@ use crate::swarm::serving::MAX_WANTS;
 use crate::swarm::wire::{Attach, Cancel, Credit, DataHead, Hello, MAX_NAMED, Message, Reason, Want};
 use crate::swarm::{Class, Lane, Violation};
 
-/// How long the peer may take to answer the opening of a stream.
-const OPENING: Duration = Duration::from_secs(5);
+/// How long the peer may take to open a session, however often that is tried. Less than any [`attempt`].
+const OPENING: Duration = Duration::from_secs(4);
 
-/// How long a request of this class may go without a byte before another peer is asked.
+/// How long a request of this class may go without a byte before another peer is asked; and, twice that, how long it
+/// may take in all.
 pub(super) fn attempt(class: Class) -> Duration {
     Duration::from_secs(match class {
         Class::Fault => 5,
@@ -83,20 +86,19 @@ struct Waiting {
 }
 
 impl Session {
-    /// Opens the three streams. libp2p drops an incoming stream when another has come just before, so this is tried
-    /// again unless the peer breaks the protocol.
+    /// Opens the three streams within [`OPENING`]. libp2p drops an incoming stream when another has come just before,
+    /// so this is tried again unless the peer breaks the protocol or does not know it.
     pub(super) async fn open(
         shared: &Arc<Shared>,
         peer: PeerId,
         link: Arc<Link>,
     ) -> Result<Arc<Session>, FrameError> {
         let pauses = ExponentialBuilder::default().with_min_delay(Duration::from_millis(20)).with_jitter();
-        let open = || async {
-            let opening = Session::open_once(shared, peer, link.clone());
-            let too_slow = || std::io::Error::from(std::io::ErrorKind::TimedOut).into();
-            tokio::time::timeout(OPENING, opening).await.unwrap_or_else(|_| Err(too_slow()))
-        };
-        let opened = open.retry(pauses).when(|error| !matches!(error, FrameError::Violation(_))).await;
+        let open = || Session::open_once(shared, peer, link.clone());
+        let opening =
+            open.retry(pauses).when(|error| !matches!(error, FrameError::Violation(_) | FrameError::Foreign));
+        let too_slow = || std::io::Error::from(std::io::ErrorKind::TimedOut).into();
+        let opened = tokio::time::timeout(OPENING, opening).await.unwrap_or_else(|_| Err(too_slow()));
         if let Err(error) = &opened {
             shared.on_stream_error(peer, error).await;
         }
@@ -186,17 +188,13 @@ impl Session {
         let room = room.await.map_err(|_| Failure::Busy)?.map_err(|_| Failure::Lost)?;
         let credit = self.shared.guess().credit(id.kind);
         let lease = self.borrow_start(class, credit).await.ok_or(Failure::Lost)?;
-        let (asked, mut reply, progress) = self.ask(id, class, lease)?;
+        let (asked, reply, progress) = self.ask(id, class, lease)?;
         // Until here whoever stops waiting gives it back; from here on the peer's answer does.
         room.forget();
         self.link.speed(|speed, now| speed.on_asked(now, credit.into()));
-        let mut seen = 0;
-        let outcome = loop {
-            match tokio::time::timeout(patience, &mut reply).await {
-                Ok(answer) => break answer.unwrap_or(Err(Failure::Lost)),
-                Err(_) if progress.load(Ordering::Relaxed) > seen => seen = progress.load(Ordering::Relaxed),
-                Err(_) => break Err(Failure::TimedOut),
-            }
+        let outcome = match patiently(patience, &progress, reply).await {
+            Some(answer) => answer.unwrap_or(Err(Failure::Lost)),
+            None => Err(Failure::TimedOut),
         };
         drop(asked);
         if let Ok(delivery) = &outcome {
@@ -386,6 +384,28 @@ impl Session {
     }
 }
 
+/// Waits for `answer` while there is progress within any `patience`, and for twice that in all: a peer that trickles
+/// would otherwise hold a reader for as long as it likes.
+async fn patiently<T>(
+    patience: Duration,
+    progress: &AtomicU64,
+    mut answer: impl Future<Output = T> + Unpin,
+) -> Option<T> {
+    let until = Instant::now() + 2 * patience;
+    let mut seen = 0;
+    loop {
+        let next = until.min(Instant::now() + patience);
+        if let Ok(answer) = timeout_at(next, &mut answer).await {
+            return Some(answer);
+        }
+        let come = progress.load(Ordering::Relaxed);
+        if next == until || come == seen {
+            return None;
+        }
+        seen = come;
+    }
+}
+
 /// A request that somebody waits for. Dropping it takes it back, if it is not answered.
 struct Asked {
     session: Arc<Session>,
@@ -406,7 +426,10 @@ impl Drop for Asked {
 
 async fn open_stream(shared: &Shared, peer: PeerId) -> Result<Stream, FrameError> {
     let opened = shared.control.clone().open_stream(peer, SWARM_PROTOCOL).await;
-    opened.map_err(|error| std::io::Error::other(error).into())
+    opened.map_err(|error| match error {
+        OpenStreamError::UnsupportedProtocol(_) => FrameError::Foreign,
+        error => std::io::Error::other(error).into(),
+    })
 }
 
 /// Opens one of the lanes of a session.
@@ -422,5 +445,33 @@ async fn attach(
     match reader.message("Attach").await? {
         Message::Attach(echo) if echo == attach => Ok(reader),
         other => Err(out_of_place(&other, "Attach")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A peer that sent a byte now and then was waited for without end: each byte began the time anew.
+    #[tokio::test]
+    async fn a_trickle_does_not_hold_a_reader_for_ever() {
+        let progress = AtomicU64::new(0);
+        let trickle = async {
+            loop {
+                progress.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+            }
+        };
+        let patience = Duration::from_millis(20);
+        tokio::select! {
+            biased;
+            answer = patiently(patience, &progress, std::future::pending::<()>()) => assert!(answer.is_none()),
+            () = trickle => {}
+        }
+        // And without a byte it is waited for once, not twice.
+        let (begun, patience) = (Instant::now(), Duration::from_millis(200));
+        assert!(patiently(patience, &AtomicU64::new(0), std::future::pending::<()>()).await.is_none());
+        assert!(begun.elapsed() < 2 * patience);
+        assert_eq!(patiently(patience, &progress, std::future::ready(7)).await, Some(7));
     }
 }

@@ -36,7 +36,7 @@ pub(super) enum Command {
         address: Multiaddr,
         reply: oneshot::Sender<Result<PeerId, NetError>>,
     },
-    /// Close all connections with a peer that broke the protocol.
+    /// Close all connections with a peer that broke the protocol, or does not speak it.
     Disconnect(PeerId),
     Ban(PeerId),
     Pardon(PeerId),

@@ -2,7 +2,8 @@
 //!
 //! Owns: addresses, connection counts, measurements and bans of every peer.
 //! Must not know: how to connect or how objects travel.
-//! Invariant: at most [`MAX_KNOWN`] peers are remembered; a banned peer is never a candidate.
+//! Invariant: at most [`MAX_KNOWN`] peers are remembered; a peer that is banned or does not speak the protocol of
+//! objects is never a candidate.
 //! Trust: addresses are what we dialled, or what a peer says about itself; the latter are shown, not dialled.
 //! Threads: any; the lock is held for bookkeeping only.
 
@@ -85,6 +86,10 @@ struct Peer {
     reached: Vec<Multiaddr>,
     /// Where it says that it listens, or connected from.
     told: Vec<Multiaddr>,
+    /// Whether it speaks the protocol of objects; not known before identify has told or it was tried.
+    speaks: Option<bool>,
+    /// A user has named its address; otherwise it was found on the local network, or has found us.
+    named: bool,
 }
 
 pub(super) struct Table {
@@ -114,11 +119,23 @@ impl Table {
         Table { epoch, inner: Mutex::new(inner) }
     }
 
-    /// A connection to `peer` has come about; `reached` at this address if we made it.
-    pub(super) fn connected(&self, id: PeerId, reached: Option<Multiaddr>, from: Option<Multiaddr>) {
+    /// A connection to `peer` has come about; `reached` at this address if we made it, and `named` if a user asked
+    /// for it.
+    pub(super) fn connected(
+        &self,
+        id: PeerId,
+        reached: Option<Multiaddr>,
+        from: Option<Multiaddr>,
+        named: bool,
+    ) {
         let mut inner = self.inner();
         let peer = inner.entry(id, self.epoch);
+        if peer.connections == 0 {
+            // It may be another program than before.
+            peer.speaks = None;
+        }
         peer.connections += 1;
+        peer.named |= named;
         reached.into_iter().for_each(|address| remember(&mut peer.reached, address));
         from.into_iter().for_each(|address| remember(&mut peer.told, address));
     }
@@ -156,6 +173,19 @@ impl Table {
         }
     }
 
+    /// Whether a peer speaks the protocol of objects. True if it is to be disconnected: it does not, and nobody but
+    /// discovery has named it. Its addresses are forgotten then.
+    pub(super) fn speaks(&self, id: &PeerId, speaks: bool) -> bool {
+        let mut inner = self.inner();
+        let Some(peer) = inner.peers.get_mut(id) else { return false };
+        peer.speaks = Some(speaks);
+        let unwanted = !speaks && !peer.named && !peer.reached.is_empty();
+        if unwanted {
+            peer.reached.clear();
+        }
+        unwanted
+    }
+
     pub(super) fn link(&self, id: &PeerId) -> Option<Arc<Link>> {
         self.inner().peers.get(id).map(|peer| peer.link.clone())
     }
@@ -174,7 +204,7 @@ impl Table {
         for (id, peer) in &inner.peers {
             if inner.suspects.has_failed(object, id) {
                 candidates.failed += 1;
-            } else if inner.suspects.is_banned(id) {
+            } else if inner.suspects.is_banned(id) || peer.speaks == Some(false) {
                 continue;
             } else if peer.connections == 0 {
                 candidates.absent += 1;
@@ -238,6 +268,8 @@ impl Inner {
             connections: 0,
             reached: Vec::new(),
             told: Vec::new(),
+            speaks: None,
+            named: false,
         })
     }
 }
@@ -267,4 +299,36 @@ fn remember(addresses: &mut Vec<Multiaddr>, address: Multiaddr) {
     addresses.retain(|known| *known != address);
     addresses.insert(0, address);
     addresses.truncate(MAX_ADDRESSES);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Kind;
+
+    /// mDNS connected every node of any program that uses libp2p. Nothing could be asked of them, yet each was asked
+    /// for every object, and counted as a peer that may have it when it was away.
+    #[test]
+    fn who_was_only_discovered_and_is_no_node_of_ours_is_forgotten() {
+        let table = Table::new(Instant::now());
+        let object = ObjectId::of(Kind::Chunk, b"");
+        let address: Multiaddr = "/ip4/192.0.2.1/tcp/1".parse().unwrap();
+        let [discovered, named, came] = [(); 3].map(|()| PeerId::random());
+        table.connected(discovered, Some(address.clone()), None, false);
+        table.connected(named, Some(address.clone()), None, true);
+        table.connected(came, None, Some(address.clone()), false);
+        assert_eq!(table.candidates(&object).peers.len(), 3, "as long as nothing is known");
+        for peer in [discovered, named, came] {
+            assert_eq!(table.speaks(&peer, false), peer == discovered);
+        }
+        assert!(table.candidates(&object).peers.is_empty());
+        assert!(table.closed(discovered, 0).is_empty(), "it is not dialled again");
+        assert_eq!(table.closed(named, 0), std::slice::from_ref(&address));
+        assert_eq!((table.list().len(), table.candidates(&object).absent), (2, 0));
+        // When it comes back it may be another program.
+        table.connected(named, Some(address), None, false);
+        assert_eq!(table.candidates(&object).peers.len(), 1);
+        assert!(!table.speaks(&named, true));
+        assert_eq!(table.candidates(&object).peers.len(), 1);
+    }
 }

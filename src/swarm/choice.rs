@@ -107,10 +107,14 @@ impl Speed {
         self.doubt.add(asked, now, true);
     }
 
+    /// A session with it was opened.
+    pub fn on_opened(&mut self) {
+        self.doubt.unasked = false;
+    }
+
     /// An object came from it whole.
     pub fn on_delivered(&mut self) {
         self.doubt.failures /= 2;
-        self.doubt.unasked = false;
     }
 
     /// Whether an attempt to open a session with it has failed since `then`.

@@ -4,6 +4,7 @@ mod hostile;
 mod logs;
 mod objects;
 mod raw;
+mod stalled;
 
 use std::time::{Duration, Instant};
 
@@ -36,11 +37,15 @@ fn options(seed: u8, port: u16) -> Options {
 }
 
 async fn start(seed: u8) -> TestNode {
+    start_with(options(seed, 0)).await
+}
+
+async fn start_with(options: Options) -> TestNode {
     let dir = TempDir::new().unwrap();
     let store = Store::open(dir.path(), crate::store::Options { cache_max_bytes: 1 << 30 }).unwrap();
     let chains = Registry::default();
     let (sender, submissions) = mpsc::channel(4);
-    let net = Net::start(options(seed, 0), store.clone(), chains.clone(), sender).await.unwrap();
+    let net = Net::start(options, store.clone(), chains.clone(), sender).await.unwrap();
     TestNode { net, store, chains, submissions, dir }
 }
 

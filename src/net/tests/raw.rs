@@ -67,6 +67,16 @@ impl Raw {
         Raw { peer, address, control, incoming, closed, task: task.abort_handle() }
     }
 
+    /// Becomes a node that knows nothing of objects.
+    pub(super) fn unlearn(&mut self) {
+        self.incoming = self.control.accept(libp2p::StreamProtocol::new("/another/1")).unwrap();
+    }
+
+    /// The next stream, with nothing read of it.
+    pub(super) async fn stream(&mut self) -> Stream {
+        self.incoming.next().await.unwrap().1
+    }
+
     /// How many connections have been closed.
     pub(super) fn closed(&self) -> usize {
         self.closed.load(Ordering::SeqCst)
