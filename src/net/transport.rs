@@ -2,7 +2,8 @@
 //!
 //! Owns: the stack below the streams, and its limits.
 //! Must not know: what the streams carry.
-//! Invariant: connections are encrypted and authenticated; their number is bounded, in all and per peer.
+//! Invariant: connections are encrypted and authenticated; their number is bounded, in all, per peer, and of those that
+//! others began.
 //! Trust: a peer id is proven by Noise; nothing else that a peer says about itself is.
 //! Threads: built on any; driven by the driver's task.
 
@@ -43,6 +44,11 @@ pub(super) struct Behaviour {
     pub(super) streams: libp2p_stream::Behaviour,
 }
 
+/// Of `max_peers` connections, those (about three quarters) that others may begin: the rest is left for those that this node needs.
+fn max_incoming(max_peers: u32) -> u32 {
+    max_peers - (max_peers + 2) / 4
+}
+
 /// Makes the swarm of the node whose key is `key`.
 pub(super) fn build(key: &SecretKey, mdns: bool, max_peers: u32) -> Result<Swarm<Behaviour>, NetError> {
     let setup = |error: &dyn std::error::Error| NetError::Setup(error.to_string());
@@ -52,6 +58,7 @@ pub(super) fn build(key: &SecretKey, mdns: bool, max_peers: u32) -> Result<Swarm
         .with_max_pending_incoming(Some(MAX_PENDING))
         .with_max_pending_outgoing(Some(MAX_PENDING))
         .with_max_established(Some(max_peers))
+        .with_max_established_incoming(Some(max_incoming(max_peers)))
         .with_max_established_per_peer(Some(MAX_CONNECTIONS_EACH));
     let mdns = match mdns {
         true => Some(

@@ -69,7 +69,7 @@ async fn with_only_a_liar_there_is_an_error_and_never_wrong_bytes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_whose_disk_rots_is_banned_and_another_delivers() {
+async fn a_server_whose_disk_rots_sends_nothing_wrong_and_another_delivers() {
     let (reader, rotten, sound) = (start(1).await, start(2).await, start(3).await);
     let objects: Vec<_> = (0..20).map(|n| noise(n, 50_000)).collect();
     rotten.publish(&objects);
@@ -87,8 +87,8 @@ async fn a_server_whose_disk_rots_is_banned_and_another_delivers() {
     reader.connect(&rotten).await;
     let fetcher = reader.fetcher();
     let error = fetcher.get(object.id(), Class::Fault).await.unwrap_err();
-    assert!(matches!(error, FetchError::Corrupt { .. }), "{error}");
-    assert_eq!(reader.state_of(&rotten.net.peer_id()), Some(PeerState::Banned));
+    assert!(matches!(error, FetchError::NotFound { .. }), "{error}");
+    assert_eq!(reader.state_of(&rotten.net.peer_id()), Some(PeerState::Connected));
     reader.connect(&sound).await;
     let got = fetcher.get_many(&ids(&objects), Class::Prefetch).await.unwrap();
     assert!(got.iter().zip(&objects).all(|(got, object)| got.plain() == object.plain()));
@@ -279,4 +279,21 @@ async fn one_peer_has_a_few_sessions_and_no_more() {
     let hello = crate::swarm::wire::Hello { session: 9, features: 0, max_wants: 1, agent: String::new() };
     frames::write(&mut writer, &Message::Hello(hello)).await.unwrap();
     assert!(raw::refused(&mut reader).await);
+}
+
+/// Connections from outside could take every place, and then the node could reach nobody who has what it needs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_from_outside_leave_room_for_those_of_this_node() {
+    let node = start_with(Options { max_peers: 4, ..options(1, 0) }).await;
+    let wanted = start(2).await;
+    let mut crowd = Vec::new();
+    for seed in 10..13 {
+        crowd.push(Raw::start(seed, Some(&node.address())).await);
+    }
+    until("the crowd", || node.net.peers().len() == 3).await;
+    let refused = Raw::start(20, Some(&node.address())).await;
+    until("the refusal", || refused.closed() == 1).await;
+    node.connect(&wanted).await;
+    assert!(crowd.iter().all(|raw| raw.closed() == 0));
+    assert_eq!(node.net.peers().len(), 4);
 }
