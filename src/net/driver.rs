@@ -146,6 +146,11 @@ impl Driver {
 
     fn dial(&mut self, address: Multiaddr, reply: oneshot::Sender<Result<PeerId, NetError>>) {
         let expected = peer_of(&address);
+        if !is_supported(&address) {
+            // Whoever has gone needs no answer.
+            let _ = reply.send(Err(NetError::unsupported(&address.to_string())));
+            return;
+        }
         let opts = match expected {
             Some(peer) => DialOpts::peer_id(peer)
                 .addresses(vec![address.clone()])
@@ -299,10 +304,7 @@ impl Dial {
             DialError::LocalPeerId { .. } => NetError::Myself { address },
             DialError::Denied { cause } => NetError::Denied { address, cause: root_cause(&cause) },
             DialError::Transport(errors) => match errors.last() {
-                Some((_, TransportError::MultiaddrNotSupported(_))) => {
-                    let cause = "only /ip4 and /ip6 with /tcp are supported".to_owned();
-                    NetError::Address { address, cause }
-                }
+                Some((_, TransportError::MultiaddrNotSupported(_))) => NetError::unsupported(&address),
                 Some((_, error)) => NetError::Unreachable { address, cause: root_cause(error) },
                 None => NetError::Unreachable { address, cause: "no address was tried".to_owned() },
             },
@@ -326,6 +328,15 @@ fn probe(address: &Multiaddr) -> std::io::Result<()> {
         Some(Protocol::Tcp(port)) if port != 0 => TcpListener::bind((ip, port)).map(drop),
         _ => Ok(()),
     }
+}
+
+/// Whether there is a transport for it: names are looked up only for addresses that lead somewhere then.
+fn is_supported(address: &Multiaddr) -> bool {
+    use Protocol::{Dns, Dns4, Dns6, Ip4, Ip6, P2p, Tcp};
+    let mut parts = address.iter();
+    matches!(parts.next(), Some(Ip4(_) | Ip6(_) | Dns(_) | Dns4(_) | Dns6(_)))
+        && matches!(parts.next(), Some(Tcp(_)))
+        && parts.all(|part| matches!(part, P2p(_)))
 }
 
 /// The peer that an address names at its end.

@@ -45,3 +45,10 @@ pub enum NetError {
     #[error("the network is shut down")]
     Stopped,
 }
+
+impl NetError {
+    pub(super) fn unsupported(address: &str) -> NetError {
+        let cause = "only /ip4, /ip6, /dns, /dns4 and /dns6 with /tcp are supported".to_owned();
+        NetError::Address { address: address.to_owned(), cause }
+    }
+}

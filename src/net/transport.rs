@@ -1,4 +1,4 @@
-//! The libp2p swarm as bcai uses it: TCP, Noise, Yamux, and the behaviours.
+//! The libp2p swarm as bcai uses it: DNS, TCP, Noise, Yamux, and the behaviours.
 //!
 //! Owns: the stack below the streams, and its limits.
 //! Must not know: what the streams carry.
@@ -16,7 +16,9 @@ use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::{Config, NetworkBehaviour};
-use libp2p::{PeerId, Swarm, allow_block_list, connection_limits, identify, mdns, noise, ping, tcp, yamux};
+use libp2p::{
+    PeerId, Swarm, allow_block_list, connection_limits, dns, identify, mdns, noise, ping, tcp, yamux,
+};
 
 use super::error::NetError;
 use crate::crypto::SecretKey;
@@ -82,8 +84,18 @@ pub(super) fn build(key: &SecretKey, mdns: bool, max_peers: u32) -> Result<Swarm
     Ok(Swarm::new(transport, behaviour, me, config))
 }
 
+/// TCP that looks names up as this machine is configured to; where that cannot be told, only numbers are addresses.
+fn named_tcp() -> dns::tokio::Transport<tcp::tokio::Transport> {
+    let tcp = || tcp::tokio::Transport::new(tcp::Config::new().nodelay(true));
+    dns::tokio::Transport::system(tcp()).unwrap_or_else(|error| {
+        tracing::warn!(%error, "names of hosts cannot be looked up");
+        let (nobody, options) = (dns::ResolverConfig::default(), dns::ResolverOpts::default());
+        dns::tokio::Transport::custom(tcp(), nobody, options)
+    })
+}
+
 fn transport(keypair: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
-    Ok(tcp::tokio::Transport::new(tcp::Config::new().nodelay(true))
+    Ok(named_tcp()
         .map(|stream, _| BufReader::with_capacity(READ_BUFFER, stream))
         .upgrade(Version::V1Lazy)
         .authenticate(noise::Config::new(keypair)?)

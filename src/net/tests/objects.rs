@@ -246,7 +246,7 @@ async fn addresses_that_lead_nowhere_are_told_apart() {
         "nonsense",
         "192.0.2.1:4001",
         "/ip4/300.1.1.1/tcp/1",
-        "/dns4/example.org/tcp/1",
+        "/ip4/127.0.0.1/udp/1/quic-v1",
         "/ip4/127.0.0.1",
     ] {
         let error = refused(a.net.clone(), junk.into()).await;
@@ -264,6 +264,14 @@ async fn addresses_that_lead_nowhere_are_told_apart() {
     let (bare, _) = b.address().split_once("/p2p/").map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
     assert_eq!(a.net.connect(&bare).await.unwrap(), b.net.peer_id());
     assert_eq!(a.net.connect(&b.address()).await.unwrap(), b.net.peer_id(), "again does no harm");
+    // A name was no address, so that a node behind a changing one could be named in no URI.
+    for kind in ["dns", "dns4"] {
+        let named = b.address().replace("/ip4/127.0.0.1", &format!("/{kind}/localhost"));
+        assert_eq!(a.net.connect(&named).await.unwrap(), b.net.peer_id(), "{named}");
+    }
+    // `.invalid` exists nowhere (RFC 6761), so that nobody is asked for it.
+    let error = refused(a.net.clone(), "/dns4/nowhere.invalid/tcp/1".into()).await;
+    assert!(matches!(error, NetError::Unreachable { .. }), "{error:?}");
     // A port that is taken cannot be listened on.
     let taken = b.address().split('/').nth(4).unwrap().parse().unwrap();
     let (sender, _submissions) = mpsc::channel(1);
