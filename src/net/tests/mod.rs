@@ -3,6 +3,7 @@
 mod hostile;
 mod logs;
 mod objects;
+mod pace;
 mod raw;
 mod stalled;
 
