@@ -48,9 +48,13 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         self.stream.read_exact(&mut bytes[1..]).await?;
         // Decoding bounds the length.
         let header = Header::decode(&bytes).map_err(Violation::from)?;
-        self.payload.resize(header.len as usize, 0);
-        self.stream.read_exact(&mut self.payload).await?;
-        Ok((header, &self.payload))
+        // It only grows, so that no frame is preceded by clearing what it will fill.
+        let len = header.len as usize;
+        if self.payload.len() < len {
+            self.payload = vec![0; len];
+        }
+        self.stream.read_exact(&mut self.payload[..len]).await?;
+        Ok((header, &self.payload[..len]))
     }
 
     /// The next message of a type known here. Data is out of place where this is called; `expected` says what is not.
