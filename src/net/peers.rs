@@ -4,7 +4,7 @@
 //! Must not know: streams and frames; the local store.
 //! Invariant: every object that is handed out was verified here; no peer is asked twice in one call.
 //! Trust: none in any peer. Wrong bytes ban who sent them, unless two peers fail on the same object.
-//! Threads: async; hashing and decompression run on the blocking pool, a few at a time.
+//! Threads: async; hashing and decompression of all but small objects run on the blocking pool, a few at a time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +23,10 @@ use crate::swarm::choice::{Failure, Judgement, Search, Speed, Verdict};
 
 // The two modules cannot see each other, and must mean the same.
 const _: () = assert!(crate::swarm::MAX_OBJECT as usize == crate::pack::MAX_OBJECT_LEN);
+
+/// Objects of up to so many bytes are verified where they arrive: that takes about as long as handing them to another
+/// thread and back.
+const AT_ONCE: u32 = 32 << 10;
 
 /// All peers together. Clones share everything.
 #[derive(Clone)]
@@ -107,13 +111,17 @@ impl Peers {
     }
 
     async fn verify(&self, id: ObjectId, delivery: Delivery) -> Result<Checked, PackError> {
-        let _permit = self.0.verifiers.acquire().await;
-        let verified = super::shared::blocking(move || {
+        let largest = delivery.head.plain_len.max(delivery.head.stored_len);
+        let verify = move || {
             // Until then the bytes count as received.
             let _lease = delivery.lease;
             Packed::from_parts(delivery.head.codec, delivery.head.plain_len, delivery.bytes)?.verify(&id)
-        });
-        verified.await
+        };
+        if largest <= AT_ONCE {
+            return verify();
+        }
+        let _permit = self.0.verifiers.acquire().await;
+        super::shared::blocking(verify).await
     }
 
     async fn accuse(&self, peer: PeerId, id: ObjectId, error: &PackError) {
