@@ -22,6 +22,7 @@ use fuser::{
     ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
+use crate::io::{Io, Way};
 use crate::tree::{Answer, Attr, FileKind, Listing, Seek, StatFs, Tree, TreeError};
 
 /// How long the kernel may keep what it was told. The tree never changes, so: longer than any mount.
@@ -45,6 +46,9 @@ const SEEK_HOLE: i32 = 4;
 
 pub(crate) struct Adapter {
     tree: Arc<dyn Tree>,
+    way: Way,
+    /// Whether the kernel can be told to open directories by itself.
+    opens_directories: bool,
 }
 
 /// The one place where an errno is chosen.
@@ -132,8 +136,8 @@ fn reply_xattr(reply: ReplyXattr, size: u32, value: &[u8]) {
 }
 
 impl Adapter {
-    pub(crate) fn new(tree: Arc<dyn Tree>) -> Self {
-        Self { tree }
+    pub(crate) fn new(tree: Arc<dyn Tree>, way: Way) -> Self {
+        Self { tree, way, opens_directories: false }
     }
 
     /// Puts one question to the tree. A panic would end this event loop, and when the last one is gone
@@ -155,6 +159,14 @@ impl Filesystem for Adapter {
             if config.add_capabilities(wish).is_err() {
                 tracing::debug!(?wish, "this kernel does not have it");
             }
+        }
+        let can = |flag| config.capabilities().contains(flag);
+        self.opens_directories = can(InitFlags::FUSE_NO_OPENDIR_SUPPORT);
+        if self.way.is(Io::ZeroOpen) && !can(InitFlags::FUSE_NO_OPEN_SUPPORT) {
+            self.way.refuse("this kernel cannot open files by itself");
+        }
+        if self.way.is(Io::Passthrough) {
+            self.way.refuse("no passthrough in this version");
         }
         // Both values are within the limits that `fuser` checks.
         let _ = config.set_max_write(MAX_READ);
@@ -188,7 +200,11 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, _: &Request, _: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        if flags.acc_mode() == OpenAccMode::O_RDONLY {
+        self.way.count_open();
+        if self.way.is(Io::ZeroOpen) {
+            // To the kernel this means: opened, pages kept, and no need to ask about any file again.
+            reply.error(Errno::ENOSYS);
+        } else if flags.acc_mode() == OpenAccMode::O_RDONLY {
             reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
         } else {
             reply.error(Errno::EROFS);
@@ -215,7 +231,12 @@ impl Filesystem for Adapter {
     }
 
     fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR);
+        if self.opens_directories {
+            // As for `open`; what has been listed is kept then too.
+            reply.error(Errno::ENOSYS);
+        } else {
+            reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR);
+        }
     }
 
     fn readdirplus(

@@ -12,11 +12,13 @@ mod adapter;
 mod attach;
 mod error;
 mod holders;
+mod io;
 mod mount;
 mod mountpoint;
 mod tree;
 
 pub use error::{Holder, MountError};
+pub use io::{Io, IoInUse};
 pub use mount::{Mount, Options};
 pub use mountpoint::{check_mountpoint, dead_mounts, is_dead, recover};
 pub use tree::{Answer, Attr, DirEntry, FileKind, Listing, ROOT, Seek, StatFs, Tree, TreeError};
