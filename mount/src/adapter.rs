@@ -23,7 +23,8 @@ use fuser::{
 };
 
 use crate::io::{Io, Way};
-use crate::tree::{Answer, Attr, FileKind, Listing, Seek, StatFs, Tree, TreeError};
+use crate::passthrough::{self, OpenFiles};
+use crate::tree::{Answer, Attr, Backing, FileKind, Listing, Seek, StatFs, Tree, TreeError};
 
 /// How long the kernel may keep what it was told. The tree never changes, so: longer than any mount.
 const TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -47,6 +48,8 @@ const SEEK_HOLE: i32 = 4;
 pub(crate) struct Adapter {
     tree: Arc<dyn Tree>,
     way: Way,
+    /// Only where files may be passed through does it matter which are open.
+    open_files: Option<Arc<OpenFiles>>,
     /// Whether the kernel can be told to open directories by itself.
     opens_directories: bool,
 }
@@ -137,7 +140,8 @@ fn reply_xattr(reply: ReplyXattr, size: u32, value: &[u8]) {
 
 impl Adapter {
     pub(crate) fn new(tree: Arc<dyn Tree>, way: Way) -> Self {
-        Self { tree, way, opens_directories: false }
+        let open_files = way.is(Io::Passthrough).then(|| Arc::new(OpenFiles::new(way.clone())));
+        Self { tree, way, open_files, opens_directories: false }
     }
 
     /// Puts one question to the tree. A panic would end this event loop, and when the last one is gone
@@ -166,7 +170,12 @@ impl Filesystem for Adapter {
             self.way.refuse("this kernel cannot open files by itself");
         }
         if self.way.is(Io::Passthrough) {
-            self.way.refuse("no passthrough in this version");
+            // One level: the mount can then be below an overlay, and the store not on one.
+            let granted = config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
+                && config.set_max_stack_depth(1).is_ok();
+            if !granted {
+                self.way.refuse(passthrough::NO_KERNEL);
+            }
         }
         // Both values are within the limits that `fuser` checks.
         let _ = config.set_max_write(MAX_READ);
@@ -199,16 +208,42 @@ impl Filesystem for Adapter {
         self.ask("read_link", ino, |tree| tree.read_link(ino.0, answer));
     }
 
-    fn open(&self, _: &Request, _: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         self.way.count_open();
         if self.way.is(Io::ZeroOpen) {
             // To the kernel this means: opened, pages kept, and no need to ask about any file again.
-            reply.error(Errno::ENOSYS);
-        } else if flags.acc_mode() == OpenAccMode::O_RDONLY {
-            reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
-        } else {
-            reply.error(Errno::EROFS);
+            return reply.error(Errno::ENOSYS);
         }
+        if flags.acc_mode() != OpenAccMode::O_RDONLY {
+            return reply.error(Errno::EROFS);
+        }
+        let Some(files) = self.open_files.clone() else {
+            return reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
+        };
+        if !files.wants_backing(ino.0) {
+            return files.open(ino.0, None, reply);
+        }
+        let answer = Answer::new(move |result: Result<&Option<Backing>, _>| {
+            // Without one the mount serves the file: no reason to fail.
+            files.open(ino.0, result.ok().and_then(Option::as_ref), reply);
+        });
+        self.ask("backing", ino, |tree| tree.backing(ino.0, answer));
+    }
+
+    fn release(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        _: bool,
+        reply: ReplyEmpty,
+    ) {
+        if let Some(files) = &self.open_files {
+            files.release(ino.0);
+        }
+        reply.ok();
     }
 
     fn read(

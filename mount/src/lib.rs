@@ -15,10 +15,13 @@ mod holders;
 mod io;
 mod mount;
 mod mountpoint;
+mod passthrough;
 mod tree;
 
 pub use error::{Holder, MountError};
 pub use io::{Io, IoInUse};
 pub use mount::{Mount, Options};
 pub use mountpoint::{check_mountpoint, dead_mounts, is_dead, recover};
-pub use tree::{Answer, Attr, DirEntry, FileKind, Listing, ROOT, Seek, StatFs, Tree, TreeError};
+pub use tree::{
+    Answer, Attr, Backing, DirEntry, FileKind, Lease, Listing, ROOT, Seek, StatFs, Tree, TreeError,
+};

@@ -22,6 +22,7 @@ use crate::error::MountError;
 use crate::holders::holders;
 use crate::io::{Io, IoInUse, Way};
 use crate::mountpoint::{check_mountpoint, is_dead, mounted_on, mounts};
+use crate::passthrough::probe;
 use crate::tree::Tree;
 
 /// Pages that the kernel reads ahead of a sequential reader, in KiB; unasked it is 128.
@@ -187,8 +188,10 @@ fn begin(
     config.n_threads = Some(options.threads.max(1));
     config.clone_fd = true;
     let way = Way::new(options.io);
+    let device_too = requests.try_clone().map_err(failed("cannot share the device of the mount on"))?;
     let session = Session::from_fd(Adapter::new(tree, way.clone()), requests, acl, config)
         .map_err(failed("the kernel did not greet the mount on"))?;
+    probe(device_too, &way);
     let mount = Mount { dir: dir.to_owned(), device: device.clone(), end: Arc::default(), way };
     let (dir, end) = (mount.dir.clone(), Arc::clone(&mount.end));
     thread::Builder::new()

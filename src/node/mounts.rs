@@ -124,7 +124,8 @@ impl Node {
         ended: Arc<AtomicBool>,
     ) -> Result<bcai_mount::Mount, Error> {
         let (node, ended_dir, dir) = (Arc::downgrade(self), dir.to_owned(), dir.to_owned());
-        let tree = Arc::new(MountedView::new(view, tokio::runtime::Handle::current(), READ_DEADLINE));
+        let tree = MountedView::new(view, tokio::runtime::Handle::current(), READ_DEADLINE);
+        let tree = Arc::new(tree.passing_through(self.store.clone()));
         let on_end = move || {
             ended.store(true, Ordering::Release);
             if let Some(node) = node.upgrade() {
