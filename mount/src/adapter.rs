@@ -12,7 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType, Filesystem,
@@ -22,9 +22,10 @@ use fuser::{
     ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
+use crate::attributes::{BLOCK, file_attr, negative};
 use crate::io::{Io, Way};
 use crate::passthrough::{self, OpenFiles};
-use crate::tree::{Answer, Attr, Backing, FileKind, Listing, Seek, StatFs, Tree, TreeError};
+use crate::tree::{Answer, Attr, Backing, Listing, Seek, StatFs, Tree, TreeError};
 
 /// How long the kernel may keep what it was told. The tree never changes, so: longer than any mount.
 const TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -37,9 +38,6 @@ const MAX_BACKGROUND: u16 = 64;
 
 /// Entries asked for at a time: what fits the 32 KiB that C libraries read a directory with.
 const DIR_BATCH: usize = 160;
-
-/// `st_blksize`, and the unit of `statfs`. Programs size their buffers by it; this is what ext4 says.
-const BLOCK: u32 = 4096;
 
 /// From `linux/fs.h`.
 const SEEK_DATA: i32 = 3;
@@ -66,46 +64,6 @@ fn errno(error: TreeError) -> Errno {
         TreeError::TimedOut => Errno::ETIMEDOUT,
         TreeError::Io => Errno::EIO,
     }
-}
-
-/// Any `i64` of seconds has a `SystemTime` on Linux; the epoch stands in for what has none elsewhere.
-fn system_time((seconds, nanoseconds): (i64, u32)) -> SystemTime {
-    let whole = Duration::from_secs(seconds.unsigned_abs());
-    let start = if seconds < 0 { UNIX_EPOCH.checked_sub(whole) } else { UNIX_EPOCH.checked_add(whole) };
-    let exact = start.and_then(|time| time.checked_add(Duration::from_nanos(nanoseconds.into())));
-    exact.unwrap_or(UNIX_EPOCH)
-}
-
-fn file_attr(attr: &Attr) -> FileAttr {
-    let mtime = system_time(attr.mtime);
-    FileAttr {
-        ino: INodeNo(attr.ino),
-        size: attr.size,
-        blocks: attr.size.div_ceil(512),
-        atime: mtime,
-        mtime,
-        ctime: mtime,
-        crtime: mtime,
-        kind: match attr.kind {
-            FileKind::File => FileType::RegularFile,
-            FileKind::Dir => FileType::Directory,
-            FileKind::Symlink => FileType::Symlink,
-        },
-        perm: attr.mode & 0o7777,
-        nlink: attr.nlink,
-        uid: attr.uid,
-        gid: attr.gid,
-        rdev: 0,
-        blksize: BLOCK,
-        flags: 0,
-    }
-}
-
-/// What a name that does not exist is answered with: inode 0 is cached, ENOENT is not.
-fn negative() -> FileAttr {
-    let none =
-        Attr { ino: 0, kind: FileKind::File, size: 0, mode: 0, nlink: 0, uid: 0, gid: 0, mtime: (0, 0) };
-    file_attr(&none)
 }
 
 /// A directory as its caller sees it: `.` is entry 0, `..` entry 1, the tree's offsets are two less.
@@ -491,19 +449,5 @@ impl Filesystem for Adapter {
 
     fn removexattr(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
         reply.error(Errno::EROFS);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_before_1970_and_at_the_ends_of_the_range() {
-        assert_eq!(system_time((-2, 800_000_000)), UNIX_EPOCH - Duration::new(1, 200_000_000));
-        assert_eq!(system_time((5, 7)), UNIX_EPOCH + Duration::new(5, 7));
-        for seconds in [i64::MIN, i64::MAX] {
-            assert_ne!(system_time((seconds, 999_999_999)), UNIX_EPOCH, "{seconds}");
-        }
     }
 }

@@ -10,6 +10,7 @@
 
 mod adapter;
 mod attach;
+mod attributes;
 mod error;
 mod holders;
 mod io;

@@ -14,7 +14,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::id::{BlobId, Kind, ObjectId};
@@ -27,6 +27,10 @@ use crate::store::{Shared, Store, disk, lock};
 /// Bytes written between two syncs, so that the last one does not take long.
 const SYNC_EVERY: u64 = 64 << 20;
 
+/// Of the blob files that would push out another one, every so many is made: files that are read in turn and do not
+/// all fit would otherwise push each other out before any is read twice, and be written again each time.
+const CROWDED: u64 = 16;
+
 /// Bytes hashed at a time when a blob file is verified.
 const VERIFY_STEP: usize = 1 << 20;
 
@@ -37,6 +41,8 @@ type Users = Arc<Mutex<HashMap<BlobId, usize>>>;
 pub(super) struct BlobFiles {
     dir: PathBuf,
     users: Users,
+    /// How often there was one that would have pushed out another.
+    crowded: AtomicU64,
 }
 
 impl BlobFiles {
@@ -126,7 +132,8 @@ impl Store {
     }
 
     /// Begins to write the blob file of `blob`, which has `len` bytes. `None` if there is one or somebody is
-    /// writing it, and if it does not fit: it may take up half the budget of the cache at most.
+    /// writing it, and if it does not fit: it may take up half the budget of the cache at most, and not often push out
+    /// another one.
     pub fn begin_blob_file(&self, blob: BlobId, len: u64) -> Result<Option<BlobWriter>, StoreError> {
         let shared = self.shared();
         shared.check_writable()?;
@@ -141,7 +148,8 @@ impl Store {
         };
         let reserved = len.next_multiple_of(disk::BLOCK);
         let free = disk::free_bytes(&shared.dir).map_err(StoreError::io("examine", &shared.dir))?;
-        if !alone || exists()? || free < reserved + shared.tuning.headroom || !shared.reserve(reserved)? {
+        let possible = alone && !exists()? && free >= reserved + shared.tuning.headroom;
+        if !possible || !shared.may_crowd(reserved)? || !shared.reserve(reserved)? {
             return Ok(None);
         }
         let path = shared.blob_files.path(&blob);
@@ -185,7 +193,7 @@ impl BlobWriter {
 
     /// Appends a hole of `len` bytes.
     pub fn skip(&mut self, len: u64) -> Result<(), StoreError> {
-        const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
         self.advance(len)?;
         let mut left = len;
         while left > 0 {
@@ -270,23 +278,32 @@ impl Shared {
         }
     }
 
+    /// Whether `bytes` for a blob file are free, or may be had by evicting something.
+    fn may_crowd(&self, bytes: u64) -> Result<bool, StoreError> {
+        if self.has_room(bytes) {
+            return Ok(true);
+        }
+        let oldest = self.view()?.oldest_tick().map_err(StoreError::index(&self.index_path))?;
+        let pushes_out = self.oldest_blob_file(oldest)?.is_some();
+        Ok(!pushes_out || self.blob_files.crowded.fetch_add(1, Ordering::Relaxed).is_multiple_of(CROWDED))
+    }
+
+    /// The blob file that was used least recently of those nobody uses now, unless it was used after the tick `oldest`.
+    fn oldest_blob_file(&self, oldest: Option<u64>) -> Result<Option<BlobId>, StoreError> {
+        let rows = self.view()?.blobs().map_err(StoreError::index(&self.index_path))?;
+        let users = lock(&self.blob_files.users);
+        let unused = rows.into_iter().filter(|(blob, _)| !users.contains_key(blob));
+        let victim = unused.min_by_key(|(_, row)| row.tick);
+        Ok(victim.filter(|(_, row)| oldest.is_none_or(|oldest| row.tick <= oldest)).map(|(blob, _)| blob))
+    }
+
     /// Removes the blob file that was used least recently, if it was not used after the tick `oldest` and nobody
     /// uses it now; says whether there was one.
     pub(super) fn evict_blob_file(&self, turn: &Turn<'_>, oldest: Option<u64>) -> Result<bool, StoreError> {
-        let rows = self.view()?.blobs().map_err(StoreError::index(&self.index_path))?;
-        let victim = {
-            let users = lock(&self.blob_files.users);
-            let unused = rows.into_iter().filter(|(blob, _)| !users.contains_key(blob));
-            unused.min_by_key(|(_, row)| row.tick)
-        };
-        match victim {
-            Some((blob, row)) if oldest.is_none_or(|oldest| row.tick <= oldest) => {
-                self.evicted.fetch_add(1, Ordering::Relaxed);
-                self.drop_blob_file(turn, &blob)?;
-                Ok(true)
-            }
-            _ => Ok(false),
-        }
+        let Some(blob) = self.oldest_blob_file(oldest)? else { return Ok(false) };
+        self.evicted.fetch_add(1, Ordering::Relaxed);
+        self.drop_blob_file(turn, &blob)?;
+        Ok(true)
     }
 
     /// Drops a blob file from the index, and then removes it. Whoever has it open reads on.
@@ -346,7 +363,7 @@ pub(super) fn recover(
 ) -> Result<(BlobFiles, u64), StoreError> {
     let failed = || StoreError::index::<redb::Error>(index_path);
     disk::create_dir(&dir).map_err(StoreError::io("create", &dir))?;
-    let files = BlobFiles { dir, users: Users::default() };
+    let files = BlobFiles { dir, users: Users::default(), crowded: AtomicU64::new(0) };
     // An index from before there was the table gets it now.
     index.write(|_| Ok(())).map_err(failed())?;
     let rows = index.read().and_then(|view| view.blobs()).map_err(failed())?;
