@@ -6,7 +6,8 @@ mod common;
 
 use std::ffi::OsStr;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::process::Command;
 
@@ -37,7 +38,9 @@ fn completions_know_every_command() {
     let site = Site::new();
     for shell in ["bash", "zsh", "fish"] {
         let script = site.ok(["completions", shell]);
-        for command in ["publish", "unmount", "verify"] {
+        for (page, _) in bcai::cli::pages().unwrap() {
+            let Some(command) = page.strip_prefix("bcai-") else { continue };
+            let command = command.trim_end_matches(".1");
             assert!(script.contains(command), "{shell} does not complete {command}");
         }
     }
@@ -81,9 +84,7 @@ fn what_does_not_exist_exits_with_10() {
     assert!(site.fails(10, ["cat", "data@v1/none"]).contains("none"));
     assert!(site.fails(10, ["publish", "/does/not/exist", "data@v2"]).contains("/does/not/exist"));
     assert!(site.fails(10, ["mount", "data", "/does/not/exist"]).contains("/does/not/exist"));
-    assert!(
-        Site::new().fails(10, ["list-nothing-yet", "status"].split_at(1).1).contains("no node is running")
-    );
+    assert!(Site::new().fails(10, ["status"]).contains("no node is running"));
     let lonely = Site::new();
     assert!(lonely.fails(10, ["ls", "data"]).contains("no network"));
 }
@@ -173,7 +174,7 @@ fn doctor_never_starts_a_node_and_shows_every_setting() {
     let report: serde_json::Value = serde_json::from_str(&done.stdout).unwrap();
     let settings = report["settings"].to_string();
     assert!(settings.contains(r#"["net.max_peers","7","$BCAI_NET_MAX_PEERS"]"#), "{settings}");
-    assert!(settings.contains(r#"["net.mdns","false","command line"]"#), "{settings}");
+    assert!(settings.contains(r#"["net.mdns","false","$BCAI_NET_MDNS"]"#), "{settings}");
     assert!(!site.home.join("run").exists());
 }
 
@@ -184,4 +185,48 @@ fn json_goes_to_stdout_even_when_it_is_an_error() {
     assert_eq!(done.code, 10);
     let error: serde_json::Value = serde_json::from_str(&done.stdout).unwrap();
     assert_eq!(error["error"]["kind"], "not_found");
+}
+
+/// A result that could not be written was once reported as success, and an error message was lost with it.
+#[test]
+fn a_full_stdout_is_a_failure_and_a_closed_one_is_not() {
+    let (site, _) = published();
+    let full = || fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    assert_eq!(site.command(["list"]).stdout(full()).status().unwrap().code(), Some(1));
+    let lost = done(site.command(["--json", "ls", "nothing"]).stdout(full()).output().unwrap());
+    assert!(lost.code != 0 && lost.stderr.contains("no dataset `nothing`"), "{}", lost.stderr);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    assert_eq!(site.command(["list"]).stdout(writer).status().unwrap().code(), Some(0));
+}
+
+/// One variable that is not UTF-8 made every command panic.
+#[test]
+fn foreign_environment_variables_are_no_concern_of_ours() {
+    let site = Site::new();
+    let odd = OsStr::from_bytes(b"\xff");
+    assert_eq!(site.command(["man"]).env("OTHER", odd).output().unwrap().status.code(), Some(0));
+    let refused = done(site.command(["list"]).env("BCAI_LOG_LEVEL", odd).output().unwrap());
+    assert_eq!(refused.code, 2);
+    assert!(refused.stderr.contains("BCAI_LOG_LEVEL"), "{}", refused.stderr);
+    let typo = done(site.command(["list"]).env("BCAI_NET_MDSN", "false").output().unwrap());
+    assert!(typo.code == 2 && typo.stderr.contains("BCAI_NET_MDSN"), "{}", typo.stderr);
+}
+
+#[test]
+fn doctor_finds_settings_that_keep_everything_else_from_running() {
+    let site = Site::new();
+    fs::create_dir_all(&site.home).unwrap();
+    fs::write(site.home.join("config.toml"), "nonsense = 1\n").unwrap();
+    let found = site.run(["doctor"]);
+    assert!(found.code == 1 && found.stdout.contains("nonsense"), "{}", found.stdout);
+}
+
+#[test]
+fn what_a_node_keeps_is_closed_to_other_users() {
+    let (site, _) = published();
+    for dir in ["store", "run", "networks"] {
+        let mode = fs::metadata(site.home.join(dir)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "{dir}");
+    }
 }

@@ -35,7 +35,7 @@ impl Lan {
     /// A node whose commands run on one side. Only the network is another: mounts are seen everywhere.
     fn site(&self, side: usize) -> Site {
         let mut site = Site::new();
-        site.flags = vec!["net.listen=/ip4/0.0.0.0/tcp/0".into()];
+        site.settings = vec![("BCAI_NET_LISTEN".into(), "/ip4/0.0.0.0/tcp/0".into())];
         site.prefix = vec!["nsenter".into(), format!("--net=/run/netns/{}", self.names[side])];
         site
     }

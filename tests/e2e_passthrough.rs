@@ -84,6 +84,7 @@ fn a_large_file_is_read_by_the_kernel_and_survives_sigkill() {
     let stray = files[0].0.with_file_name("ffff");
     fs::write(&stray, b"half").unwrap();
     site.ok(["list"]);
+    wait_until("the mount is back", || fs::metadata(&file).is_ok());
     wait_until_passed_through(&site, &file, &content);
     assert_eq!(blob_files(&site), files, "the stray one is gone, the whole one was kept");
 }
@@ -104,6 +105,7 @@ fn a_blob_file_that_was_cut_is_not_used() {
         File::options().write(true).open(path).unwrap().set_len(len / 2).unwrap();
     }
     site.ok(["list"]);
+    wait_until("the mount is back", || fs::metadata(&file).is_ok());
     assert!(fs::read(&file).unwrap() == content);
     wait_until_passed_through(&site, &file, &content);
 }

@@ -27,6 +27,7 @@ pub mod route {
     pub const DATASETS: &str = "/v1/datasets";
     pub const LOG: &str = "/v1/log";
     pub const LS: &str = "/v1/ls";
+    pub const RESOLVE: &str = "/v1/resolve";
     pub const READ: &str = "/v1/read";
     pub const EXPORT: &str = "/v1/export";
     pub const VERIFY: &str = "/v1/verify";

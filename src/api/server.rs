@@ -45,6 +45,7 @@ pub async fn serve(listener: UnixListener, node: Arc<Node>, stop: CancellationTo
         .route(route::DATASETS, get(datasets))
         .route(route::LOG, post(log))
         .route(route::LS, post(ls))
+        .route(route::RESOLVE, post(resolve))
         .route(route::READ, post(read))
         .route(route::EXPORT, post(export))
         .route(route::VERIFY, post(verify))
@@ -112,11 +113,13 @@ async fn join(State(node): Shared, Json(request): Json<JoinRequest>) -> Answer<N
 }
 
 async fn snapshot(State(node): Shared, Json(request): Json<SnapshotRequest>) -> Response {
-    run(async move |job| node.snapshot(&request, &job).await)
+    let stop = node.stop_token();
+    run(&stop, async move |job| node.snapshot(&request, &job).await)
 }
 
 async fn publish(State(node): Shared, Json(request): Json<PublishRequest>) -> Response {
-    run(async move |job| node.publish(&request, &job).await)
+    let stop = node.stop_token();
+    run(&stop, async move |job| node.publish(&request, &job).await)
 }
 
 async fn mount(State(node): Shared, Json(request): Json<MountRequest>) -> Answer<Mounted> {
@@ -145,25 +148,31 @@ async fn ls(State(node): Shared, Json(request): Json<PathRequest>) -> Answer<Vec
     node.ls(&request).await.map(Json)
 }
 
+async fn resolve(State(node): Shared, Json(request): Json<String>) -> Answer<Resolved> {
+    node.resolve(&request).await.map(Json)
+}
+
 async fn read(State(node): Shared, Json(request): Json<ReadRequest>) -> Result<Bytes, Error> {
     node.read(&request).await
 }
 
 async fn export(State(node): Shared, Json(request): Json<ExportRequest>) -> Response {
-    run(async move |job| node.export(&request, &job).await)
+    let stop = node.stop_token();
+    run(&stop, async move |job| node.export(&request, &job).await)
 }
 
 async fn verify(State(node): Shared, Json(request): Json<VerifyRequest>) -> Response {
-    run(async move |job| node.verify(&request, &job).await)
+    let stop = node.stop_token();
+    run(&stop, async move |job| node.verify(&request, &job).await)
 }
 
 /// Runs a job and streams its progress and result, one JSON line each.
-fn run<T, F>(work: impl FnOnce(Job) -> F) -> Response
+fn run<T, F>(stop: &CancellationToken, work: impl FnOnce(Job) -> F) -> Response
 where
     T: Serialize + Send + 'static,
     F: Future<Output = Result<T, Error>> + Send + 'static,
 {
-    let job = Job::default();
+    let job = Job::under(stop);
     let task = tokio::spawn(work(job.clone()));
     // Owned by the response body: when the client goes away, axum drops the body and this cancels the job.
     let guard = job.cancellation().drop_guard();

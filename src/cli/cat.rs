@@ -11,7 +11,7 @@ use clap::Args;
 
 use super::{Context, ls};
 use crate::api::route;
-use crate::node::report::ReadRequest;
+use crate::node::report::{ReadRequest, Resolved};
 use crate::node::{Error, Kind};
 
 /// Bytes asked for at a time.
@@ -33,13 +33,14 @@ impl Cat {
             return Err(Error::usage(format!("`{}` names no file: expected REF/PATH", self.target)));
         }
         ctx.with_daemon(async |client| {
-            let mut request = ReadRequest { reference, path, offset: 0, len: STEP };
+            // Settled once: a tag that moves meanwhile must not mix two versions.
+            let Resolved { snapshot, .. } = client.post(route::RESOLVE, &reference).await?;
+            let mut request = ReadRequest { reference: snapshot, path, offset: 0, len: STEP };
             loop {
                 let bytes = client.post_bytes(route::READ, &request).await?;
-                if bytes.is_empty() {
-                    return Ok(());
-                }
-                match std::io::stdout().write_all(&bytes) {
+                let mut stdout = std::io::stdout().lock();
+                match stdout.write_all(&bytes).and_then(|()| stdout.flush()) {
+                    Ok(()) if bytes.is_empty() => return Ok(()),
                     Ok(()) => request.offset += bytes.len() as u64,
                     // The reader has had enough, as with `| head`.
                     Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),

@@ -22,6 +22,8 @@ use crate::node::{Error, Kind, Node};
 /// How long a daemon may take until it answers. Opening does not depend on the size of the cache;
 /// a long log is replayed.
 const START_DEADLINE: Duration = Duration::from_secs(60);
+/// At `info` these say several lines for every height and connection. Naming them in `log.level` brings them back.
+const QUIETER: &str = "arc_malachitebft_core_consensus=warn,libp2p_swarm=warn";
 const POLL: Duration = Duration::from_millis(10);
 
 /// Start this machine's node
@@ -44,7 +46,8 @@ impl Daemon {
             return Err(already_running(pid));
         }
         ctx.block_on(async { connect(&ctx).await })?;
-        ctx.output.note("node is running");
+        let pid = Node::running(&ctx.paths)?;
+        ctx.output.result(&serde_json::json!({ "pid": pid }), |_| "node is running".into());
         Ok(())
     }
 }
@@ -62,6 +65,16 @@ impl Context {
         runtime.block_on(work)
     }
 
+    /// Flags that only a starting daemon reads are no use to one that runs.
+    fn note_idle_flags(&self) {
+        // What an ingest needs travels with its request.
+        let idle = self.flags.iter().find(|flag| !flag.starts_with("publish."));
+        if let Some(flag) = idle {
+            self.output
+                .note(&format!("the node is running already; `-c {flag}` counts when it is next started"));
+        }
+    }
+
     /// Runs a command that talks to the daemon, started first if need be.
     pub fn with_daemon<T>(&self, work: impl AsyncFnOnce(Client) -> Result<T, Error>) -> Result<T, Error> {
         self.block_on(async { work(connect(self).await?).await })
@@ -72,18 +85,22 @@ impl Context {
 async fn connect(ctx: &Context) -> Result<Client, Error> {
     let client = Client::new(&ctx.paths.socket());
     if client.is_up().await {
+        ctx.note_idle_flags();
         return Ok(client);
     }
     ctx.paths.create()?;
-    let mut child = spawn(ctx)?;
     let started = Instant::now();
+    let mut child = spawn(ctx)?;
     while !client.is_up().await {
         if let Ok(Some(_)) = child.process.try_wait() {
-            // It may have lost a race against another command's daemon, which then answers.
-            if wait_for_rival(ctx, &client).await? {
-                break;
+            let words = child.last_words();
+            if words.kind != Kind::Busy {
+                return Err(words);
             }
-            return Err(child.last_words());
+            // It lost against another daemon: one that starts will answer, one that is ending makes room.
+            if !wait_for_rival(ctx, &client).await? {
+                child = spawn(ctx)?;
+            }
         }
         if started.elapsed() > START_DEADLINE {
             return Err(Error::new(Kind::Unreachable, "the daemon did not answer in time")
@@ -94,6 +111,7 @@ async fn connect(ctx: &Context) -> Result<Client, Error> {
     Ok(client)
 }
 
+/// Waits until the other daemon answers, or is gone.
 async fn wait_for_rival(ctx: &Context, client: &Client) -> Result<bool, Error> {
     let started = Instant::now();
     while Node::running(&ctx.paths)?.is_some() && started.elapsed() < START_DEADLINE {
@@ -139,15 +157,7 @@ impl Starting {
         let code = self.process.wait().ok().and_then(|status| status.code());
         let mut said = String::new();
         let _ = self.log.seek(SeekFrom::Start(self.from)).and_then(|_| self.log.read_to_string(&mut said));
-        let kind = match code {
-            Some(2) => Kind::Usage,
-            Some(10) => Kind::NotFound,
-            Some(11) => Kind::Busy,
-            Some(12) => Kind::Denied,
-            Some(13) => Kind::Corrupt,
-            Some(14) => Kind::Unreachable,
-            _ => Kind::Failed,
-        };
+        let kind = Kind::of_exit_code(code);
         match said.lines().position(|line| line.starts_with("bcai: ")) {
             Some(at) => {
                 let mut words = said.lines().skip(at);
@@ -171,13 +181,15 @@ fn run_node(ctx: Context) -> Result<(), Error> {
     start_logging(&ctx.config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Error::new(Kind::Failed, format!("cannot start: {error}")))?;
+    raise_file_limit();
     runtime.block_on(async {
+        let interrupted = interrupted()?;
         let (node, listener) = Node::start(ctx.paths, ctx.config).await?;
         let stop = node.stop_token();
         let server = tokio::spawn(serve(listener, node.clone(), stop.clone()));
         tokio::select! {
             () = stop.cancelled() => {}
-            () = interrupted() => stop.cancel(),
+            () = interrupted => stop.cancel(),
         }
         node.shut_down().await;
         // Clients that wait for an answer of a job get it, or the end of the connection.
@@ -186,21 +198,34 @@ fn run_node(ctx: Context) -> Result<(), Error> {
     })
 }
 
-async fn interrupted() {
+/// Ends when the process is asked to. The handlers are installed at once: a signal that comes while the node is
+/// still starting must not leave dead mounts behind.
+fn interrupted() -> Result<impl Future<Output = ()>, Error> {
     use tokio::signal::unix::{SignalKind, signal};
-    // Without handlers a signal would leave dead mounts behind; if they cannot be installed, wait for `bcai stop`.
-    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        return std::future::pending().await;
+    let install = |kind| {
+        signal(kind).map_err(|error| Error::new(Kind::Failed, format!("cannot wait for signals: {error}")))
     };
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
+    let (mut term, mut int) = (install(SignalKind::terminate())?, install(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+    })
+}
+
+/// Packs, peers and mounts hold files open; the default limit of 1,024 is soon reached.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
     }
 }
 
 fn start_logging(config: &Config) -> Result<(), Error> {
-    let filter = EnvFilter::try_new(&config.log_level)
+    let filter = EnvFilter::try_new(format!("{QUIETER},{}", config.log_level))
         .map_err(|error| Error::usage(format!("`log.level` is not a filter: {error}")))?;
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match config.log_format {

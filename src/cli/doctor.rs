@@ -13,7 +13,8 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use super::{Context, output};
+use super::Context;
+use super::output::{self, Output};
 use crate::api::{Client, route};
 use crate::node::report::Status;
 use crate::node::{Error, Node};
@@ -70,14 +71,27 @@ struct Report {
 }
 
 impl Doctor {
-    pub fn run(self, ctx: &Context) -> Result<ExitCode, Error> {
-        let mut checks = vec![kernel(), device(), fusermount(), open_files(), disk(ctx), dead_mounts()];
-        checks.extend(node(ctx));
-        let settings = ctx.config.settings();
-        let settings =
-            settings.map(|(name, s)| (name.to_owned(), s.value.clone(), s.origin.to_string())).collect();
+    /// Takes what was given and not what was understood of it: a broken setting is one more thing to find.
+    pub fn run(self, home: Option<&Path>, flags: Vec<String>, output: Output) -> Result<ExitCode, Error> {
+        let mut checks = vec![kernel(), device(), mounting(), open_files(), dead_mounts()];
+        let mut settings = Vec::new();
+        match Context::load(home, flags, output) {
+            Ok(ctx) => {
+                checks.extend([Check::ok("settings", "all understood"), disk(&ctx)]);
+                checks.extend(node(&ctx));
+                let all = ctx.config.settings();
+                settings =
+                    all.map(|(name, s)| (name.to_owned(), s.value.clone(), s.origin.to_string())).collect();
+            }
+            Err(error) => checks.push(Check::bad(
+                "settings",
+                Verdict::Fail,
+                error.message,
+                "mend it and run this again",
+            )),
+        }
         let report = Report { checks, settings };
-        ctx.output.result(&report, text);
+        output.result(&report, text);
         let failed = report.checks.iter().any(|check| check.verdict == Verdict::Fail);
         Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
@@ -126,9 +140,23 @@ fn device() -> Check {
     }
 }
 
-fn fusermount() -> Check {
+/// Bit of CAP_SYS_ADMIN in the sets of `/proc/self/status` (linux/capability.h).
+const CAP_SYS_ADMIN: u64 = 1 << 21;
+
+fn mounting() -> Check {
     if rustix::process::geteuid().is_root() {
-        return Check::ok("mounting", "as root, without a helper");
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+        let capable = line.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+        return match capable {
+            Some(set) if set & CAP_SYS_ADMIN == 0 => Check::bad(
+                "mounting",
+                Verdict::Fail,
+                "root without the capability to mount",
+                "in a container pass --cap-add SYS_ADMIN",
+            ),
+            _ => Check::ok("mounting", "as root, without a helper"),
+        };
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = std::env::split_paths(&path).map(|dir| dir.join("fusermount3")).find(|file| file.exists());
@@ -161,6 +189,10 @@ fn open_files() -> Check {
 fn disk(ctx: &Context) -> Check {
     let store = ctx.paths.store();
     let existing = store.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("/"));
+    if rustix::fs::access(existing, rustix::fs::Access::WRITE_OK).is_err() {
+        let found = format!("{} cannot be written", existing.display());
+        return Check::bad("disk", Verdict::Fail, found, "give the node a folder of yours, with --home");
+    }
     match rustix::fs::statvfs(existing) {
         Ok(stat) => {
             let free = stat.f_bavail.saturating_mul(stat.f_frsize);

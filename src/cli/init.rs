@@ -31,14 +31,16 @@ pub struct Init {
 
 impl Init {
     pub fn run(self, ctx: &Context) -> Result<(), Error> {
+        // Before the settings: it makes the folders, closed to other users.
+        ctx.paths.create()?;
         write_settings(ctx)?;
-        let network: NetworkOf = ctx.with_daemon(async |client| match self.join {
-            Some(uri) => client.post(route::JOIN, &JoinRequest { uri }).await,
-            None => client.post(route::CREATE, &()).await,
+        let (network, done, next): (NetworkOf, _, _) = ctx.with_daemon(async |client| match self.join {
+            Some(uri) => Ok((client.post(route::JOIN, &JoinRequest { uri }).await?, "joined", "bcai list")),
+            None => Ok((client.post(route::CREATE, &()).await?, "created", "bcai publish DIR NAME@VERSION")),
         })?;
         ctx.output.result(&network, |network| {
-            let what = if network.created { "created" } else { "already in" };
-            format!("{what} network {}\nnext: bcai publish DIR NAME@VERSION", network.genesis)
+            let what = if network.new { done } else { "already in" };
+            format!("{what} network {}, height {}\nnext: {next}", network.genesis, network.height)
         });
         Ok(())
     }

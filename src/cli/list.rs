@@ -25,9 +25,14 @@ impl List {
 }
 
 fn text(datasets: &[Dataset]) -> String {
+    // A plain name means one of the default network; with several, each row says where it is from.
+    let one = datasets.iter().all(|dataset| dataset.genesis == datasets[0].genesis);
     let rows = datasets.iter().flat_map(|dataset| {
         dataset.versions.iter().map(move |version| {
             let mut notes = version.tags.clone();
+            notes.extend(
+                (!one).then(|| format!("network {}", &dataset.genesis[..10.min(dataset.genesis.len())])),
+            );
             notes.extend(version.yanked.as_ref().map(|reason| format!("yanked: {reason}")));
             vec![
                 output::safe(&format!("{}@{}", dataset.name, version.version)),

@@ -34,20 +34,27 @@ impl Ls {
     }
 }
 
-/// Splits `NAME@VERSION/PATH`. The path begins at the first slash after the `@`, since names may hold slashes;
-/// a reference without `@` is split at its first slash. A URI carries its path before the `?`.
+/// Splits `NAME@VERSION/PATH`. Names may hold slashes, so the path begins at the first slash after the `@`; without
+/// an `@` before it, at the first slash. A URI carries its path before the `?`.
 pub fn split(target: &str) -> (String, String) {
-    let (head, query) = target.split_once('?').map_or((target, None), |(head, query)| (head, Some(query)));
-    let name_from = if head.starts_with("bcai://") { head.find('/').map_or(0, |at| at + 2) } else { 0 };
-    let name_from =
-        head[name_from..].find('/').filter(|_| name_from > 0).map_or(name_from, |at| name_from + at + 1);
-    let selector = head[name_from..].find('@').map_or(name_from, |at| name_from + at);
-    let end = head[selector..].find('/').map_or(head.len(), |at| selector + at);
-    let mut reference = head[..end].to_owned();
-    if let Some(query) = query {
-        reference = format!("{reference}?{query}");
-    }
-    (reference, head[end..].trim_matches('/').to_owned())
+    let Some(rest) = target.strip_prefix(SCHEME) else { return split_name(target) };
+    let (head, query) = rest.split_once('?').map_or((rest, None), |(head, query)| (head, Some(query)));
+    let (genesis, name) = head.split_once('/').unwrap_or((head, ""));
+    let (name, path) = split_name(name);
+    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+    (format!("{SCHEME}{genesis}/{name}{query}"), path)
+}
+
+const SCHEME: &str = "bcai://";
+
+fn split_name(target: &str) -> (String, String) {
+    // An `@` that a file's name may hold comes after a dot or another character that no dataset's name ends a part
+    // with; what decides is whether the text before it could be a name.
+    let is_name = |text: &str| text.parse::<crate::log::Name>().is_ok();
+    let selector = target.find('@').filter(|at| is_name(&target[..*at]) && !target[..*at].contains('.'));
+    let from = selector.unwrap_or(0);
+    let end = target[from..].find('/').map_or(target.len(), |at| from + at);
+    (target[..end].to_owned(), target[end..].trim_matches('/').to_owned())
 }
 
 fn text(rows: &[Listed]) -> String {

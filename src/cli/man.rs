@@ -74,7 +74,7 @@ The command line wins over the environment, that over the user's file, that over
 
 const FILES: &str = ".TP\n$BCAI_HOME/\nwith BCAI_HOME or \\-\\-home: everything this node owns\n\
 .TP\n/etc/bcai/config.toml, /var/lib/bcai, /run/bcai\nroot's settings, data and socket\n\
-.TP\n~/.config/bcai/config.toml, ~/.local/share/bcai, $XDG_RUNTIME_DIR/bcai\nthe same for other users";
+.TP\n~/.config/bcai/config.toml, ~/.local/share/bcai\nthe same for other users";
 
 fn page(command: &clap::Command, see_also: &[&str]) -> io::Result<String> {
     let mut roff_bytes = Vec::new();

@@ -26,7 +26,7 @@ mod stop;
 mod unmount;
 mod verify;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
@@ -109,12 +109,17 @@ pub fn definition() -> clap::Command {
 }
 
 fn run(cli: Cli) -> Result<ExitCode, Error> {
-    let paths = Paths::find(cli.home.as_deref())?;
-    let config = Config::load(&paths, std::env::vars(), &cli.config)?;
     let output = Output { json: cli.json, quiet: cli.quiet };
-    let ctx = Context { paths, config, flags: cli.config, output };
     let done = |result: Result<(), Error>| result.map(|()| ExitCode::SUCCESS);
-    match cli.command {
+    // These help those whose settings are broken, so they come before the settings.
+    let command = match cli.command {
+        Command::Completions(command) => return done(command.run()),
+        Command::Man(command) => return done(command.run()),
+        Command::Doctor(command) => return command.run(cli.home.as_deref(), cli.config, output),
+        command => command,
+    };
+    let ctx = Context::load(cli.home.as_deref(), cli.config, output)?;
+    match command {
         Command::Init(command) => done(command.run(&ctx)),
         Command::Daemon(command) => done(command.run(ctx)),
         Command::Stop(command) => done(command.run(&ctx)),
@@ -129,21 +134,27 @@ fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Export(command) => done(command.run(&ctx)),
         Command::Verify(command) => command.run(&ctx),
         Command::Status(command) => done(command.run(&ctx)),
-        Command::Doctor(command) => command.run(&ctx),
         Command::Demo(command) => done(command.run(&ctx)),
-        Command::Completions(command) => done(command.run()),
-        Command::Man(command) => done(command.run()),
+        Command::Completions(_) | Command::Man(_) | Command::Doctor(_) => Ok(ExitCode::SUCCESS),
+    }
+}
+
+impl Context {
+    fn load(home: Option<&Path>, flags: Vec<String>, output: Output) -> Result<Self, Error> {
+        let paths = Paths::find(home)?;
+        let config = Config::load(&paths, std::env::vars_os(), &flags)?;
+        Ok(Self { paths, config, flags, output })
     }
 }
 
 /// Prints a failure for whoever is listening, and settles the exit code.
 fn report(output: &Output, error: &Error) -> ExitCode {
+    output.note_always(&format!("bcai: {}", output::safe_lines(&error.message)));
+    if let Some(hint) = &error.hint {
+        output.note_always(&format!("  {}", output::safe_lines(hint)));
+    }
     if output.json {
         output.json_line(&serde_json::json!({ "error": error }));
-    }
-    output.note_always(&format!("bcai: {}", error.message));
-    if let Some(hint) = &error.hint {
-        output.note_always(&format!("  {hint}"));
     }
     exit_code(error.kind)
 }

@@ -85,12 +85,20 @@ fn describe(mounted: &Mounted) -> String {
 
 /// Waits until the mount has ended; Ctrl-C ends it.
 async fn stay(client: &Client, mounted: &Mounted) -> Result<(), Error> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let install = |kind| {
+        signal(kind).map_err(|error| Error::new(Kind::Failed, format!("cannot wait for signals: {error}")))
+    };
+    let (mut interrupt, mut terminate) =
+        (install(SignalKind::interrupt())?, install(SignalKind::terminate())?);
     let request = UnmountRequest { dir: mounted.dir.clone(), lazy: false };
     loop {
+        let asked = async {
+            tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+        };
         tokio::select! {
             ended = client.post::<()>(route::MOUNT_WAIT, &request) => return ended,
-            signal = tokio::signal::ctrl_c() => {
-                signal.map_err(|error| Error::new(Kind::Failed, format!("cannot wait for Ctrl-C: {error}")))?;
+            () = asked => {
                 match client.post::<()>(route::UNMOUNT, &request).await {
                     // Whoever holds the mount is named; the next Ctrl-C tries again.
                     Err(error) if error.kind == Kind::Busy => eprintln!("bcai: {error}"),

@@ -59,11 +59,12 @@ impl Output {
     }
 }
 
+const BAR: &str = "{msg:10} {wide_bar} {decimal_bytes:>10}/{decimal_total_bytes:10} {decimal_bytes_per_sec:>12} eta {eta:>4}";
+
 fn new_bar() -> ProgressBar {
-    let style = "{msg:10} {wide_bar} {decimal_bytes:>10}/{decimal_total_bytes:10} {decimal_bytes_per_sec:>12} eta {eta:>4}";
     let bar = ProgressBar::new(0);
-    // The template is a constant that the tests render; should it be wrong, the default bar does.
-    if let Ok(style) = ProgressStyle::with_template(style) {
+    // The template is a constant that a test parses; should it be wrong all the same, the default bar does.
+    if let Ok(style) = ProgressStyle::with_template(BAR) {
         bar.set_style(style);
     }
     bar.enable_steady_tick(Duration::from_millis(500));
@@ -103,11 +104,14 @@ impl Drop for Meter {
     }
 }
 
-/// Writes one line to stdout. When nobody reads any more, the command is over.
+/// Writes one line to stdout. A reader that has had enough, as `head`, is no failure; a full disk is.
 pub fn print(text: &str) {
     let mut stdout = io::stdout().lock();
-    if writeln!(stdout, "{text}").and_then(|()| stdout.flush()).is_err() {
-        std::process::exit(0);
+    if let Err(error) = writeln!(stdout, "{text}").and_then(|()| stdout.flush())
+        && error.kind() != io::ErrorKind::BrokenPipe
+    {
+        let _ = writeln!(io::stderr(), "bcai: cannot write to stdout: {error}");
+        std::process::exit(1);
     }
 }
 
@@ -149,6 +153,11 @@ pub fn safe(text: &str) -> String {
         .collect()
 }
 
+/// The same for a message of several lines, as a TOML error is.
+pub fn safe_lines(text: &str) -> String {
+    text.lines().map(safe).collect::<Vec<_>>().join("\n")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -157,6 +166,11 @@ mod tests {
     fn foreign_names_cannot_drive_the_terminal() {
         assert_eq!(safe("a\x1b[2Jb\n"), "a\\u{1b}[2Jb\\n");
         assert_eq!(safe("ünï"), "ünï");
+    }
+
+    #[test]
+    fn the_bar_is_well_formed() {
+        assert!(ProgressStyle::with_template(BAR).is_ok());
     }
 
     #[test]

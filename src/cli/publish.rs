@@ -36,7 +36,7 @@ impl Publish {
     pub fn run(self, ctx: &Context) -> Result<(), Error> {
         let source = match self.source.parse::<SnapshotId>() {
             Ok(id) => Source::Snapshot(id.to_string()),
-            Err(_) => Source::Dir(self.ingest.request(self.source.as_ref())?),
+            Err(_) => Source::Dir(self.ingest.request(ctx, self.source.as_ref())?),
         };
         let request = PublishRequest { source, target: self.target };
         let mut meter = ctx.output.progress();

@@ -44,13 +44,14 @@ pub struct IngestArgs {
 }
 
 impl IngestArgs {
-    /// The request for `dir`, whose path the daemon can use from its own working directory.
-    pub fn request(self, dir: &Path) -> Result<SnapshotRequest, Error> {
+    /// The request for `dir`, whose path the daemon can use from its own working directory. What no flag says is as
+    /// configured here and now: the daemon may have been started with other settings.
+    pub fn request(self, ctx: &Context, dir: &Path) -> Result<SnapshotRequest, Error> {
         let dir = std::path::absolute(dir).map_err(|error| Error::io("cannot use", dir, error))?;
         Ok(SnapshotRequest {
             dir,
-            chunking: self.chunking,
-            compress: self.compress,
+            chunking: self.chunking.unwrap_or_else(|| ctx.config.chunking.to_string()),
+            compress: self.compress.unwrap_or_else(|| ctx.config.compression.to_string()),
             skip_special: self.skip_special,
         })
     }
@@ -58,7 +59,7 @@ impl IngestArgs {
 
 impl Snapshot {
     pub fn run(self, ctx: &Context) -> Result<(), Error> {
-        let request = self.ingest.request(&self.dir)?;
+        let request = self.ingest.request(ctx, &self.dir)?;
         let mut meter = ctx.output.progress();
         let done: Snapshotted = ctx
             .with_daemon(async |client| client.job(route::SNAPSHOT, &request, |now| meter.show(now)).await)?;

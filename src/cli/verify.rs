@@ -27,7 +27,7 @@ pub struct Verify {
     #[arg(long, conflicts_with = "reference")]
     all: bool,
     /// Fetch from peers what is damaged or absent
-    #[arg(long, requires = "reference")]
+    #[arg(long, conflicts_with = "all")]
     repair: bool,
 }
 
@@ -39,6 +39,9 @@ impl Verify {
             ctx.with_daemon(async |client| client.job(route::VERIFY, &request, |now| meter.show(now)).await)?;
         drop(meter);
         ctx.output.result(&done, text);
+        if !done.corrupt.is_empty() && !request.repair {
+            ctx.output.note("bcai verify REF --repair fetches what is damaged from peers");
+        }
         Ok(if done.corrupt.is_empty() { ExitCode::SUCCESS } else { exit_code(Kind::Corrupt) })
     }
 }
@@ -55,9 +58,6 @@ fn text(done: &Verified) -> String {
     }
     if done.repaired > 0 {
         lines.push(format!("{} objects fetched again", done.repaired));
-    }
-    if !done.corrupt.is_empty() {
-        lines.push("run again with --repair to fetch the damaged objects from peers".into());
     }
     lines.join("\n")
 }

@@ -11,6 +11,7 @@
 mod paths;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -33,6 +34,8 @@ pub enum ConfigError {
     UnknownKey { key: String, origin: Origin },
     #[error("`{value}` is not a value for `{key}` (from {origin}): expected {expected}")]
     BadValue { key: &'static str, value: String, origin: Origin, expected: String },
+    #[error("the value of {origin} is not UTF-8 text")]
+    NotText { origin: Origin },
     #[error("`-c {0}` is not of the form KEY=VALUE")]
     BadFlag(String),
 }
@@ -69,7 +72,7 @@ pub const KEYS: &[Key] = &[
     Key {
         name: "cache.max_bytes",
         default: "auto",
-        help: "disk given to chunks fetched from peers; auto: a tenth of the disk, at most half of what is free",
+        help: "disk given to chunks fetched from peers; auto: a tenth of the disk, at most half of what is free at the first start",
     },
     Key {
         name: "log.level",
@@ -136,7 +139,7 @@ impl Config {
     /// Settles every key from the files of `paths`, the environment and `-c KEY=VALUE` flags.
     pub fn load(
         paths: &Paths,
-        environment: impl IntoIterator<Item = (String, String)>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
         flags: &[String],
     ) -> Result<Self, ConfigError> {
         let mut settings: BTreeMap<&'static str, Setting> = KEYS
@@ -155,12 +158,13 @@ impl Config {
                 set(&name, value, Origin::File(file.clone()))?;
             }
         }
-        let environment: BTreeMap<String, String> = environment.into_iter().collect();
-        for key in KEYS {
-            let variable = variable(key.name);
-            if let Some(value) = environment.get(&variable) {
-                set(key.name, value.clone(), Origin::Environment(variable))?;
-            }
+        for (name, value) in environment {
+            let Some(name) = name.to_str().filter(|name| is_ours(name)) else { continue };
+            let origin = Origin::Environment(name.to_owned());
+            let known = KEYS.iter().find(|key| variable(key.name) == name);
+            let key = known.map_or_else(|| name.to_owned(), |key| key.name.to_owned());
+            let value = value.into_string().map_err(|_| ConfigError::NotText { origin: origin.clone() })?;
+            set(&key, value, origin)?;
         }
         for flag in flags {
             let (name, value) = flag.split_once('=').ok_or_else(|| ConfigError::BadFlag(flag.clone()))?;
@@ -199,6 +203,11 @@ impl Config {
 /// The environment variable of a key: `cache.max_bytes` is `BCAI_CACHE_MAX_BYTES`.
 pub fn variable(key: &str) -> String {
     format!("BCAI_{}", key.replace('.', "_").to_uppercase())
+}
+
+/// `BCAI_HOME` is not a setting: it says where the settings are.
+fn is_ours(variable: &str) -> bool {
+    variable.starts_with("BCAI_") && variable != "BCAI_HOME"
 }
 
 fn parse<T: FromStr>(key: &'static str, setting: &Setting, expected: &str) -> Result<T, ConfigError> {
@@ -267,7 +276,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         std::fs::write(home.path().join("config.toml"), file).unwrap();
         let paths = Paths::under(home.path()).unwrap();
-        let env = env.iter().map(|(k, v)| (k.to_string(), v.to_string()));
+        let env = env.iter().map(|(k, v)| (k.into(), v.into()));
         let flags: Vec<String> = flags.iter().map(|f| f.to_string()).collect();
         Config::load(&paths, env, &flags)
     }
@@ -297,6 +306,8 @@ mod tests {
         let bad = load("", &[("BCAI_CACHE_MAX_BYTES", "lots")], &[]).unwrap_err().to_string();
         assert!(bad.contains("$BCAI_CACHE_MAX_BYTES") && bad.contains("50GiB"), "{bad}");
         assert!(load("not toml", &[], &[]).unwrap_err().to_string().contains("not valid TOML"));
+        let typo = load("", &[("BCAI_NET_MDSN", "false")], &[]).unwrap_err().to_string();
+        assert!(typo.contains("BCAI_NET_MDSN"), "{typo}");
         assert!(load("", &[], &["net.mdns"]).unwrap_err().to_string().contains("KEY=VALUE"));
     }
 }

@@ -70,7 +70,9 @@ impl Paths {
     fn of_user() -> Result<Self, PathsError> {
         let base = etcetera::choose_base_strategy().map_err(|_| PathsError::NoHome)?;
         let data = base.data_dir().join("bcai");
-        let run = base.runtime_dir().map_or_else(|| data.join("run"), |dir| dir.join("bcai"));
+        // Not $XDG_RUNTIME_DIR: it is another one, or none, in a cron job and after a new login, and a second set of
+        // lock and socket would hide the daemon that is running.
+        let run = data.join("run");
         let user = base.config_dir().join("bcai/config.toml");
         Self::checked(Self { home: None, config: vec!["/etc/bcai/config.toml".into(), user], data, run })
     }
@@ -86,11 +88,13 @@ impl Paths {
     /// Creates the folders a daemon writes to, closed to other users.
     pub fn create(&self) -> Result<(), PathsError> {
         use std::os::unix::fs::DirBuilderExt;
-        for dir in [&self.data, &self.run, &self.networks()] {
-            std::fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(dir)
+        use std::os::unix::fs::PermissionsExt;
+        let create = |dir: &Path| std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+        // A home may be a folder that the user made with other things in it; what is in these is ours alone.
+        let close = |dir: &Path| std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o700));
+        for dir in [&self.run, &self.networks(), &self.store()] {
+            create(dir)
+                .and_then(|()| close(dir))
                 .map_err(|source| PathsError::Unusable { path: dir.clone(), source })?;
         }
         Ok(())

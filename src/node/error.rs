@@ -37,6 +37,14 @@ pub enum Kind {
     Unreachable = 14,
 }
 
+impl Kind {
+    /// The kind that a process which exited with `code` reported; anything unknown is a failure.
+    pub fn of_exit_code(code: Option<i32>) -> Self {
+        let known = [Self::Usage, Self::NotFound, Self::Busy, Self::Denied, Self::Corrupt, Self::Unreachable];
+        known.into_iter().find(|kind| code == Some(*kind as i32)).unwrap_or(Self::Failed)
+    }
+}
+
 /// A failure ready to be shown.
 #[derive(Debug, Clone, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]

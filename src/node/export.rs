@@ -18,11 +18,11 @@ use std::time::Instant;
 use bcai_mount::{Attr, FileKind, ROOT, Seek};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, utimensat};
 
-use super::Node;
 use super::error::{Error, Kind};
 use super::job::Job;
 use super::reading::list;
 use super::report::{ExportRequest, Exported, Progress};
+use super::{Node, off};
 use crate::view::{View, ViewError};
 
 /// Bytes fetched and written at a time.
@@ -34,14 +34,14 @@ impl Node {
     /// Writes what a reference means into `dir`.
     pub async fn export(&self, request: &ExportRequest, job: &Job) -> Result<Exported, Error> {
         let started = Instant::now();
-        prepare(&request.dir)?;
+        off(|| prepare(&request.dir))?;
         let (view, resolved) = self.view(&request.reference).await?;
         let mut export =
             Export { view: &view, job, links: HashMap::new(), warnings: Vec::new(), done: (0, 0) };
         export.tree(&request.dir).await?;
         Ok(Exported {
             dir: request.dir.clone(),
-            snapshot: resolved.snapshot.to_string(),
+            snapshot: resolved.snapshot,
             inodes: view.snapshot().totals.inodes,
             bytes: view.snapshot().totals.bytes,
             warnings: export.warnings,
@@ -81,7 +81,8 @@ impl Export<'_> {
                 let path = path.join(OsStr::from_bytes(&entry.name));
                 let size = entry.attr.size;
                 if entry.attr.kind == FileKind::Dir {
-                    fs::create_dir(&path).map_err(|error| Error::io("cannot create", &path, error))?;
+                    off(|| fs::create_dir(&path))
+                        .map_err(|error| Error::io("cannot create", &path, error))?;
                     pending.push((path.clone(), entry.attr.ino));
                     finished.push((path, entry.attr));
                 } else {
@@ -98,14 +99,14 @@ impl Export<'_> {
 
     async fn leaf(&mut self, path: &Path, attr: &Attr) -> Result<(), Error> {
         if let Some(first) = self.links.get(&attr.ino) {
-            return fs::hard_link(first, path).map_err(|error| Error::io("cannot link", path, error));
+            return off(|| fs::hard_link(first, path)).map_err(|error| Error::io("cannot link", path, error));
         }
         if attr.nlink > 1 {
             self.links.insert(attr.ino, path.to_owned());
         }
         if attr.kind == FileKind::Symlink {
             let target = self.view.read_link(attr.ino).await?;
-            std::os::unix::fs::symlink(OsStr::from_bytes(&target), path)
+            off(|| std::os::unix::fs::symlink(OsStr::from_bytes(&target), path))
                 .map_err(|error| Error::io("cannot create", path, error))?;
         } else {
             self.content(path, attr).await?;
@@ -116,8 +117,8 @@ impl Export<'_> {
     /// Writes the data and leaves the holes.
     async fn content(&self, path: &Path, attr: &Attr) -> Result<(), Error> {
         let failed = |error| Error::io("cannot write", path, error);
-        let file = File::create_new(path).map_err(failed)?;
-        file.set_len(attr.size).map_err(failed)?;
+        let create = || File::create_new(path).and_then(|file| file.set_len(attr.size).map(|()| file));
+        let file = off(create).map_err(failed)?;
         let mut offset = 0;
         while offset < attr.size {
             let data = match self.view.seek(attr.ino, offset, Seek::Data).await {
@@ -130,7 +131,7 @@ impl Export<'_> {
                 self.job.check()?;
                 let len = u64::from(STEP).min(end - offset) as u32;
                 let bytes = self.view.read(attr.ino, offset, len).await?;
-                tokio::task::block_in_place(|| file.write_all_at(&bytes, offset)).map_err(failed)?;
+                off(|| file.write_all_at(&bytes, offset)).map_err(failed)?;
                 offset += bytes.len() as u64;
             }
         }
@@ -143,7 +144,7 @@ impl Export<'_> {
                 continue;
             }
             let value = self.view.xattr(attr.ino, &name).await?;
-            if let Err(error) = xattr::set(path, OsStr::from_bytes(&name), &value) {
+            if let Err(error) = off(|| xattr::set(path, OsStr::from_bytes(&name), &value)) {
                 self.warn(path, &String::from_utf8_lossy(&name), &error);
             }
         }
@@ -154,7 +155,7 @@ impl Export<'_> {
         }
         let time = Timespec { tv_sec: attr.mtime.0, tv_nsec: attr.mtime.1.into() };
         let times = Timestamps { last_access: time, last_modification: time };
-        utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)
+        off(|| utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW))
             .map_err(|error| Error::io("cannot set the time of", path, error.into()))
     }
 

@@ -7,9 +7,9 @@
 
 use bytesize::ByteSize;
 
-use super::Node;
 use super::error::Error;
 use super::report::{Dataset, LogEntry, LogRow, Version};
+use super::{Node, off};
 use crate::chain::Chain;
 use crate::log::{Entry, EntryBody};
 
@@ -24,7 +24,7 @@ impl Node {
         let chain = self.networks.default_network()?;
         let mut rows = Vec::new();
         for height in 1..=chain.ledger().height() {
-            let block = chain.block(height)?;
+            let block = off(|| chain.block(height))?;
             let concerns = |entry: &&Entry| name.is_none_or(|name| entry.body.name().as_str() == name);
             let entries: Vec<_> = block.body.entries.iter().filter(concerns).map(row).collect();
             if !entries.is_empty() {

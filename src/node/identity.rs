@@ -18,17 +18,23 @@ use crate::crypto::SecretKey;
 /// First line of the file; the second is the 32 secret bytes in hex.
 const HEADER: &str = "bcai identity 1";
 
-/// Reads the key at `path`, or makes one when there is none. The flag tells whether it is new.
-pub fn load_or_create(path: &Path) -> Result<(SecretKey, bool), Error> {
+/// Reads the key at `path`, or makes one when there is none and the node is `new`. A node that has a past and no key
+/// is not given another one: it would be a stranger to the names it owns.
+pub fn load_or_create(path: &Path, new: bool) -> Result<SecretKey, Error> {
     match std::fs::read_to_string(path) {
         Ok(text) => {
             check_mode(path)?;
-            parse(&text).map(|key| (key, false)).ok_or_else(|| {
+            parse(&text).ok_or_else(|| {
                 Error::new(Kind::Corrupt, format!("{} is not an identity file", path.display()))
                     .hint("restore it from a backup; without it this node cannot sign for names it owns")
             })
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => create(path).map(|key| (key, true)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && new => create(path),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            Err(Error::not_found(format!("the identity of this node, {}, is gone", path.display())).hint(
+                "restore it from a backup; or move state.json away to become a new node, which owns no names",
+            ))
+        }
         Err(error) => Err(Error::io("cannot read", path, error)),
     }
 }
@@ -78,13 +84,12 @@ mod tests {
     fn is_made_once_and_refused_when_others_can_read_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("identity.key");
-        let (first, new) = load_or_create(&path).unwrap();
-        assert!(new);
-        let (again, new) = load_or_create(&path).unwrap();
-        assert!(!new);
+        assert_eq!(load_or_create(&path, false).err().unwrap().kind, Kind::NotFound);
+        let first = load_or_create(&path, true).unwrap();
+        let again = load_or_create(&path, false).unwrap();
         assert_eq!(first.public(), again.public());
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
-        let error = load_or_create(&path).err().unwrap();
+        let error = load_or_create(&path, false).err().unwrap();
         assert_eq!(error.kind, Kind::Denied);
         assert!(error.hint.unwrap().starts_with("chmod 600"));
     }
@@ -95,7 +100,7 @@ mod tests {
         let path = dir.path().join("identity.key");
         std::fs::write(&path, "junk").unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-        assert_eq!(load_or_create(&path).err().unwrap().kind, Kind::Corrupt);
+        assert_eq!(load_or_create(&path, true).err().unwrap().kind, Kind::Corrupt);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "junk");
     }
 }

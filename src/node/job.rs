@@ -13,13 +13,18 @@ use super::report::Progress;
 use super::{Error, Kind};
 
 /// Cheap to clone; all clones are the same job.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Job {
     cancelled: CancellationToken,
     progress: Arc<Mutex<Progress>>,
 }
 
 impl Job {
+    /// A job that also ends when `stop` is cancelled.
+    pub fn under(stop: &CancellationToken) -> Self {
+        Self { cancelled: stop.child_token(), progress: Arc::default() }
+    }
+
     pub fn progress(&self) -> Progress {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -53,7 +53,6 @@ const NODE_CACHE: usize = 32 << 20;
 /// A running node.
 pub struct Node {
     paths: Paths,
-    config: Config,
     key: SecretKey,
     state: Arc<State>,
     store: Store,
@@ -81,9 +80,9 @@ impl Node {
     pub async fn start(paths: Paths, config: Config) -> Result<(Arc<Self>, UnixListener), Error> {
         paths.create()?;
         let lock = Lock::take(&paths.lock())?;
-        let (key, _) = identity::load_or_create(&paths.identity())?;
         let state = Arc::new(State::open(&paths.state())?);
-        let store = open_store(&paths, &config)?;
+        let key = identity::load_or_create(&paths.identity(), state.is_new())?;
+        let store = open_store(&paths, &config, &state)?;
         let (submissions, inbox) = tokio::sync::mpsc::channel(64);
         let registry = crate::chain::Registry::default();
         let net = start_net(&config, &key, &state, &store, &registry, submissions).await?;
@@ -107,7 +106,6 @@ impl Node {
             started: Instant::now(),
             _lock: lock,
             paths,
-            config,
             key,
             state,
             store,
@@ -116,8 +114,8 @@ impl Node {
             networks,
             stop,
         });
-        node.restore_mounts().await;
         let listener = listen(&node.paths.socket())?;
+        node.restore_mounts();
         tracing::info!(pid = std::process::id(), peer = node.net.peer_id(), "node is ready");
         Ok((node, listener))
     }
@@ -196,11 +194,15 @@ impl Node {
     }
 }
 
-fn open_store(paths: &Paths, config: &Config) -> Result<Store, Error> {
+fn open_store(paths: &Paths, config: &Config, state: &State) -> Result<Store, Error> {
     let dir = paths.store();
-    let cache_max_bytes = match config.cache_max_bytes {
+    let cache_max_bytes = match config.cache_max_bytes.or(state.get().cache_max_bytes) {
         Some(bytes) => bytes,
-        None => automatic_cache(dir.parent().unwrap_or(Path::new("/")))?,
+        None => {
+            let bytes = automatic_cache(&dir)?;
+            state.update(|facts| facts.cache_max_bytes = Some(bytes))?;
+            bytes
+        }
     };
     Ok(Store::open(&dir, store::Options { cache_max_bytes })?)
 }
@@ -271,6 +273,11 @@ fn resident_bytes() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let pages: u64 = statm.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0);
     pages * rustix::param::page_size() as u64
+}
+
+/// Runs what may wait for the disk without holding up the runtime's other tasks: a reader's answer may be among them.
+fn off<T>(work: impl FnOnce() -> T) -> T {
+    tokio::task::block_in_place(work)
 }
 
 /// The wall clock, in Unix milliseconds.

@@ -2,12 +2,13 @@
 //!
 //! Owns: the list of mounts, in memory and in the state file; mounting, unmounting, restoring after a crash.
 //! Must not know: FUSE or chunks.
-//! Invariant: a mount is in the list exactly while the kernel has it; the state file follows.
+//! Invariant: a mount is in the list exactly while the kernel has it; the state file holds these and those still to
+//! be restored.
 //! Trust: requests are the user's; mountpoints are checked by `bcai_mount`.
 //! Threads: system calls that may wait run on the blocking pool. A crash leaves dead mountpoints that the next start
 //! restores and the next `mount` cleans.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,14 +16,16 @@ use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::Node;
 use super::error::{Error, Kind};
 use super::report::{Io, MountRequest, Mounted, UnmountRequest};
+use super::{Node, off};
 use crate::manifest::Totals;
 use crate::view::{MountedView, View};
 
 /// How long a reader waits at most. Fetching gives up earlier, with its own reason in the log.
 const READ_DEADLINE: Duration = Duration::from_secs(60);
+/// Pause between two tries to restore a mount whose peers do not answer.
+const RESTORE_EVERY: Duration = Duration::from_secs(5);
 
 /// Below this mean size of a file, in bytes, what an open costs counts for more than what a read costs.
 const SMALL_FILES: u64 = 1 << 20;
@@ -32,7 +35,7 @@ struct Active {
     /// Why the mount was asked for its kind of IO.
     io_reason: String,
     request: MountRequest,
-    mount: bcai_mount::Mount,
+    mount: Arc<bcai_mount::Mount>,
     /// Set when the kernel has let go of it.
     ended: Arc<AtomicBool>,
 }
@@ -62,40 +65,74 @@ fn suitable_io(wish: Io, totals: Totals) -> (bcai_mount::Io, String) {
     (io, reason)
 }
 
+#[derive(Default)]
+struct List {
+    active: BTreeMap<PathBuf, Active>,
+    /// Directories that a request is being carried out for.
+    claimed: BTreeSet<PathBuf>,
+    /// What a killed daemon had mounted and is not back yet.
+    lost: BTreeMap<PathBuf, MountRequest>,
+}
+
 /// The mounts of a node, by directory.
 #[derive(Default)]
 pub(super) struct Mounts {
-    active: Arc<Mutex<BTreeMap<PathBuf, Active>>>,
+    list: Mutex<List>,
     /// Woken whenever a mount has ended.
-    ended: Arc<Notify>,
+    ended: Notify,
 }
 
 impl Mounts {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Active>> {
-        self.active.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, List> {
+        // Every change of the list is one statement, so a panic elsewhere cannot have left it half-changed.
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn list(&self) -> Vec<Mounted> {
-        self.lock().values().map(Active::report).collect()
+        self.lock().active.values().map(Active::report).collect()
+    }
+
+    /// Reserves a directory, so that two requests for it cannot overtake each other.
+    fn claim(&self, dir: &Path) -> Result<Claim<'_>, Error> {
+        if self.lock().claimed.insert(dir.to_owned()) {
+            return Ok(Claim { mounts: self, dir: dir.to_owned() });
+        }
+        Err(Error::new(Kind::Busy, format!("another command is at work on {}", dir.display()))
+            .hint("try again"))
+    }
+}
+
+struct Claim<'a> {
+    mounts: &'a Mounts,
+    dir: PathBuf,
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.mounts.lock().claimed.remove(&self.dir);
     }
 }
 
 impl Node {
     /// Mounts what a reference means; when this returns, the directory can be read.
     pub async fn mount(self: &Arc<Self>, request: &MountRequest) -> Result<Mounted, Error> {
+        let _claim = self.mounts.claim(&request.dir)?;
+        // A mountpoint left dead by a killed daemon is taken away only when its successor is ready: until then its
+        // readers must not find an empty directory.
         let dir = request.dir.clone();
-        let dir = blocking(move || {
-            // A daemon that was killed left it; whoever mounts there again wants it gone.
-            bcai_mount::recover(&dir)?;
-            bcai_mount::check_mountpoint(&dir)
-        })
-        .await?;
+        if !off(|| bcai_mount::is_dead(&dir)) {
+            blocking(move || bcai_mount::check_mountpoint(&dir)).await?;
+        }
         let resolved = self.resolve(&request.reference).await?;
         let view = self.open(&resolved).await?;
+        let dir = request.dir.clone();
+        let dir =
+            blocking(move || bcai_mount::recover(&dir).and_then(|_| bcai_mount::check_mountpoint(&dir)))
+                .await?;
         let report = Mounted {
             dir: dir.clone(),
             reference: request.reference.clone(),
-            snapshot: resolved.snapshot.to_string(),
+            snapshot: resolved.snapshot,
             inodes: view.snapshot().totals.inodes,
             bytes: view.snapshot().totals.bytes,
             version: resolved.version,
@@ -105,14 +142,19 @@ impl Node {
         let (io, io_reason) = suitable_io(request.io, view.snapshot().totals);
         let options = bcai_mount::Options { allow_other: request.allow_other, io, ..Default::default() };
         let ended = Arc::new(AtomicBool::new(false));
-        let mount = self.attach(view, &dir, options, ended.clone()).await?;
+        let mount = Arc::new(self.attach(view, &dir, options, ended.clone()).await?);
         let request = MountRequest { dir: dir.clone(), ..request.clone() };
         let active = Active { report, io_reason, request, mount, ended };
         let report = active.report();
-        self.mounts.lock().insert(dir.clone(), active);
-        self.forget_ended(&dir);
-        self.save_mounts()?;
+        {
+            let mut list = self.mounts.lock();
+            list.lost.remove(&dir);
+            list.active.insert(dir.clone(), active);
+        }
         tracing::info!(dir = %dir.display(), snapshot = report.snapshot, io = report.io, "mounted");
+        if !self.forget_ended(&dir) {
+            self.save_mounts();
+        }
         Ok(report)
     }
 
@@ -137,56 +179,56 @@ impl Node {
 
     /// Takes a mount that has ended off the list. Called when the kernel says so, and once after a mount is listed,
     /// since it may have ended before.
-    fn forget_ended(&self, dir: &Path) {
+    fn forget_ended(&self, dir: &Path) -> bool {
         let ended = {
-            let mut active = self.mounts.lock();
-            let ended = active.get(dir).is_some_and(|active| active.ended.load(Ordering::Acquire));
-            ended.then(|| active.remove(dir))
+            let mut list = self.mounts.lock();
+            let ended = list.active.get(dir).is_some_and(|active| active.ended.load(Ordering::Acquire));
+            if ended { list.active.remove(dir) } else { None }
         };
         if ended.is_some() {
             tracing::info!(dir = %dir.display(), "unmounted");
-            if let Err(error) = self.save_mounts() {
-                tracing::warn!(%error, "the list of mounts is not up to date");
-            }
+            self.save_mounts();
+            self.mounts.ended.notify_waiters();
         }
-        self.mounts.ended.notify_waiters();
+        ended.is_some()
     }
 
-    /// A node that is stopping, or was killed, leaves the list as it was: it says what to restore.
-    fn save_mounts(&self) -> Result<(), Error> {
+    /// Writes down what to restore. A node that is stopping leaves that to `unmount_all`. A list that could not be
+    /// written costs a mount after the next crash; what was just done is done all the same.
+    fn save_mounts(&self) {
         if self.stop.is_cancelled() {
-            return Ok(());
+            return;
         }
-        let requests: Vec<_> = self.mounts.lock().values().map(|active| active.request.clone()).collect();
-        self.state.update(|facts| facts.mounts = requests)
+        let requests: Vec<_> = {
+            let list = self.mounts.lock();
+            list.active.values().map(|active| &active.request).chain(list.lost.values()).cloned().collect()
+        };
+        if let Err(error) = self.state.update(|facts| facts.mounts = requests) {
+            tracing::warn!(%error, "the list of mounts is not up to date");
+        }
     }
 
     /// Detaches a mount; one in use only when `lazy`.
     pub async fn unmount(self: &Arc<Self>, request: &UnmountRequest) -> Result<(), Error> {
-        let dir = request.dir.canonicalize().unwrap_or_else(|_| request.dir.clone());
-        if !self.mounts.lock().contains_key(&dir) {
-            return self.unmount_foreign(dir).await;
-        }
-        let node = self.clone();
+        let dir = off(|| request.dir.canonicalize()).unwrap_or_else(|_| request.dir.clone());
+        let _claim = self.mounts.claim(&dir)?;
+        let mount = self.mounts.lock().active.get(&dir).map(|active| active.mount.clone());
+        let Some(mount) = mount else { return self.unmount_lost(dir).await };
         let lazy = request.lazy;
-        blocking(move || {
-            // Taken off the list while the kernel is asked, so that the end of the mount can be noted meanwhile.
-            let Some(active) = node.mounts.lock().remove(&dir) else { return Ok(()) };
-            let detached = if lazy { active.mount.unmount_lazy() } else { active.mount.unmount() };
-            if detached.is_err() {
-                node.mounts.lock().insert(dir, active);
-            }
-            detached
-        })
-        .await?;
+        blocking(move || if lazy { mount.unmount_lazy() } else { mount.unmount() }).await?;
+        // A lazy one may live on for those who have it open; to everyone else it is gone.
+        self.mounts.lock().active.remove(&dir);
         self.mounts.ended.notify_waiters();
-        self.save_mounts()
+        off(|| self.save_mounts());
+        Ok(())
     }
 
     /// A directory that is not on our list: perhaps left dead by an earlier daemon.
-    async fn unmount_foreign(&self, dir: PathBuf) -> Result<(), Error> {
+    async fn unmount_lost(&self, dir: PathBuf) -> Result<(), Error> {
+        let was_lost = self.mounts.lock().lost.remove(&dir).is_some();
         let dead = dir.clone();
-        if blocking(move || bcai_mount::recover(&dead)).await? {
+        if blocking(move || bcai_mount::recover(&dead)).await? || was_lost {
+            off(|| self.save_mounts());
             return Ok(());
         }
         Err(Error::not_found(format!("nothing is mounted by this node at {}", dir.display()))
@@ -197,7 +239,7 @@ impl Node {
     pub async fn wait_unmounted(&self, dir: &Path) {
         loop {
             let ended = self.mounts.ended.notified();
-            if !self.mounts.lock().contains_key(dir) {
+            if !self.mounts.lock().active.contains_key(dir) {
                 return;
             }
             tokio::select! {
@@ -207,13 +249,30 @@ impl Node {
         }
     }
 
-    /// Mounts again what was mounted when the last daemon was killed.
-    pub(super) async fn restore_mounts(self: &Arc<Self>) {
-        for request in self.state.get().mounts {
+    /// Mounts again, in the background, what was mounted when the last daemon was killed.
+    pub(super) fn restore_mounts(self: &Arc<Self>) {
+        let requests = self.state.get().mounts;
+        self.mounts.lock().lost.extend(requests.iter().map(|request| (request.dir.clone(), request.clone())));
+        for request in requests {
+            let node = self.clone();
+            let stop = self.stop.clone();
+            tokio::spawn(stop.run_until_cancelled_owned(async move { node.restore(request).await }));
+        }
+    }
+
+    /// Tries until it works, until it cannot ever work, or until somebody unmounts the directory.
+    async fn restore(self: Arc<Self>, request: MountRequest) {
+        while self.mounts.lock().lost.contains_key(&request.dir) {
             match self.mount(&request).await {
                 Ok(_) => tracing::info!(dir = %request.dir.display(), "mount restored"),
+                Err(error) if matches!(error.kind, Kind::Unreachable | Kind::Busy) => {
+                    tracing::warn!(dir = %request.dir.display(), %error, "cannot restore this mount yet");
+                    tokio::time::sleep(RESTORE_EVERY).await;
+                }
                 Err(error) => {
-                    tracing::warn!(dir = %request.dir.display(), %error, "cannot restore this mount");
+                    tracing::error!(dir = %request.dir.display(), %error, "cannot restore this mount");
+                    self.mounts.lock().lost.remove(&request.dir);
+                    off(|| self.save_mounts());
                 }
             }
         }
@@ -221,7 +280,7 @@ impl Node {
 
     /// Detaches everything at the end of the node. What is in use is detached lazily.
     pub(super) async fn unmount_all(self: &Arc<Self>) {
-        let active = std::mem::take(&mut *self.mounts.lock());
+        let active = std::mem::take(&mut self.mounts.lock().active);
         let detach = move || {
             for (dir, active) in active {
                 let detached = active.mount.unmount().or_else(|error| match error {
@@ -238,7 +297,7 @@ impl Node {
             tracing::error!(%error, "cannot unmount");
         }
         // Stopped on purpose: the next start begins without mounts.
-        if let Err(error) = self.state.update(|facts| facts.mounts.clear()) {
+        if let Err(error) = off(|| self.state.update(|facts| facts.mounts.clear())) {
             tracing::warn!(%error, "the list of mounts is not up to date");
         }
     }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::error::{Error, Kind};
 use super::job::{Job, cancelled};
 use super::report::{Progress, PublishRequest, Published, SnapshotRequest, Snapshotted, Source};
-use super::{Named, Node, Reference, now_ms};
+use super::{Named, Node, Reference, now_ms, off};
 use crate::chain::Chain;
 use crate::id::SnapshotId;
 use crate::ingest;
@@ -28,7 +28,7 @@ impl Node {
         request: &SnapshotRequest,
         job: &Job,
     ) -> Result<Snapshotted, Error> {
-        let options = self.ingest_options(request)?;
+        let options = ingest_options(request)?;
         let progress = Arc::new(ingest::Progress::default());
         let started = Instant::now();
         let mut work = tokio::task::spawn_blocking({
@@ -40,7 +40,7 @@ impl Node {
             tokio::select! {
                 ended = &mut work => break ended,
                 () = tokio::time::sleep(REPORT_EVERY) => job.set(shown(&progress)),
-                () = async { tokio::select! { () = stop.cancelled() => {}, () = self.stop.cancelled() => {} } } => {
+                () = stop.cancelled() => {
                     progress.cancel();
                     // Workers see the flag between two files or buffers; only then is the store quiet.
                     let _ = work.await;
@@ -62,18 +62,6 @@ impl Node {
         })
     }
 
-    fn ingest_options(&self, request: &SnapshotRequest) -> Result<ingest::Options, Error> {
-        let chunking = match &request.chunking {
-            Some(text) => text.parse().map_err(|error| Error::usage(format!("--chunking: {error}")))?,
-            None => self.config.chunking,
-        };
-        let compression = match &request.compress {
-            Some(text) => text.parse().map_err(|error| Error::usage(format!("--compress: {error}")))?,
-            None => self.config.compression,
-        };
-        Ok(ingest::Options { chunking, compression, skip_special: request.skip_special })
-    }
-
     /// Makes a directory or snapshot a version, and waits for its certificate.
     pub async fn publish(self: &Arc<Self>, request: &PublishRequest, job: &Job) -> Result<Published, Error> {
         let (name, version) = target(&request.target)?;
@@ -86,7 +74,8 @@ impl Node {
             }
             Source::Snapshot(id) => (id.parse()?, None),
         };
-        let stored = self.stored_snapshot(snapshot).await?;
+        let stored = self.stored_snapshot(snapshot)?;
+        job.check()?;
         job.set(Progress { phase: "commit".into(), ..job.progress() });
         let started = Instant::now();
         let body = EntryBody::Publish(Publish {
@@ -103,7 +92,7 @@ impl Node {
         let (height, round, already) = self.decide(&chain, body).await?;
         let commit_ms = started.elapsed().as_secs_f64() * 1e3;
         Ok(Published {
-            signers: chain.block(height)?.certificate.signers().count(),
+            signers: off(|| chain.block(height))?.certificate.signers().count(),
             uri: self.uri(&chain, &name, &version),
             genesis: chain.genesis().to_string(),
             name: name.to_string(),
@@ -129,12 +118,16 @@ impl Node {
         }
     }
 
-    /// The snapshot object, which must be in the local store: what is published must be served from here.
-    async fn stored_snapshot(&self, id: SnapshotId) -> Result<manifest::Snapshot, Error> {
-        match self.fetcher.local(&id.into())? {
+    /// The snapshot object of a snapshot that was built here. What was only fetched may be incomplete and evicted, and
+    /// what is published must be served from here.
+    fn stored_snapshot(&self, id: SnapshotId) -> Result<manifest::Snapshot, Error> {
+        let built = off(|| self.store.snapshots())?.iter().any(|record| record.id == id);
+        let object = if built { off(|| self.fetcher.local(&id.into()))? } else { None };
+        match object {
             Some(object) => Ok(manifest::Snapshot::decode(object.plain())?),
-            None => Err(Error::not_found(format!("snapshot {id} is not in the local store"))
-                .hint("bcai snapshot DIR builds one and prints its id")),
+            None => Err(Error::not_found(format!("snapshot {id} was not built on this machine")).hint(
+                "bcai snapshot DIR builds one and prints its id; bcai export writes out what was fetched",
+            )),
         }
     }
 
@@ -146,7 +139,7 @@ impl Node {
         let nonce = now_ms().max(ledger.nonce(&self.public_key()) + 1);
         let entry = Entry::sign(&self.key, chain.genesis(), nonce, body);
         if let Admission::Already { height, .. } = ledger.admit(&entry)? {
-            return Ok((height, chain.block(height)?.certificate.round, true));
+            return Ok((height, off(|| chain.block(height))?.certificate.round, true));
         }
         let decided = self.networks.submit(chain, entry).await?;
         Ok((decided.height, decided.round, false))
@@ -164,6 +157,15 @@ impl Node {
         let named = Named { name: name.to_string(), selector: Some(version.to_string()) };
         Reference::Uri { genesis: chain.genesis(), named, peers }.to_string()
     }
+}
+
+fn ingest_options(request: &SnapshotRequest) -> Result<ingest::Options, Error> {
+    let mistake = |flag: &str, error: &dyn std::fmt::Display| Error::usage(format!("{flag}: {error}"));
+    Ok(ingest::Options {
+        chunking: request.chunking.parse().map_err(|error| mistake("--chunking", &error))?,
+        compression: request.compress.parse().map_err(|error| mistake("--compress", &error))?,
+        skip_special: request.skip_special,
+    })
 }
 
 /// `NAME@VERSION`, both given and both well-formed.

@@ -11,14 +11,15 @@ use bcai_mount::{Attr, DirEntry, FileKind};
 use bytes::Bytes;
 
 use super::Node;
-use super::error::Error;
-use super::report::{Listed, PathRequest, ReadRequest};
-use super::resolve::Resolved;
+use super::error::{Error, Kind};
+use super::report::{Listed, PathRequest, ReadRequest, Resolved};
 use super::text::{escape, unescape};
 use crate::view::{self, View};
 
 /// Directory entries asked for at a time.
 const BATCH: usize = 1024;
+/// Rows of one answer. A dataset may hold more names than fit in memory, on purpose or not.
+const ROWS_MAX: usize = 500_000;
 /// Largest single read; larger requests are answered with less.
 const READ_MAX: u32 = 4 << 20;
 
@@ -34,7 +35,7 @@ impl Node {
             height: version.height,
         });
         let options = view::Options { version, ..view::Options::default() };
-        Ok(View::open(self.fetcher.clone(), self.nodes.clone(), resolved.snapshot, options).await?)
+        Ok(View::open(self.fetcher.clone(), self.nodes.clone(), resolved.snapshot.parse()?, options).await?)
     }
 
     /// The rows of a directory, or of one file.
@@ -51,6 +52,10 @@ impl Node {
             let mut below = Vec::new();
             for entry in list(&view, dir).await? {
                 let path = join(&prefix, &entry.name);
+                if rows.len() == ROWS_MAX {
+                    return Err(Error::new(Kind::Failed, format!("more than {ROWS_MAX} names"))
+                        .hint("list a directory further down, or mount it and use find"));
+                }
                 rows.push(listed(&view, &path, &entry.attr).await?);
                 if request.recursive && entry.attr.kind == FileKind::Dir {
                     below.push((path, entry.attr.ino));

@@ -33,12 +33,12 @@ pub struct Progress {
     pub bytes_total: u64,
 }
 
-/// How a directory becomes a snapshot; absent fields take the configured value.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+/// How a directory becomes a snapshot.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct SnapshotRequest {
     pub dir: PathBuf,
-    pub chunking: Option<String>,
-    pub compress: Option<String>,
+    pub chunking: String,
+    pub compress: String,
     #[serde(default)]
     pub skip_special: bool,
 }
@@ -146,6 +146,14 @@ pub struct Mounted {
     pub io: String,
     #[serde(default)]
     pub io_reason: String,
+}
+
+/// What a reference means now.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Resolved {
+    pub snapshot: String,
+    /// Absent for a plain snapshot id.
+    pub version: Option<VersionOf>,
 }
 
 /// Which version a reference meant, and the height that certifies it.
@@ -283,7 +291,8 @@ pub struct JoinRequest {
 pub struct NetworkOf {
     pub genesis: String,
     pub height: u64,
-    pub created: bool,
+    /// The node did not belong to it before.
+    pub new: bool,
 }
 
 /// The node at a glance.

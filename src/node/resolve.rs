@@ -7,26 +7,21 @@
 //! Threads: the runtime.
 
 use super::error::Error;
-use super::report::{JoinRequest, NetworkOf, VersionOf};
+use super::networks::Joined;
+use super::report::{JoinRequest, NetworkOf, Resolved, VersionOf};
 use super::{Named, Node, Reference};
 use crate::chain::Chain;
-use crate::id::SnapshotId;
-
-/// What a reference means.
-pub(super) struct Resolved {
-    pub snapshot: SnapshotId,
-    /// Absent for a plain snapshot id.
-    pub version: Option<VersionOf>,
-}
 
 impl Node {
-    pub(super) async fn resolve(&self, text: &str) -> Result<Resolved, Error> {
+    /// What a reference means now.
+    pub async fn resolve(&self, text: &str) -> Result<Resolved, Error> {
         match text.parse()? {
-            Reference::Snapshot(snapshot) => Ok(Resolved { snapshot, version: None }),
+            Reference::Snapshot(snapshot) => Ok(Resolved { snapshot: snapshot.to_string(), version: None }),
             Reference::Named(named) => lookup(&*self.networks.default_network()?, &named),
             Reference::Uri { genesis, named, peers } => {
-                let chain = self.networks.join(genesis, &peers).await?;
-                lookup(&chain, &named)
+                let Joined { chain, stale } = self.networks.join(genesis, &peers).await?;
+                // A version that is missing from a log that may be behind is unreachable, not nonexistent.
+                lookup(&chain, &named).map_err(|error| stale.unwrap_or(error))
             }
         }
     }
@@ -42,8 +37,8 @@ impl Node {
             return Err(Error::usage(format!("`{}` is not a bcai:// URI", request.uri)));
         };
         let known = self.networks.get(&genesis).is_some();
-        let chain = self.networks.join(genesis, &peers).await?;
-        Ok(NetworkOf { genesis: genesis.to_string(), height: chain.ledger().height(), created: !known })
+        let Joined { chain, .. } = self.networks.join(genesis, &peers).await?;
+        Ok(NetworkOf { genesis: genesis.to_string(), height: chain.ledger().height(), new: !known })
     }
 }
 
@@ -54,7 +49,7 @@ fn lookup(chain: &Chain, named: &Named) -> Result<Resolved, Error> {
         tracing::warn!(dataset = %named, reason = %yanked.reason, "this version was withdrawn by its publisher");
     }
     Ok(Resolved {
-        snapshot: version.snapshot,
+        snapshot: version.snapshot.to_string(),
         version: Some(VersionOf {
             genesis: chain.genesis().to_string(),
             name: named.name.clone(),

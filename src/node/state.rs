@@ -26,6 +26,9 @@ pub struct Facts {
     pub peers: BTreeMap<String, Vec<String>>,
     /// Listening addresses with the ports once chosen, by the configured address with port 0.
     pub ports: BTreeMap<String, u16>,
+    /// The cache budget once worked out from the disk. Worked out anew at each start it would shrink as the cache
+    /// grows, since the cache itself takes what was free.
+    pub cache_max_bytes: Option<u64>,
     /// What was mounted, so that a daemon that was killed can restore it.
     pub mounts: Vec<MountRequest>,
 }
@@ -48,6 +51,11 @@ impl State {
             Err(error) => return Err(Error::io("cannot read", path, error)),
         };
         Ok(Self { path: path.into(), facts: Mutex::new(facts) })
+    }
+
+    /// Whether nothing was ever written down: the node has no past.
+    pub fn is_new(&self) -> bool {
+        !self.path.exists()
     }
 
     fn lock(&self) -> MutexGuard<'_, Facts> {

@@ -5,16 +5,22 @@
 //! Invariant: "no corruption" is said only after every local object was hashed again.
 //! Trust: nothing on this machine's disk is believed. Threads: hashing in blocking sections of one task.
 
-use std::collections::HashSet;
+use std::num::NonZeroUsize;
 
-use super::Node;
+use lru::LruCache;
+
 use super::error::{Error, Kind};
 use super::job::Job;
 use super::report::{Progress, Verified, VerifyRequest};
-use crate::fetch::Class;
-use crate::id::ObjectId;
+use super::{Node, off};
+use crate::fetch::{Class, FetchError};
+use crate::id::{ObjectId, SnapshotId};
 use crate::manifest::{BlobNode, Content, Entry, Node as Inode, Snapshot, TreeNode};
 use crate::pack::Checked;
+use crate::store::StoreError;
+
+/// Objects remembered as looked at; one that is met again later is looked at again.
+const SEEN: NonZeroUsize = NonZeroUsize::new(1 << 18).expect("is not zero");
 
 impl Node {
     /// Checks one dataset, or everything in the store.
@@ -69,12 +75,15 @@ impl Node {
             }
             None => None,
         };
+        let snapshot: SnapshotId = resolved.snapshot.parse()?;
+        let built_here = off(|| self.store.snapshots())?.iter().any(|record| record.id == snapshot);
         let mut walk = Walk {
             node: self,
             job,
             repair,
-            pending: vec![resolved.snapshot.into()],
-            seen: HashSet::new(),
+            pending: vec![snapshot.into()],
+            seen: LruCache::new(SEEN),
+            built_here,
             expected_bytes: 0,
             report: Verified { height, objects: 0, bytes: 0, absent: 0, corrupt: Vec::new(), repaired: 0 },
         };
@@ -87,7 +96,7 @@ impl Node {
         let chain = self.networks.get(&genesis.parse()?);
         let chain =
             chain.ok_or_else(|| Error::not_found(format!("network {genesis} is not followed here")))?;
-        tokio::task::block_in_place(|| chain.verify(height))?;
+        off(|| chain.verify(height))?;
         Ok(())
     }
 }
@@ -97,7 +106,10 @@ struct Walk<'a> {
     job: &'a Job,
     repair: bool,
     pending: Vec<ObjectId>,
-    seen: HashSet<ObjectId>,
+    /// What was looked at lately; with a bound, since a snapshot may name any number of objects.
+    seen: LruCache<ObjectId, ()>,
+    /// The snapshot was built on this machine, which therefore has all of it.
+    built_here: bool,
     expected_bytes: u64,
     report: Verified,
 }
@@ -106,7 +118,7 @@ impl Walk<'_> {
     async fn run(&mut self) -> Result<(), Error> {
         while let Some(id) = self.pending.pop() {
             self.job.check()?;
-            if !self.seen.insert(id) {
+            if self.seen.put(id, ()).is_some() {
                 continue;
             }
             if let Some(object) = self.load(&id).await? {
@@ -119,30 +131,42 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// The object, checked against its id; absent and corrupt ones are noted, or fetched again.
+    /// The object, checked against its id; absent and damaged ones are noted, or fetched again.
     async fn load(&mut self, id: &ObjectId) -> Result<Option<Checked>, Error> {
-        let stored = self.node.store.get(id)?;
-        let was_there = stored.is_some();
-        let cause = match stored.map(|packed| tokio::task::block_in_place(|| packed.verify(id))) {
-            Some(Ok(object)) => return Ok(Some(object)),
-            Some(Err(error)) => Some(error),
-            None => None,
+        let damage = match off(|| self.node.store.get(id).map(|found| found.map(|packed| packed.verify(id))))
+        {
+            Ok(Some(Ok(object))) => return Ok(Some(object)),
+            Ok(Some(Err(cause))) => Some(cause.to_string()),
+            // What the disk cannot give is as good as damaged, and no reason not to look at the rest.
+            Err(error @ (StoreError::Corrupt { .. } | StoreError::Io { .. })) => Some(error.to_string()),
+            Err(error) => return Err(error.into()),
+            Ok(None) => None,
         };
-        if self.repair {
-            if was_there {
-                self.node.store.forget(id)?;
-            }
-            let object = self.node.fetcher.get(*id, Class::Prefetch).await;
-            if let Ok(object) = object {
-                self.report.repaired += 1;
-                return Ok(Some(object));
-            }
+        if self.repair
+            && let Some(object) = self.fetch(id).await
+        {
+            self.report.repaired += 1;
+            return Ok(Some(object));
         }
-        match cause {
+        match damage {
             Some(cause) => self.report.corrupt.push(format!("{id}: {cause}")),
+            None if self.built_here => {
+                self.report.corrupt.push(format!("{id}: gone, though it was stored here"))
+            }
             None => self.report.absent += 1,
         }
         Ok(None)
+    }
+
+    /// Fetches an object in place of the damaged or absent one. After a try that found nobody to ask, no other is made.
+    async fn fetch(&mut self, id: &ObjectId) -> Option<Checked> {
+        match self.node.fetcher.get(*id, Class::Fault).await {
+            Ok(object) => Some(object),
+            Err(error) => {
+                self.repair = !matches!(error, FetchError::Unreachable { .. } | FetchError::TimedOut { .. });
+                None
+            }
+        }
     }
 
     /// Queues what an object refers to.

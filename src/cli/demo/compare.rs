@@ -1,10 +1,13 @@
 //! Two directory trees, name by name and byte by byte.
 //!
-//! Owns: what "equal" means for the demonstration: names, kinds, content, mode, times to the nanosecond, link targets.
+//! Owns: what "equal" means for the demonstration: names, kinds, content, mode, times to the nanosecond, link targets,
+//! hard links and extended attributes of users.
 //! Must not know: bcai.
 //! Invariant: a tree that could not be read whole is an error, never "equal".
 //! Trust: both trees are ours to read. Threads: the script's.
 
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
 use std::io::Read;
 use std::os::unix::fs::MetadataExt;
@@ -28,6 +31,8 @@ pub struct Compared {
 pub fn compare(left: &Path, right: &Path, stop: &AtomicBool) -> Result<Compared, Error> {
     let mut found = Compared { files: 0, bytes: 0, differences: Vec::new() };
     let mut buffers = (vec![0; BUFFER], vec![0; BUFFER]);
+    // The number of the first name of each inode: hard links are the same on both sides if these are.
+    let (mut first_a, mut first_b) = (HashMap::new(), HashMap::new());
     let mut pending = vec![PathBuf::new()];
     while let Some(relative) = pending.pop() {
         if stop.load(Ordering::Relaxed) {
@@ -40,7 +45,17 @@ pub fn compare(left: &Path, right: &Path, stop: &AtomicBool) -> Result<Compared,
         let (a, b) = (left.join(&relative), right.join(&relative));
         let meta = stat(&a)?;
         match stat(&b) {
-            Ok(other) => found.differences.extend(attributes(&relative, &meta, &other)),
+            Ok(other) => {
+                found.differences.extend(attributes(&relative, &meta, &other));
+                let same_file = first_a.entry(meta.ino()).or_insert(found.files)
+                    == first_b.entry(other.ino()).or_insert(found.files);
+                if !same_file {
+                    found.differences.push(format!("{}: linked to another file", relative.display()));
+                }
+                if xattrs(&a)? != xattrs(&b)? {
+                    found.differences.push(format!("{}: other extended attributes", relative.display()));
+                }
+            }
             Err(error) => {
                 found.differences.push(format!("{}: {error}", relative.display()));
                 continue;
@@ -120,6 +135,17 @@ fn fill(file: &mut File, buffer: &mut [u8]) -> std::io::Result<usize> {
     Ok(filled)
 }
 
+/// The attributes that a snapshot keeps: those of users. The ones about bcai itself are only in the mount.
+fn xattrs(path: &Path) -> Result<BTreeMap<OsString, Option<Vec<u8>>>, Error> {
+    let failed = |error| Error::io("cannot read the attributes of", path, error);
+    let kept = |name: &OsString| {
+        let name = name.as_encoded_bytes();
+        name.starts_with(b"user.") && !name.starts_with(b"user.bcai.")
+    };
+    let names = xattr::list(path).map_err(failed)?.filter(kept);
+    names.map(|name| Ok((name.clone(), xattr::get(path, &name).map_err(failed)?))).collect()
+}
+
 fn stat(path: &Path) -> Result<Metadata, Error> {
     fs::symlink_metadata(path).map_err(|error| Error::io("cannot stat", path, error))
 }
@@ -128,7 +154,7 @@ fn read_link(path: &Path) -> Result<PathBuf, Error> {
     fs::read_link(path).map_err(|error| Error::io("cannot read", path, error))
 }
 
-fn names(dir: &Path) -> Result<Vec<std::ffi::OsString>, Error> {
+fn names(dir: &Path) -> Result<Vec<OsString>, Error> {
     let read = || fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name())).collect::<std::io::Result<Vec<_>>>();
     let mut names = read().map_err(|error| Error::io("cannot list", dir, error))?;
     names.sort();
@@ -153,7 +179,9 @@ mod tests {
             compare(&a, &b, &AtomicBool::new(false)).unwrap().differences.len()
         };
         assert_eq!(compare_after(&|_| {}), 0);
-        let changes: [&dyn Fn(&Path); 5] = [
+        let changes: [&dyn Fn(&Path); 7] = [
+            &|b| xattr::set(b.join("dir/file"), "user.colour", b"red").unwrap(),
+            &|b| fs::hard_link(b.join("dir/file"), b.join("dir/file2")).unwrap(),
             &|b| fs::write(b.join("dir/file"), "CONTENT").unwrap(),
             &|b| fs::remove_file(b.join("dir/file")).unwrap(),
             &|b| fs::write(b.join("dir/more"), "").unwrap(),

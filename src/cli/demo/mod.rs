@@ -4,8 +4,8 @@
 //! Must not know: how any step works; it runs this very program as a user would.
 //! Invariant: it fails if one byte, name or attribute differs, and leaves nothing behind either way.
 //! Trust: DIR is only read; everything is written to a temporary folder.
-//! Threads: a blocking worker; the main thread waits for it or for Ctrl-C. After SIGKILL the temporary folder and
-//! the two daemons remain: `pkill -f` with the folder's name ends them.
+//! Threads: a blocking worker; the main thread waits for it or for a signal. After SIGKILL the temporary folder and
+//! the two daemons remain.
 
 mod compare;
 mod site;
@@ -20,7 +20,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Context, output};
-use crate::node::report::{FetchStatus, LogRow, Mounted, Published, Status};
+use crate::node::report::{LogRow, Mounted, Published, Status};
 use crate::node::{Error, Kind};
 use compare::{Compared, compare};
 use site::Site;
@@ -52,26 +52,21 @@ struct Report {
     network_bytes_v2: u64,
     log_height: u64,
     certificate: String,
-    differences: usize,
 }
 
 impl Demo {
     pub fn run(self, ctx: &Context) -> Result<(), Error> {
-        let dir = match self.dir {
-            Some(dir) => dir,
-            None => something_real()?,
-        };
+        let dir = self.dir.map_or_else(something_real, Ok)?;
+        let dir = dir.canonicalize().map_err(|error| Error::io("cannot use", &dir, error))?;
         let stop = Arc::new(AtomicBool::new(false));
         let script = Script { output: ctx.output, stop: stop.clone() };
         let report = ctx.block_on(async {
-            use tokio::signal::unix::{SignalKind, signal};
-            let mut interrupt = signal(SignalKind::interrupt())
-                .map_err(|error| Error::new(Kind::Failed, format!("cannot wait for Ctrl-C: {error}")))?;
+            let interrupted = interrupted()?;
             let mut work = tokio::task::spawn_blocking(move || script.play(&dir));
-            // On Ctrl-C the running step ends early and the script cleans up as after any failure.
+            // The running step then ends early and the script cleans up as after any failure.
             let ended = tokio::select! {
                 ended = &mut work => ended,
-                _ = interrupt.recv() => {
+                () = interrupted => {
                     stop.store(true, Ordering::Relaxed);
                     work.await
                 }
@@ -81,6 +76,24 @@ impl Demo {
         ctx.output.result(&report, text);
         Ok(())
     }
+}
+
+/// Ends on Ctrl-C, on a polite kill, and when the terminal is closed.
+fn interrupted() -> Result<impl Future<Output = ()>, Error> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let install = |kind| {
+        signal(kind).map_err(|error| Error::new(Kind::Failed, format!("cannot wait for signals: {error}")))
+    };
+    let (mut interrupt, mut terminate) =
+        (install(SignalKind::interrupt())?, install(SignalKind::terminate())?);
+    let mut hangup = install(SignalKind::hangup())?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    })
 }
 
 fn text(report: &Report) -> String {
@@ -160,7 +173,7 @@ impl Script {
         self.say("reading everything through the mount");
         let cold = self.read("read and compare, cold", source, &mount, &mut rows)?;
         let warm = self.read("read and compare, warm", source, &mount, &mut rows)?;
-        let fetched_v1 = fetched(reader)?;
+        let fetched_v1 = received(reader)?;
 
         let edits = edit(source)?;
         self.say("publishing a second version with a few changes");
@@ -168,7 +181,7 @@ impl Script {
         let mount = reader.dir("v2")?;
         self.mount(reader, &second.uri, &mount, &mut rows)?;
         let changed = self.read(&format!("read and compare v2 ({edits})"), source, &mount, &mut rows)?;
-        let fetched_v2 = fetched(reader)?.fetched_bytes.saturating_sub(fetched_v1.fetched_bytes);
+        let fetched_v2 = received(reader)?.saturating_sub(fetched_v1);
 
         let log: Vec<LogRow> = reader.json(&["log"])?;
         let head = log.last().ok_or_else(|| Error::new(Kind::Corrupt, "the reader's log is empty"))?;
@@ -180,7 +193,7 @@ impl Script {
         Ok(Report {
             dir: dir.into(),
             rows,
-            network_bytes_v1: fetched_v1.fetched_bytes,
+            network_bytes_v1: fetched_v1,
             network_bytes_v2: fetched_v2,
             log_height: head.height,
             certificate: format!(
@@ -190,7 +203,6 @@ impl Script {
                 head.validators,
                 head.round
             ),
-            differences: 0,
         })
     }
 
@@ -254,8 +266,9 @@ impl Script {
     }
 }
 
-fn fetched(site: &Site) -> Result<FetchStatus, Error> {
-    Ok(site.json::<Status>(&["status"])?.fetch)
+/// Bytes of objects that have come from peers, as they travelled.
+fn received(site: &Site) -> Result<u64, Error> {
+    Ok(site.json::<Status>(&["status"])?.peers.iter().map(|peer| peer.bytes_in).sum())
 }
 
 /// Copies with every attribute; `cp` knows them all and shares blocks where the file system can.
@@ -266,13 +279,22 @@ fn copy(from: &Path, to: &Path) -> Result<(), Error> {
         .output()
         .map_err(|error| Error::io("cannot run", Path::new("cp"), error))?;
     if done.status.success() {
-        return Ok(());
+        return make_writable(to);
     }
     Err(Error::not_found(format!(
         "cannot copy {}: {}",
         from.display(),
         String::from_utf8_lossy(&done.stderr).trim()
     )))
+}
+
+/// Opens the copy to its owner: datasets are often read-only, and the copy is to be changed and removed.
+fn make_writable(dir: &Path) -> Result<(), Error> {
+    let done = Command::new("chmod").args(["-R", "u+rwX", "--"]).arg(dir).status();
+    match done {
+        Ok(status) if status.success() => Ok(()),
+        _ => Err(Error::new(Kind::Failed, format!("cannot make {} writable", dir.display()))),
+    }
 }
 
 /// Appends to three files, removes one and adds one; tells what it did.

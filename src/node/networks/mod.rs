@@ -7,34 +7,43 @@
 //! must carry its quorum.
 //! Threads: one following task per network, on the daemon's runtime. A crash loses nothing that was committed.
 
+mod follow;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::error::{Error, Kind};
-use super::now_ms;
 use super::report::{NetworkOf, NetworkStatus};
 use super::state::State;
+use super::{now_ms, off};
 use crate::chain::{Chain, Registry};
 use crate::config::Paths;
 use crate::crypto::SecretKey;
 use crate::id::Genesis;
-use crate::log::{Block, Entry, GenesisDoc, Label, Validator as Member, ValidatorSet};
-use crate::net::{Net, NetError, PeerInfo, PeerState, Submission, SubmitError, Submitted};
+use crate::log::{Admission, Entry, GenesisDoc, Label, Validator as Member, ValidatorSet};
+use crate::net::{Net, PeerInfo, PeerState, Submission, SubmitError, Submitted};
 use crate::store::LogStore;
 use crate::validator::{Committed, Validator, ValidatorError};
 
 /// How long to wait for nodes of the local network to be found when nobody else has a genesis document.
 const DISCOVERY: Duration = Duration::from_secs(5);
-/// How often a follower asks its peers for news.
-const FOLLOW_EVERY: Duration = Duration::from_secs(1);
-/// How long a submitted entry may take through somebody else's validator and back.
-const SUBMIT_DEADLINE: Duration = Duration::from_secs(30);
+/// Addresses remembered of one network.
+const PEERS_KEPT: usize = 16;
+/// How long the tasks of this module may take to end.
+const STOP_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A network that this node belongs to now.
+pub struct Joined {
+    pub chain: Arc<Chain>,
+    /// Why the log may be behind, when it could not be brought up to date.
+    pub stale: Option<Error>,
+}
 
 /// All networks of this node.
 pub struct Networks {
@@ -48,7 +57,6 @@ pub struct Networks {
     validators: Mutex<BTreeMap<Genesis, Arc<Validator>>>,
     /// Serialises creating and joining, so that no log file is opened twice.
     changing: tokio::sync::Mutex<()>,
-    news: Notify,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -73,7 +81,6 @@ impl Networks {
             discovers,
             validators: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
-            news: Notify::new(),
             tasks: TaskTracker::new(),
             stop,
         });
@@ -82,36 +89,66 @@ impl Networks {
             let path = file.map_err(|error| Error::io("cannot list", dir, error))?.path();
             let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
             if let (Some("redb"), Ok(genesis)) = (path.extension().and_then(|e| e.to_str()), stem.parse()) {
-                networks.reopen(genesis).await?;
+                // One damaged log must not keep the others, and the datasets on them, from being served.
+                if let Err(error) = networks.reopen(genesis) {
+                    tracing::error!(%genesis, %error, "this network is not served");
+                }
             }
         }
+        networks.clone().rejoin();
         Ok(networks)
     }
 
-    async fn reopen(self: &Arc<Self>, genesis: Genesis) -> Result<(), Error> {
-        let log = LogStore::open(&self.log_path(&genesis))?;
+    /// Fetches again, in the background, the logs of networks that are remembered but whose files are gone.
+    fn rejoin(self: Arc<Self>) {
+        for (genesis, peers) in self.state.get().peers {
+            let Ok(genesis) = genesis.parse() else { continue };
+            if self.registry.get(&genesis).is_some() {
+                continue;
+            }
+            let (networks, stop) = (self.clone(), self.stop.clone());
+            self.tasks.spawn(stop.run_until_cancelled_owned(async move {
+                match networks.join(genesis, &peers).await {
+                    Ok(_) => tracing::info!(%genesis, "fetched the log again"),
+                    Err(error) => tracing::warn!(%genesis, %error, "cannot fetch this log again"),
+                }
+            }));
+        }
+    }
+
+    fn reopen(self: &Arc<Self>, genesis: Genesis) -> Result<(), Error> {
+        let log = off(|| LogStore::open(&self.log_path(&genesis)))?;
         // A crash between creating the file and writing the document leaves a log of nothing.
         let Some(document) = log.genesis()? else { return Ok(()) };
         let document = GenesisDoc::decode_as(&document, genesis)?;
-        self.run(Chain::open(log, &document)?).await
+        let chain = Arc::new(off(|| Chain::open(log, &document))?);
+        self.registry.insert(chain.clone());
+        // Without its write-ahead log a validator does not know what it has signed. It follows, until it has caught up.
+        if self.is_member(&chain) && self.wal_path(&genesis).exists() {
+            self.validate(chain)
+        } else {
+            self.tasks.spawn(self.clone().follow(chain));
+            Ok(())
+        }
     }
 
     fn log_path(&self, genesis: &Genesis) -> PathBuf {
         self.dir.join(format!("{genesis}.redb"))
     }
 
-    /// Takes a chain into service: decided here if this node is a validator, followed otherwise.
-    async fn run(self: &Arc<Self>, chain: Chain) -> Result<(), Error> {
-        let chain = Arc::new(chain);
+    fn wal_path(&self, genesis: &Genesis) -> PathBuf {
+        self.dir.join(format!("{genesis}.wal"))
+    }
+
+    fn is_member(&self, chain: &Chain) -> bool {
+        chain.ledger().validators().get(&self.key.public()).is_some()
+    }
+
+    /// Decides a network from now on.
+    fn validate(&self, chain: Arc<Chain>) -> Result<(), Error> {
         let genesis = chain.genesis();
-        if chain.ledger().validators().get(&self.key.public()).is_some() {
-            let wal = self.dir.join(format!("{genesis}.wal"));
-            let validator = Validator::start(self.key.clone(), chain.clone(), &wal)?;
-            self.lock_validators().insert(genesis, Arc::new(validator));
-        } else {
-            self.tasks.spawn(self.clone().follow(chain.clone()));
-        }
-        self.registry.insert(chain);
+        let validator = off(|| Validator::start(self.key.clone(), chain, &self.wal_path(&genesis)))?;
+        self.lock_validators().insert(genesis, Arc::new(validator));
         Ok(())
     }
 
@@ -145,7 +182,7 @@ impl Networks {
             return Ok(NetworkOf {
                 genesis: chain.genesis().to_string(),
                 height: chain.ledger().height(),
-                created: false,
+                new: false,
             });
         }
         let mut salt = [0; 16];
@@ -154,62 +191,68 @@ impl Networks {
         let members = ValidatorSet::new(vec![Member { key: self.key.public(), weight: 1 }])?;
         let label: Label = "bcai".parse()?;
         let document = GenesisDoc::new(label, salt, now_ms(), members);
-        let genesis = self.adopt(&document).await?;
+        let chain = self.adopt(&document)?;
+        let genesis = chain.genesis();
         self.make_default(genesis)?;
-        Ok(NetworkOf { genesis: genesis.to_string(), height: 0, created: true })
+        self.validate(chain)?;
+        Ok(NetworkOf { genesis: genesis.to_string(), height: 0, new: true })
     }
 
-    async fn adopt(self: &Arc<Self>, document: &GenesisDoc) -> Result<Genesis, Error> {
-        let genesis = document.id();
-        let log = LogStore::open(&self.log_path(&genesis))?;
-        log.set_genesis(&document.encode())?;
-        self.run(Chain::open(log, document)?).await?;
-        Ok(genesis)
+    fn adopt(&self, document: &GenesisDoc) -> Result<Arc<Chain>, Error> {
+        let log = off(|| LogStore::open(&self.log_path(&document.id())))?;
+        let chain = Arc::new(off(|| Chain::open(log, document))?);
+        self.registry.insert(chain.clone());
+        Ok(chain)
     }
 
     fn make_default(&self, genesis: Genesis) -> Result<(), Error> {
-        self.state.update(|facts| {
-            facts.default_network.get_or_insert(genesis.to_string());
-        })
+        if self.default_network().is_ok() {
+            return Ok(());
+        }
+        self.state.update(|facts| facts.default_network = Some(genesis.to_string()))
     }
 
     /// Belongs to the network `genesis` from now on, and knows its log as far as `peers` do.
-    pub async fn join(self: &Arc<Self>, genesis: Genesis, peers: &[String]) -> Result<Arc<Chain>, Error> {
+    pub async fn join(self: &Arc<Self>, genesis: Genesis, peers: &[String]) -> Result<Joined, Error> {
         let connected = self.connect(peers).await;
         let _changing = self.changing.lock().await;
         if let Some(chain) = self.registry.get(&genesis) {
-            drop(_changing);
             self.remember(genesis, peers, &connected)?;
-            if let Err(error) = self.catch_up(&chain).await {
+            self.make_default(genesis)?;
+            drop(_changing);
+            let stale = self.catch_up(&chain).await.err();
+            if let Some(error) = &stale {
                 tracing::warn!(%error, %genesis, "using the log as it is known here");
             }
-            return Ok(chain);
+            return Ok(Joined { chain, stale });
         }
         let document = self.ask_for_genesis(genesis, connected.as_ref().err()).await?;
-        self.adopt(&document).await?;
+        let chain = self.adopt(&document)?;
         self.remember(genesis, peers, &connected)?;
         self.make_default(genesis)?;
-        let chain = self.registry.get(&genesis);
-        let chain = chain.ok_or_else(|| Error::new(Kind::Failed, "the network was not adopted"))?;
-        self.catch_up(&chain).await?;
-        Ok(chain)
+        let caught_up = self.catch_up(&chain).await;
+        if caught_up.is_ok() && self.is_member(&chain) {
+            // This node decided here before, and lost its home: only now does it know what was decided.
+            tracing::warn!(%genesis, height = chain.ledger().height(), "deciding again after the log was fetched from peers");
+            self.validate(chain.clone())?;
+        } else {
+            self.tasks.spawn(self.clone().follow(chain.clone()));
+        }
+        caught_up?;
+        Ok(Joined { chain, stale: None })
     }
 
     fn connected(&self) -> Vec<PeerInfo> {
         self.net.peers().into_iter().filter(|peer| peer.state == PeerState::Connected).collect()
     }
 
-    /// Dials all addresses; succeeds if one answers or none was given.
+    /// Dials all addresses at once; succeeds as soon as one answers, or if none was given.
     async fn connect(&self, peers: &[String]) -> Result<(), Error> {
-        let dials = futures::future::join_all(peers.iter().map(|peer| self.net.connect(peer))).await;
-        let mut failed = None;
-        for dial in dials {
-            match dial {
-                Ok(_) => return Ok(()),
-                Err(error) => failed = Some(Error::from(error)),
-            }
+        if peers.is_empty() {
+            return Ok(());
         }
-        failed.map_or(Ok(()), Err)
+        let dials = peers.iter().map(|peer| Box::pin(self.net.connect(peer)));
+        futures::future::select_ok(dials).await.map(|_| ()).map_err(Error::from)
     }
 
     fn remember(
@@ -221,12 +264,13 @@ impl Networks {
         if peers.is_empty() || connected.is_err() {
             return Ok(());
         }
-        self.state.update(|facts| {
-            let known = facts.peers.entry(genesis.to_string()).or_default();
-            known.retain(|peer| !peers.contains(peer));
-            known.splice(0..0, peers.iter().cloned());
-            known.truncate(16);
-        })
+        let known = self.state.get().peers.remove(&genesis.to_string()).unwrap_or_default();
+        if known.starts_with(peers) {
+            return Ok(());
+        }
+        let others = known.into_iter().filter(|peer| !peers.contains(peer));
+        let known: Vec<_> = peers.iter().cloned().chain(others).take(PEERS_KEPT).collect();
+        off(|| self.state.update(|facts| _ = facts.peers.insert(genesis.to_string(), known)))
     }
 
     async fn ask_for_genesis(&self, genesis: Genesis, dial: Option<&Error>) -> Result<GenesisDoc, Error> {
@@ -259,63 +303,6 @@ impl Networks {
         }
     }
 
-    /// Follows one log until the node stops.
-    async fn follow(self: Arc<Self>, chain: Arc<Chain>) {
-        while !self.stop.is_cancelled() {
-            if self.connected().is_empty() {
-                let known = self.state.get().peers.remove(&chain.genesis().to_string()).unwrap_or_default();
-                if let Err(error) = self.connect(&known).await {
-                    tracing::debug!(%error, "no peer of this network answers");
-                }
-            }
-            if let Err(error) = self.catch_up(&chain).await {
-                tracing::debug!(%error, genesis = %chain.genesis(), "no news");
-            }
-            tokio::select! {
-                () = self.stop.cancelled() => {}
-                () = self.news.notified() => {}
-                () = tokio::time::sleep(FOLLOW_EVERY) => {}
-            }
-        }
-    }
-
-    /// Takes over what connected peers have and we have not. Fails when no peer could be asked, or one lied.
-    async fn catch_up(&self, chain: &Chain) -> Result<(), Error> {
-        let genesis = chain.genesis();
-        let mut failed =
-            Some(Error::new(Kind::Unreachable, format!("no peer of network {genesis} is connected")));
-        for peer in self.connected() {
-            match self.pull(chain, &peer.id).await {
-                Ok(()) => failed = None,
-                Err(error) => {
-                    tracing::debug!(peer = peer.id, %error, "cannot follow this peer");
-                    failed = failed.map(|_| error);
-                }
-            }
-        }
-        failed.map_or(Ok(()), Err)
-    }
-
-    async fn pull(&self, chain: &Chain, peer: &str) -> Result<(), Error> {
-        let genesis = chain.genesis();
-        let height = self.net.head(peer, genesis).await?.height;
-        while chain.ledger().height() < height {
-            let blocks = self.net.blocks(peer, genesis, chain.ledger().height() + 1).await?;
-            if blocks.is_empty() {
-                return Err(Error::new(
-                    Kind::Corrupt,
-                    format!("peer {peer} claims height {height} but has no blocks"),
-                ));
-            }
-            for block in blocks {
-                let block = Block::decode(&block)?;
-                // Signatures and the state root cost milliseconds; the runtime's threads have readers to serve.
-                tokio::task::block_in_place(|| chain.commit(block))?;
-            }
-        }
-        Ok(())
-    }
-
     /// Has an entry decided, here or by a validator among the peers.
     pub async fn submit(&self, chain: &Chain, entry: Entry) -> Result<Committed, Error> {
         let genesis = chain.genesis();
@@ -326,27 +313,29 @@ impl Networks {
         let mut failed = Error::new(Kind::Unreachable, "no validator of this network is connected")
             .hint("publish on the machine that ran `bcai init`, or connect to it: bcai init --join URI");
         for peer in self.connected() {
-            match self.net.submit(&peer.id, genesis, entry.encode()).await {
-                Ok(Submitted { height, round, entry }) => {
-                    self.wait_for(chain, height).await?;
-                    return Ok(Committed { height, round, entry });
-                }
-                Err(error @ NetError::Refused { .. }) => return Err(error.into()),
-                Err(error) => failed = error.into(),
+            match self.submit_to(&peer.id, chain, &entry).await {
+                Ok(decided) => return Ok(decided),
+                // Our own ledger has admitted the entry, so a refusal is one peer's word; others are asked as well.
+                Err(error) => failed = error,
             }
         }
         Err(failed)
     }
 
-    async fn wait_for(&self, chain: &Chain, height: u64) -> Result<(), Error> {
-        let mut ledger = chain.subscribe();
-        self.news.notify_waiters();
-        let reached = ledger.wait_for(|ledger| ledger.height() >= height);
-        match tokio::time::timeout(SUBMIT_DEADLINE, reached).await {
-            Ok(Ok(_)) => Ok(()),
-            _ => Err(Error::new(
-                Kind::Unreachable,
-                format!("height {height} was decided but has not arrived here"),
+    /// Submits to one peer, and believes that the entry was decided only when it is in our own log.
+    async fn submit_to(&self, peer: &str, chain: &Chain, entry: &Entry) -> Result<Committed, Error> {
+        let Submitted { height, .. } = self.net.submit(peer, chain.genesis(), entry.encode()).await?;
+        self.pull(chain, peer).await?;
+        match chain.ledger().admit(entry)? {
+            Admission::Already { height, entry } => {
+                let round = off(|| chain.block(height))?.certificate.round;
+                Ok(Committed { height, round, entry })
+            }
+            Admission::New => Err(Error::new(
+                Kind::Corrupt,
+                format!(
+                    "peer {peer} says that the entry was decided at height {height}, but the log does not hold it"
+                ),
             )),
         }
     }
@@ -400,10 +389,15 @@ impl Networks {
     pub async fn stop(&self) {
         self.stop.cancel();
         self.tasks.close();
-        self.tasks.wait().await;
+        if tokio::time::timeout(STOP_DEADLINE, self.tasks.wait()).await.is_err() {
+            tracing::warn!("following a log did not end in time; what was committed is on disk");
+        }
         let validators = std::mem::take(&mut *self.lock_validators());
         for validator in validators.into_values() {
             validator.stop().await;
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,121 @@
+//! Following a log that others decide.
+//!
+//! Owns: when peers are asked for news, and when remembered peers are dialled again.
+//! Must not know: what the entries mean.
+//! Invariant: whatever a peer claims or sends, asking it comes to an end.
+//! Trust: peers are strangers; `Chain::commit` checks what they send.
+//! Threads: one task per network; ends when the node stops.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+
+use super::Networks;
+use crate::chain::Chain;
+use crate::id::Genesis;
+use crate::log::Block;
+use crate::node::error::{Error, Kind};
+use crate::node::off;
+
+/// How often a follower asks its peers for news.
+const FOLLOW_EVERY: Duration = Duration::from_secs(1);
+/// What slower peers get to answer after the first has.
+const SLOWER_PEERS: Duration = Duration::from_millis(500);
+/// Longest pause between two tries to reach a network's remembered peers.
+const REDIAL_MAX: Duration = Duration::from_secs(60);
+
+/// When to try the remembered peers of one network again.
+#[derive(Default)]
+struct Redial {
+    not_before: Option<Instant>,
+    pause: Duration,
+}
+
+impl Redial {
+    fn is_due(&self) -> bool {
+        self.not_before.is_none_or(|at| Instant::now() >= at)
+    }
+
+    fn wait_longer(&mut self) {
+        self.pause = (self.pause * 2).clamp(FOLLOW_EVERY, REDIAL_MAX);
+        self.not_before = Some(Instant::now() + self.pause);
+    }
+}
+
+impl Networks {
+    /// Follows one log until the node stops.
+    pub(super) async fn follow(self: Arc<Self>, chain: Arc<Chain>) {
+        let mut redial = Redial::default();
+        while !self.stop.is_cancelled() {
+            let round = async {
+                self.redial(chain.genesis(), &mut redial).await;
+                if let Err(error) = self.catch_up(&chain).await {
+                    tracing::debug!(%error, genesis = %chain.genesis(), "no news");
+                }
+                tokio::time::sleep(FOLLOW_EVERY).await;
+            };
+            self.stop.run_until_cancelled(round).await;
+        }
+    }
+
+    /// Dials the peers remembered for a network while none of them is connected: whoever else is, may know nothing of it.
+    async fn redial(&self, genesis: Genesis, redial: &mut Redial) {
+        let known = self.state.get().peers.remove(&genesis.to_string()).unwrap_or_default();
+        let connected = self.connected();
+        let is_up = |address: &String| connected.iter().any(|peer| address.ends_with(&peer.id));
+        if known.is_empty() || known.iter().any(is_up) {
+            *redial = Redial::default();
+        } else if redial.is_due() {
+            if let Err(error) = self.connect(&known).await {
+                tracing::debug!(%error, "no remembered peer of this network answers");
+            }
+            redial.wait_longer();
+        }
+    }
+
+    /// Takes over what connected peers have and we have not. Fails when no peer could be asked, or all failed.
+    /// Peers that are slower than the first good one get a moment more: it may not be the one that knows most.
+    pub(super) async fn catch_up(&self, chain: &Chain) -> Result<(), Error> {
+        let genesis = chain.genesis();
+        let peers = self.connected();
+        let mut pulls: FuturesUnordered<_> = peers.iter().map(|peer| self.pull(chain, &peer.id)).collect();
+        let mut failed = Error::new(Kind::Unreachable, format!("no peer of network {genesis} is connected"));
+        let mut until = None;
+        loop {
+            let next = match until {
+                None => pulls.next().await,
+                Some(until) => tokio::time::timeout_at(until, pulls.next()).await.unwrap_or_default(),
+            };
+            match next {
+                Some(Ok(())) => until = until.or_else(|| Some(tokio::time::Instant::now() + SLOWER_PEERS)),
+                Some(Err(error)) => {
+                    tracing::debug!(%error, "cannot follow a peer");
+                    failed = error;
+                }
+                None => return if until.is_some() { Ok(()) } else { Err(failed) },
+            }
+        }
+    }
+
+    pub(super) async fn pull(&self, chain: &Chain, peer: &str) -> Result<(), Error> {
+        let genesis = chain.genesis();
+        let claimed = self.net.head(peer, genesis).await?.height;
+        loop {
+            let height = chain.ledger().height();
+            if height >= claimed {
+                return Ok(());
+            }
+            for block in self.net.blocks(peer, genesis, height + 1).await? {
+                let block = Block::decode(&block)?;
+                off(|| chain.commit(block))?;
+            }
+            // What is held already commits without complaint; a peer that only sends that would keep us here for ever.
+            if chain.ledger().height() <= height {
+                let message = format!("peer {peer} claims height {claimed} but has no block after {height}");
+                return Err(Error::new(Kind::Corrupt, message));
+            }
+        }
+    }
+}

@@ -1,0 +1,74 @@
+//! Peers that do not keep their word.
+
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::log::{EntryBody, Publish};
+use crate::net;
+use crate::store::{self, Store};
+
+fn key(seed: u8) -> SecretKey {
+    SecretKey::from_bytes([seed; 32])
+}
+
+/// A node's connections, and the entries that its peers submit.
+async fn start_net(
+    dir: &std::path::Path,
+    seed: u8,
+    registry: &Registry,
+) -> (Net, mpsc::Receiver<Submission>) {
+    let store = Store::open(&dir.join("store"), store::Options { cache_max_bytes: 1 << 20 }).unwrap();
+    let (sender, inbox) = mpsc::channel(1);
+    let listen = vec!["/ip4/127.0.0.1/tcp/0".to_owned()];
+    let options = net::Options { key: key(seed), listen, mdns: false, max_peers: 8 };
+    (Net::start(options, store, registry.clone(), sender).await.unwrap(), inbox)
+}
+
+fn found_network(dir: &std::path::Path, founder: &SecretKey, registry: &Registry) -> Genesis {
+    let members = ValidatorSet::new(vec![Member { key: founder.public(), weight: 1 }]).unwrap();
+    let document = GenesisDoc::new("test".parse().unwrap(), [0; 16], now_ms(), members);
+    let log = LogStore::open(&dir.join("log.redb")).unwrap();
+    registry.insert(Arc::new(Chain::open(log, &document).unwrap()));
+    document.id()
+}
+
+/// A follower once believed any peer that said "decided at height 1", and printed the certificate of whatever was
+/// decided there.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_is_decided_when_it_is_in_the_log_and_not_when_a_peer_says_so() {
+    let (there, here) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let registry = Registry::default();
+    let genesis = found_network(there.path(), &key(1), &registry);
+    let (liar, mut inbox) = start_net(there.path(), 1, &registry).await;
+    tokio::spawn(async move {
+        while let Some(submission) = inbox.recv().await {
+            let entry = Entry::decode(&submission.entry).unwrap().id();
+            let _ = submission.reply.send(Ok(Submitted { height: 1, round: 0, entry }));
+        }
+    });
+
+    let paths = Paths::under(here.path()).unwrap();
+    paths.create().unwrap();
+    let state = Arc::new(State::open(&paths.state()).unwrap());
+    let own = Registry::default();
+    let (net, _inbox) = start_net(here.path(), 2, &own).await;
+    let stop = CancellationToken::new();
+    let networks = Networks::open(&paths, key(2), state, own, net.clone(), false, stop).await.unwrap();
+    let chain = networks.join(genesis, &liar.addresses()).await.unwrap().chain;
+
+    let body = EntryBody::Publish(Publish {
+        name: "data".parse().unwrap(),
+        version: "v1".parse().unwrap(),
+        snapshot: crate::id::SnapshotId::of(b""),
+        bytes: 0,
+        inodes: 0,
+        parent: None,
+    });
+    let entry = Entry::sign(&key(2), genesis, 1, body);
+    let refused = networks.submit(&chain, entry).await.unwrap_err();
+    assert_eq!(refused.kind, Kind::Corrupt);
+    assert!(refused.message.contains("the log does not hold it"), "{refused}");
+    networks.stop().await;
+    net.shutdown().await;
+    liar.shutdown().await;
+}
