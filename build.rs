@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 fn main() {
-    println!("cargo::rustc-check-cfg=cfg(fuse_available, root, torch)");
+    println!("cargo::rustc-check-cfg=cfg(fuse_available, passthrough, root, torch)");
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=/dev/fuse");
     // Debian's python3-torch and python3-torchvision.
@@ -14,12 +14,22 @@ fn main() {
     for module in &torch {
         println!("cargo::rerun-if-changed={}", module.display());
     }
+    let fuse = OpenOptions::new().read(true).write(true).open("/dev/fuse").is_ok();
+    let root = fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
     let present = [
-        ("fuse_available", OpenOptions::new().read(true).write(true).open("/dev/fuse").is_ok()),
-        ("root", fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)),
+        ("fuse_available", fuse),
+        ("passthrough", fuse && root && kernel() >= (6, 9)),
+        ("root", root),
         ("torch", torch.iter().all(|module| module.is_dir())),
     ];
     for (cfg, _) in present.iter().filter(|(_, present)| *present) {
         println!("cargo::rustc-cfg={cfg}");
     }
+}
+
+/// Version of the running kernel.
+fn kernel() -> (u32, u32) {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }

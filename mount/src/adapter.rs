@@ -12,7 +12,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use fuser::{
     AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType, Filesystem,
@@ -22,7 +22,10 @@ use fuser::{
     ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 
-use crate::tree::{Answer, Attr, FileKind, Listing, Seek, StatFs, Tree, TreeError};
+use crate::attributes::{BLOCK, file_attr, negative};
+use crate::io::{Io, Way};
+use crate::passthrough::{self, OpenFiles};
+use crate::tree::{Answer, Attr, Backing, Listing, Seek, StatFs, Tree, TreeError};
 
 /// How long the kernel may keep what it was told. The tree never changes, so: longer than any mount.
 const TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -36,15 +39,17 @@ const MAX_BACKGROUND: u16 = 64;
 /// Entries asked for at a time: what fits the 32 KiB that C libraries read a directory with.
 const DIR_BATCH: usize = 160;
 
-/// `st_blksize`, and the unit of `statfs`. Programs size their buffers by it; this is what ext4 says.
-const BLOCK: u32 = 4096;
-
 /// From `linux/fs.h`.
 const SEEK_DATA: i32 = 3;
 const SEEK_HOLE: i32 = 4;
 
 pub(crate) struct Adapter {
     tree: Arc<dyn Tree>,
+    way: Way,
+    /// Only where files may be passed through does it matter which are open.
+    open_files: Option<Arc<OpenFiles>>,
+    /// Whether the kernel can be told to open directories by itself.
+    opens_directories: bool,
 }
 
 /// The one place where an errno is chosen.
@@ -59,46 +64,6 @@ fn errno(error: TreeError) -> Errno {
         TreeError::TimedOut => Errno::ETIMEDOUT,
         TreeError::Io => Errno::EIO,
     }
-}
-
-/// Any `i64` of seconds has a `SystemTime` on Linux; the epoch stands in for what has none elsewhere.
-fn system_time((seconds, nanoseconds): (i64, u32)) -> SystemTime {
-    let whole = Duration::from_secs(seconds.unsigned_abs());
-    let start = if seconds < 0 { UNIX_EPOCH.checked_sub(whole) } else { UNIX_EPOCH.checked_add(whole) };
-    let exact = start.and_then(|time| time.checked_add(Duration::from_nanos(nanoseconds.into())));
-    exact.unwrap_or(UNIX_EPOCH)
-}
-
-fn file_attr(attr: &Attr) -> FileAttr {
-    let mtime = system_time(attr.mtime);
-    FileAttr {
-        ino: INodeNo(attr.ino),
-        size: attr.size,
-        blocks: attr.size.div_ceil(512),
-        atime: mtime,
-        mtime,
-        ctime: mtime,
-        crtime: mtime,
-        kind: match attr.kind {
-            FileKind::File => FileType::RegularFile,
-            FileKind::Dir => FileType::Directory,
-            FileKind::Symlink => FileType::Symlink,
-        },
-        perm: attr.mode & 0o7777,
-        nlink: attr.nlink,
-        uid: attr.uid,
-        gid: attr.gid,
-        rdev: 0,
-        blksize: BLOCK,
-        flags: 0,
-    }
-}
-
-/// What a name that does not exist is answered with: inode 0 is cached, ENOENT is not.
-fn negative() -> FileAttr {
-    let none =
-        Attr { ino: 0, kind: FileKind::File, size: 0, mode: 0, nlink: 0, uid: 0, gid: 0, mtime: (0, 0) };
-    file_attr(&none)
 }
 
 /// A directory as its caller sees it: `.` is entry 0, `..` entry 1, the tree's offsets are two less.
@@ -132,8 +97,9 @@ fn reply_xattr(reply: ReplyXattr, size: u32, value: &[u8]) {
 }
 
 impl Adapter {
-    pub(crate) fn new(tree: Arc<dyn Tree>) -> Self {
-        Self { tree }
+    pub(crate) fn new(tree: Arc<dyn Tree>, way: Way) -> Self {
+        let open_files = way.is(Io::Passthrough).then(|| Arc::new(OpenFiles::new(way.clone())));
+        Self { tree, way, open_files, opens_directories: false }
     }
 
     /// Puts one question to the tree. A panic would end this event loop, and when the last one is gone
@@ -154,6 +120,19 @@ impl Filesystem for Adapter {
         for wish in [InitFlags::FUSE_PARALLEL_DIROPS, InitFlags::FUSE_CACHE_SYMLINKS] {
             if config.add_capabilities(wish).is_err() {
                 tracing::debug!(?wish, "this kernel does not have it");
+            }
+        }
+        let can = |flag| config.capabilities().contains(flag);
+        self.opens_directories = can(InitFlags::FUSE_NO_OPENDIR_SUPPORT);
+        if self.way.is(Io::ZeroOpen) && !can(InitFlags::FUSE_NO_OPEN_SUPPORT) {
+            self.way.refuse("this kernel cannot open files by itself");
+        }
+        if self.way.is(Io::Passthrough) {
+            // One level: the mount can then be below an overlay, and the store not on one.
+            let granted = config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
+                && config.set_max_stack_depth(1).is_ok();
+            if !granted {
+                self.way.refuse(passthrough::NO_KERNEL);
             }
         }
         // Both values are within the limits that `fuser` checks.
@@ -187,12 +166,42 @@ impl Filesystem for Adapter {
         self.ask("read_link", ino, |tree| tree.read_link(ino.0, answer));
     }
 
-    fn open(&self, _: &Request, _: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        if flags.acc_mode() == OpenAccMode::O_RDONLY {
-            reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
-        } else {
-            reply.error(Errno::EROFS);
+    fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        self.way.count_open();
+        if self.way.is(Io::ZeroOpen) {
+            // To the kernel this means: opened, pages kept, and no need to ask about any file again.
+            return reply.error(Errno::ENOSYS);
         }
+        if flags.acc_mode() != OpenAccMode::O_RDONLY {
+            return reply.error(Errno::EROFS);
+        }
+        let Some(files) = self.open_files.clone() else {
+            return reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
+        };
+        if !files.wants_backing(ino.0) {
+            return files.open(ino.0, None, reply);
+        }
+        let answer = Answer::new(move |result: Result<&Option<Backing>, _>| {
+            // Without one the mount serves the file: no reason to fail.
+            files.open(ino.0, result.ok().and_then(Option::as_ref), reply);
+        });
+        self.ask("backing", ino, |tree| tree.backing(ino.0, answer));
+    }
+
+    fn release(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        _: bool,
+        reply: ReplyEmpty,
+    ) {
+        if let Some(files) = &self.open_files {
+            files.release(ino.0);
+        }
+        reply.ok();
     }
 
     fn read(
@@ -215,7 +224,12 @@ impl Filesystem for Adapter {
     }
 
     fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
-        reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR);
+        if self.opens_directories {
+            // As for `open`; what has been listed is kept then too.
+            reply.error(Errno::ENOSYS);
+        } else {
+            reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE | FopenFlags::FOPEN_CACHE_DIR);
+        }
     }
 
     fn readdirplus(
@@ -435,19 +449,5 @@ impl Filesystem for Adapter {
 
     fn removexattr(&self, _: &Request, _: INodeNo, _: &OsStr, reply: ReplyEmpty) {
         reply.error(Errno::EROFS);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_before_1970_and_at_the_ends_of_the_range() {
-        assert_eq!(system_time((-2, 800_000_000)), UNIX_EPOCH - Duration::new(1, 200_000_000));
-        assert_eq!(system_time((5, 7)), UNIX_EPOCH + Duration::new(5, 7));
-        for seconds in [i64::MIN, i64::MAX] {
-            assert_ne!(system_time((seconds, 999_999_999)), UNIX_EPOCH, "{seconds}");
-        }
     }
 }

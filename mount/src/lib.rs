@@ -10,13 +10,19 @@
 
 mod adapter;
 mod attach;
+mod attributes;
 mod error;
 mod holders;
+mod io;
 mod mount;
 mod mountpoint;
+mod passthrough;
 mod tree;
 
 pub use error::{Holder, MountError};
+pub use io::{Io, IoInUse};
 pub use mount::{Mount, Options};
 pub use mountpoint::{check_mountpoint, dead_mounts, is_dead, recover};
-pub use tree::{Answer, Attr, DirEntry, FileKind, Listing, ROOT, Seek, StatFs, Tree, TreeError};
+pub use tree::{
+    Answer, Attr, Backing, DirEntry, FileKind, Lease, Listing, ROOT, Seek, StatFs, Tree, TreeError,
+};

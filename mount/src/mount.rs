@@ -20,7 +20,9 @@ use crate::adapter::Adapter;
 use crate::attach::{Detach, attach, detach};
 use crate::error::MountError;
 use crate::holders::holders;
+use crate::io::{Io, IoInUse, Way};
 use crate::mountpoint::{check_mountpoint, is_dead, mounted_on, mounts};
+use crate::passthrough::probe;
 use crate::tree::Tree;
 
 /// Pages that the kernel reads ahead of a sequential reader, in KiB; unasked it is 128.
@@ -37,12 +39,14 @@ pub struct Options {
     pub allow_other: bool,
     /// Event loops, at least 1.
     pub threads: usize,
+    /// How contents reach their readers, if the machine lets us.
+    pub io: Io,
 }
 
 impl Default for Options {
     fn default() -> Self {
         let cores = thread::available_parallelism().map_or(2, |cores| cores.get());
-        Self { allow_other: false, threads: cores.clamp(2, 8) }
+        Self { allow_other: false, threads: cores.clamp(2, 8), io: Io::Cached }
     }
 }
 
@@ -76,6 +80,7 @@ pub struct Mount {
     /// `major:minor` of this mount, unlike that of every other as long as it exists.
     device: String,
     end: Arc<End>,
+    way: Way,
 }
 
 impl Mount {
@@ -100,6 +105,16 @@ impl Mount {
     /// The mountpoint, as a canonical path.
     pub fn dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// How contents reach their readers now.
+    pub fn io(&self) -> IoInUse {
+        self.way.get()
+    }
+
+    /// How often the kernel has asked to open a file.
+    pub fn opens(&self) -> u64 {
+        self.way.opens()
     }
 
     /// Whether the mount has ended.
@@ -172,9 +187,12 @@ fn begin(
     config.acl = acl;
     config.n_threads = Some(options.threads.max(1));
     config.clone_fd = true;
-    let session = Session::from_fd(Adapter::new(tree), requests, acl, config)
+    let way = Way::new(options.io);
+    let device_too = requests.try_clone().map_err(failed("cannot share the device of the mount on"))?;
+    let session = Session::from_fd(Adapter::new(tree, way.clone()), requests, acl, config)
         .map_err(failed("the kernel did not greet the mount on"))?;
-    let mount = Mount { dir: dir.to_owned(), device: device.clone(), end: Arc::default() };
+    probe(device_too, &way);
+    let mount = Mount { dir: dir.to_owned(), device: device.clone(), end: Arc::default(), way };
     let (dir, end) = (mount.dir.clone(), Arc::clone(&mount.end));
     thread::Builder::new()
         .name("bcai-mount".to_owned())

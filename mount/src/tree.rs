@@ -6,7 +6,10 @@
 //! Trust: none needed; these are plain values.
 //! Threads: a tree is called from several event loops at once and may answer from any thread.
 
+use std::any::Any;
 use std::fmt;
+use std::fs::File;
+use std::sync::Arc;
 
 /// The inode number of the root directory of every tree.
 pub const ROOT: u64 = 1;
@@ -88,6 +91,25 @@ pub struct StatFs {
     pub inodes: u64,
 }
 
+/// Keeps something from being taken away as long as it exists.
+pub type Lease = Arc<dyn Any + Send + Sync>;
+
+/// A file on disk with the very bytes of a file of the tree at the same offsets, and no others.
+pub struct Backing {
+    /// Open for reading, on a file system that is not stacked on another. It need not stay open.
+    pub file: File,
+    /// Bytes; a file of another length is not used.
+    pub size: u64,
+    /// Kept until the last user has closed the file.
+    pub lease: Lease,
+}
+
+impl fmt::Debug for Backing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Backing({} bytes)", self.size)
+    }
+}
+
 type Reply<T> = Box<dyn FnOnce(Result<&T, TreeError>) + Send>;
 
 /// The obligation to answer one request, now or later, from any thread.
@@ -135,6 +157,9 @@ pub trait Tree: Send + Sync + 'static {
     fn read_dir(&self, ino: u64, offset: u64, max: usize, answer: Answer<Listing>);
     /// The bytes at `offset`: exactly `len`, or what is left before the end of the file.
     fn read(&self, ino: u64, offset: u64, len: u32, answer: Answer<[u8]>);
+    /// A file from which the kernel may read `ino` by itself, without verifying anything. `None` if there is none
+    /// at this moment. Asked when a file is opened that is not open yet, where passthrough is in use.
+    fn backing(&self, ino: u64, answer: Answer<Option<Backing>>);
     /// The value of one extended attribute.
     fn xattr(&self, ino: u64, name: &[u8], answer: Answer<[u8]>);
     /// The names of all extended attributes.

@@ -77,7 +77,8 @@ impl Doctor {
         let mut settings = Vec::new();
         match Context::load(home, flags, output) {
             Ok(ctx) => {
-                checks.extend([Check::ok("settings", "all understood"), disk(&ctx), node(&ctx)]);
+                checks.extend([Check::ok("settings", "all understood"), disk(&ctx)]);
+                checks.extend(node(&ctx));
                 let all = ctx.config.settings();
                 settings =
                     all.map(|(name, s)| (name.to_owned(), s.value.clone(), s.origin.to_string())).collect();
@@ -221,11 +222,12 @@ fn dead_mounts() -> Check {
     Check::bad("mounts", Verdict::Warn, format!("left by a killed daemon: {}", dead.join(", ")), remedy)
 }
 
-fn node(ctx: &Context) -> Check {
+/// The node, and how each of its mounts is read.
+fn node(ctx: &Context) -> Vec<Check> {
     match Node::running(&ctx.paths) {
-        Ok(None) => return Check::ok("node", "not running; commands start it when they need it"),
+        Ok(None) => return vec![Check::ok("node", "not running; commands start it when they need it")],
         Err(error) => {
-            return Check::bad("node", Verdict::Fail, error.message, error.hint.unwrap_or_default());
+            return vec![Check::bad("node", Verdict::Fail, error.message, error.hint.unwrap_or_default())];
         }
         Ok(Some(_)) => {}
     }
@@ -235,26 +237,26 @@ fn node(ctx: &Context) -> Check {
         status.unwrap_or_else(|_| Err(Error::new(crate::node::Kind::Unreachable, "it does not answer")))
     });
     match asked {
-        Ok(status) if status.networks.is_empty() => Check::bad(
-            "node",
-            Verdict::Warn,
-            format!("running, pid {}, in no network", status.pid),
-            "bcai init, or bcai init --join URI",
-        ),
-        Ok(status) => Check::ok(
-            "node",
-            format!(
-                "running, pid {}, {} peer(s), {} mount(s)",
-                status.pid,
-                status.peers.len(),
-                status.mounts.len()
-            ),
-        ),
-        Err(error) => Check::bad(
+        Ok(status) => {
+            let mounts = status.mounts.iter().map(|mount| {
+                Check::ok("mount io", format!("{}: {} ({})", mount.dir.display(), mount.io, mount.io_reason))
+            });
+            std::iter::once(running(&status)).chain(mounts).collect()
+        }
+        Err(error) => vec![Check::bad(
             "node",
             Verdict::Fail,
             error.message,
             format!("see {}; bcai stop, or kill -9: nothing is lost", ctx.paths.daemon_log().display()),
-        ),
+        )],
     }
+}
+
+fn running(status: &Status) -> Check {
+    if status.networks.is_empty() {
+        let found = format!("running, pid {}, in no network", status.pid);
+        return Check::bad("node", Verdict::Warn, found, "bcai init, or bcai init --join URI");
+    }
+    let (peers, mounts) = (status.peers.len(), status.mounts.len());
+    Check::ok("node", format!("running, pid {}, {peers} peer(s), {mounts} mount(s)", status.pid))
 }

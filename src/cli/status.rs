@@ -50,9 +50,11 @@ fn text(report: &Report) -> String {
     for mount in &report.mounts {
         let dir = output::safe(&mount.dir.display().to_string());
         lines.push(format!(
-            "mount     {dir}: {}, {}",
+            "mount     {dir}: {}, {}, io {} ({})",
             output::safe(&mount.reference),
-            output::size(mount.bytes)
+            output::size(mount.bytes),
+            mount.io,
+            output::safe(&mount.io_reason)
         ));
     }
     let store = &report.store;

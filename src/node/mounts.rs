@@ -17,8 +17,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::error::{Error, Kind};
-use super::report::{MountRequest, Mounted, UnmountRequest};
+use super::report::{Io, MountRequest, Mounted, UnmountRequest};
 use super::{Node, off};
+use crate::manifest::Totals;
 use crate::view::{MountedView, View};
 
 /// How long a reader waits at most. Fetching gives up earlier, with its own reason in the log.
@@ -26,12 +27,42 @@ const READ_DEADLINE: Duration = Duration::from_secs(60);
 /// Pause between two tries to restore a mount whose peers do not answer.
 const RESTORE_EVERY: Duration = Duration::from_secs(5);
 
+/// Below this mean size of a file, in bytes, what an open costs counts for more than what a read costs.
+const SMALL_FILES: u64 = 1 << 20;
+
 struct Active {
     report: Mounted,
+    /// Why the mount was asked for its kind of IO.
+    io_reason: String,
     request: MountRequest,
     mount: Arc<bcai_mount::Mount>,
     /// Set when the kernel has let go of it.
     ended: Arc<AtomicBool>,
+}
+
+impl Active {
+    /// What the mount is like at this moment.
+    fn report(&self) -> Mounted {
+        let in_use = self.mount.io();
+        let io_reason = in_use.refusal.unwrap_or_else(|| self.io_reason.clone());
+        Mounted { io: in_use.io.to_string(), io_reason, ..self.report.clone() }
+    }
+}
+
+/// The kind of IO that suits a snapshot, unless one is asked for; and why.
+fn suitable_io(wish: Io, totals: Totals) -> (bcai_mount::Io, String) {
+    let mean = totals.bytes / totals.inodes.max(1);
+    let io = match wish {
+        Io::Auto if mean < SMALL_FILES => bcai_mount::Io::ZeroOpen,
+        Io::Auto | Io::Passthrough => bcai_mount::Io::Passthrough,
+        Io::ZeroOpen => bcai_mount::Io::ZeroOpen,
+        Io::Cached => bcai_mount::Io::Cached,
+    };
+    let reason = match wish {
+        Io::Auto => format!("files have {} KiB on average", mean >> 10),
+        _ => "as asked for".to_owned(),
+    };
+    (io, reason)
 }
 
 #[derive(Default)]
@@ -58,7 +89,7 @@ impl Mounts {
     }
 
     pub fn list(&self) -> Vec<Mounted> {
-        self.lock().active.values().map(|active| active.report.clone()).collect()
+        self.lock().active.values().map(Active::report).collect()
     }
 
     /// Reserves a directory, so that two requests for it cannot overtake each other.
@@ -105,16 +136,22 @@ impl Node {
             inodes: view.snapshot().totals.inodes,
             bytes: view.snapshot().totals.bytes,
             version: resolved.version,
+            io: String::new(),
+            io_reason: String::new(),
         };
+        let (io, io_reason) = suitable_io(request.io, view.snapshot().totals);
+        let options = bcai_mount::Options { allow_other: request.allow_other, io, ..Default::default() };
         let ended = Arc::new(AtomicBool::new(false));
-        let mount = Arc::new(self.attach(view, &dir, request.allow_other, ended.clone()).await?);
+        let mount = Arc::new(self.attach(view, &dir, options, ended.clone()).await?);
         let request = MountRequest { dir: dir.clone(), ..request.clone() };
+        let active = Active { report, io_reason, request, mount, ended };
+        let report = active.report();
         {
             let mut list = self.mounts.lock();
             list.lost.remove(&dir);
-            list.active.insert(dir.clone(), Active { report: report.clone(), request, mount, ended });
+            list.active.insert(dir.clone(), active);
         }
-        tracing::info!(dir = %dir.display(), snapshot = report.snapshot, "mounted");
+        tracing::info!(dir = %dir.display(), snapshot = report.snapshot, io = report.io, "mounted");
         if !self.forget_ended(&dir) {
             self.save_mounts();
         }
@@ -125,12 +162,12 @@ impl Node {
         self: &Arc<Self>,
         view: Arc<View>,
         dir: &Path,
-        allow_other: bool,
+        options: bcai_mount::Options,
         ended: Arc<AtomicBool>,
     ) -> Result<bcai_mount::Mount, Error> {
-        let options = bcai_mount::Options { allow_other, ..Default::default() };
         let (node, ended_dir, dir) = (Arc::downgrade(self), dir.to_owned(), dir.to_owned());
-        let tree = Arc::new(MountedView::new(view, tokio::runtime::Handle::current(), READ_DEADLINE));
+        let tree = MountedView::new(view, tokio::runtime::Handle::current(), READ_DEADLINE);
+        let tree = Arc::new(tree.passing_through(self.store.clone()));
         let on_end = move || {
             ended.store(true, Ordering::Release);
             if let Some(node) = node.upgrade() {
@@ -275,5 +312,23 @@ where
     match tokio::task::spawn_blocking(work).await {
         Ok(result) => result.map_err(Into::into),
         Err(panic) => Err(Error::new(Kind::Failed, format!("an operation failed unexpectedly: {panic}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_files_are_opened_for_nothing_and_large_ones_passed_through() {
+        let totals = |inodes, bytes| Totals { inodes, chunks: inodes, bytes };
+        let auto = |totals| suitable_io(Io::Auto, totals).0;
+        assert_eq!(auto(totals(30_000, 30_000 * 110_000)), bcai_mount::Io::ZeroOpen);
+        assert_eq!(auto(totals(4, 4 << 30)), bcai_mount::Io::Passthrough);
+        assert_eq!(auto(totals(0, 0)), bcai_mount::Io::ZeroOpen);
+        assert_eq!(
+            suitable_io(Io::Cached, totals(4, 4 << 30)),
+            (bcai_mount::Io::Cached, "as asked for".into())
+        );
     }
 }

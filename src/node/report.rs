@@ -8,6 +8,7 @@
 //! Threads: pure values.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -96,6 +97,39 @@ pub struct MountRequest {
     pub dir: PathBuf,
     #[serde(default)]
     pub allow_other: bool,
+    #[serde(default)]
+    pub io: Io,
+}
+
+/// How the contents of a mount shall reach their readers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Io {
+    /// What suits the sizes of the files and what this machine allows.
+    #[default]
+    Auto,
+    /// Large files are read by the kernel itself, from a copy on disk.
+    Passthrough,
+    /// Opening a file costs nothing; for very many small ones.
+    ZeroOpen,
+    /// Neither; works everywhere.
+    Cached,
+}
+
+impl FromStr for Io {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self, Error> {
+        match name {
+            "auto" => Ok(Self::Auto),
+            "passthrough" => Ok(Self::Passthrough),
+            "zero-open" => Ok(Self::ZeroOpen),
+            "cached" => Ok(Self::Cached),
+            _ => Err(Error::usage(format!(
+                "unknown io mode `{name}`; known: auto, passthrough, zero-open, cached"
+            ))),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,6 +141,11 @@ pub struct Mounted {
     pub bytes: u64,
     /// Absent when a snapshot id was mounted, which needs no log.
     pub version: Option<VersionOf>,
+    /// How contents reach their readers now: `passthrough`, `zero-open` or `cached`; and why so, for people.
+    #[serde(default)]
+    pub io: String,
+    #[serde(default)]
+    pub io_reason: String,
 }
 
 /// What a reference means now.

@@ -2,8 +2,8 @@
 //!
 //! Owns: recency, eviction, holes in cache packs, and the thread that does this off the read path.
 //! Must not know: what is worth keeping beyond when it was last used.
-//! Invariant: cache packs never occupy more than the budget: a put that would exceed it evicts first, or is
-//! not stored. Published objects are never touched. A record is punched only after a durable commit has
+//! Invariant: cache packs and blob files never occupy more than the budget: what would exceed it evicts first, or
+//! is not stored. Published objects are never touched. A record is punched only after a durable commit has
 //! dropped it from the index.
 //! Trust: internal state; what packs say about themselves may be damaged.
 //! Threads: `Keeper` runs one thread; everything else runs on the caller's.
@@ -79,6 +79,10 @@ impl Shared {
         // What waits for a commit cannot be evicted yet, and is newer than all that can.
         self.commit(&turn)?;
         self.store_touches(&turn)?;
+        let oldest = self.view()?.oldest_tick().map_err(StoreError::index(&self.index_path))?;
+        if self.evict_blob_file(&turn, oldest)? {
+            return Ok(true);
+        }
         let victims = self.change_index(&turn, |tables| tables.take_oldest(used - goal, EVICT_BATCH))?;
         let found = !victims.is_empty();
         self.evicted.fetch_add(victims.len() as u64, Ordering::Relaxed);

@@ -17,7 +17,7 @@ use redb::{
     TableDefinition, TableError,
 };
 
-use crate::id::{ID_LEN, Kind, ObjectId};
+use crate::id::{BlobId, ID_LEN, Kind, ObjectId};
 use crate::pack::file::{Keep, record_len};
 
 /// Version of the whole store directory. The version in the table names goes with it.
@@ -26,6 +26,7 @@ pub(super) const SCHEMA: u64 = 1;
 type Key = [u8; ID_LEN + 1];
 type ObjectRow = (u32, u32, u32, u64);
 type PackRowRaw = (u8, bool, u64, u32, u64, u64, u64);
+type BlobRowRaw = (u64, u64, u64, [u8; ID_LEN]);
 
 /// kind byte and hash → pack, offset of the record, stored length, tick (0: published).
 const OBJECTS: TableDefinition<&Key, ObjectRow> = TableDefinition::new("objects.v1");
@@ -35,6 +36,8 @@ const RECENCY: TableDefinition<(u64, &Key), ()> = TableDefinition::new("recency.
 const PACKS: TableDefinition<u32, PackRowRaw> = TableDefinition::new("packs.v1");
 /// snapshot id → encoded `SnapshotRecord`.
 const SNAPSHOTS: TableDefinition<&[u8; ID_LEN], &[u8]> = TableDefinition::new("snapshots.v1");
+/// blob → length, bytes on disk, tick of the last use, BLAKE3 of the content: the blob files.
+const BLOBS: TableDefinition<&[u8; ID_LEN], BlobRowRaw> = TableDefinition::new("blobs.v1");
 /// "schema", "tick", "next_pack". The name has no version, because the version is in it.
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 
@@ -107,6 +110,21 @@ impl PackRow {
     }
 }
 
+/// What the index knows of one blob file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct BlobRow {
+    pub len: u64,
+    pub disk: u64,
+    pub tick: u64,
+    pub hash: [u8; ID_LEN],
+}
+
+impl From<BlobRowRaw> for BlobRow {
+    fn from((len, disk, tick, hash): BlobRowRaw) -> Self {
+        Self { len, disk, tick, hash }
+    }
+}
+
 fn key(id: &ObjectId) -> Key {
     let mut key = [0; ID_LEN + 1];
     key[0] = id.kind as u8;
@@ -161,6 +179,7 @@ impl Index {
                 recency: txn.open_table(RECENCY)?,
                 packs: txn.open_table(PACKS)?,
                 snapshots: txn.open_table(SNAPSHOTS)?,
+                blobs: txn.open_table(BLOBS)?,
                 meta: txn.open_table(META)?,
                 rows: BTreeMap::new(),
             };
@@ -240,6 +259,25 @@ impl View {
         Ok(records)
     }
 
+    pub(super) fn blob(&self, id: &BlobId) -> IndexResult<Option<BlobRow>> {
+        Ok(self.txn.open_table(BLOBS)?.get(id.as_bytes())?.map(|row| row.value().into()))
+    }
+
+    pub(super) fn blobs(&self) -> IndexResult<Vec<(BlobId, BlobRow)>> {
+        let blobs = self.txn.open_table(BLOBS)?;
+        let mut rows = Vec::new();
+        for row in blobs.iter()? {
+            let (id, row) = row?;
+            rows.push((BlobId::from_bytes(*id.value()), row.value().into()));
+        }
+        Ok(rows)
+    }
+
+    /// The tick of the cached object that would be evicted first.
+    pub(super) fn oldest_tick(&self) -> IndexResult<Option<u64>> {
+        Ok(self.txn.open_table(RECENCY)?.first()?.map(|(row, _)| row.value().0))
+    }
+
     /// A number from the meta table; 0 if it was never set.
     pub(super) fn number(&self, name: &str) -> IndexResult<u64> {
         Ok(self.txn.open_table(META)?.get(name)?.map_or(0, |value| value.value()))
@@ -252,6 +290,7 @@ pub(super) struct Tables<'txn> {
     recency: Table<'txn, (u64, &'static Key), ()>,
     packs: Table<'txn, u32, PackRowRaw>,
     snapshots: Table<'txn, &'static [u8; ID_LEN], &'static [u8]>,
+    blobs: Table<'txn, &'static [u8; ID_LEN], BlobRowRaw>,
     meta: Table<'txn, &'static str, u64>,
     /// Pack rows in use by this transaction, written back at its end.
     rows: BTreeMap<u32, PackRow>,
@@ -273,6 +312,15 @@ impl Tables<'_> {
             self.snapshots.insert(id, record)?;
         }
         Ok(())
+    }
+
+    pub(super) fn set_blob(&mut self, id: &BlobId, row: BlobRow) -> IndexResult<()> {
+        self.blobs.insert(id.as_bytes(), (row.len, row.disk, row.tick, row.hash))?;
+        Ok(())
+    }
+
+    pub(super) fn remove_blob(&mut self, id: &BlobId) -> IndexResult<Option<BlobRow>> {
+        Ok(self.blobs.remove(id.as_bytes())?.map(|row| row.value().into()))
     }
 
     /// The row of a pack, to be changed; made on first use.
@@ -348,8 +396,12 @@ impl Tables<'_> {
         Ok(Some(place))
     }
 
-    /// Marks a cached object as used at `tick`.
+    /// Marks a cached object as used at `tick`, and the blob file of a blob.
     pub(super) fn touch(&mut self, id: &ObjectId, tick: u64) -> IndexResult<()> {
+        let file = self.blobs.get(&id.hash)?.map(|row| BlobRow::from(row.value()));
+        if let Some(file) = file.filter(|file| id.kind == Kind::Blob && file.tick < tick) {
+            self.set_blob(&BlobId::from_bytes(id.hash), BlobRow { tick, ..file })?;
+        }
         let Some(place) = self.find(id)? else { return Ok(()) };
         if place.keep() == Keep::Cache && place.tick < tick {
             let key = key(id);

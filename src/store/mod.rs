@@ -1,17 +1,18 @@
 //! The store: every object this machine has, in packs, with an index to find them.
 //!
 //! Owns: the store directory. `index.redb` says where each object lies (`index`), `packs/NNNNNNNN.pack` hold
-//! them (`packs`), `lock` keeps a second process out (`lock`). And `LogStore`, a manifest log's file.
+//! them (`packs`), `files/ab/HASH` is a large file at its natural offsets (`blobs`), `lock` keeps a second process out (`lock`). And `LogStore`, a manifest log's file.
 //! Must not know: the network, mounts, or what an object means.
 //! Invariant: an object is stored only as a `Checked`, so what goes in is right; what comes out is a `Packed`,
 //! to be verified again, because disks lie. The index never names a record that was not synced before it.
 //! Trust: callers; not the disk.
 //! Threads: synchronous, and any thread may call anything. Appending is one at a time (`writer`), changing the
 //! index is one at a time (`turn`), reading takes no lock while it waits for the disk. Order of the locks:
-//! turn, writer, pending. One background thread commits cache fills and evicts.
+//! turn, then the users of blob files or writer, pending. One background thread commits cache fills and evicts.
 //! A crash leaves: all that was published before the last `commit` returned; of what came after, whole records
 //! are found again at the next opening and torn ones are cut off. Of the cache, at most the last batch is lost.
 
+mod blobs;
 mod cache;
 mod commit;
 mod disk;
@@ -40,11 +41,13 @@ use crate::codec;
 use crate::id::ObjectId;
 use crate::pack::file::{RECORD_HEADER_LEN, RecordHeader};
 use crate::pack::{Checked, Codec, PackError, Packed};
+use blobs::BlobFiles;
 use cache::{Bell, Keeper};
 use index::{Index, Place, View};
 use packs::{PackFiles, WriteFailure, Writer};
 
 pub use crate::pack::file::Keep;
+pub use blobs::{BlobFile, BlobWriter, Lease};
 pub use error::StoreError;
 pub use log::LogStore;
 pub use types::{Options, Put, SnapshotRecord, Stats};
@@ -115,6 +118,7 @@ struct Shared {
     tuning: Tuning,
     index: Index,
     files: PackFiles,
+    blob_files: BlobFiles,
     writer: Mutex<Writer>,
     /// Where objects lie that are written but not in the index yet.
     pending: RwLock<HashMap<ObjectId, Place>>,
@@ -125,7 +129,7 @@ struct Shared {
     stopped: OnceLock<String>,
     /// Advances before records are punched or packs removed.
     holes: AtomicU64,
-    /// Bytes that cache packs occupy, never too low.
+    /// Bytes that cache packs and blob files occupy, never too low.
     cache_used: AtomicU64,
     first_tick: u64,
     uses: AtomicU64,
@@ -160,6 +164,7 @@ impl Store {
         disk::create_dir(&packs_dir).map_err(StoreError::io("create", &packs_dir))?;
         let index_path = dir.join("index.redb");
         let recovered = recover::recover(&index_path, &packs_dir)?;
+        let (blob_files, blob_bytes) = blobs::recover(&recovered.index, &index_path, dir.join("files"))?;
         disk::sync_dir(dir).map_err(StoreError::io("sync", dir))?;
         let writer =
             Writer::new(packs_dir.clone(), recovered.current, recovered.next_number, tuning.pack_len);
@@ -170,6 +175,7 @@ impl Store {
             tuning,
             index: recovered.index,
             files: PackFiles::new(packs_dir),
+            blob_files,
             writer: Mutex::new(writer),
             pending: RwLock::default(),
             turn: Mutex::default(),
@@ -177,7 +183,7 @@ impl Store {
             bell: Bell::default(),
             stopped: OnceLock::new(),
             holes: AtomicU64::new(0),
-            cache_used: AtomicU64::new(recovered.cache_used),
+            cache_used: AtomicU64::new(recovered.cache_used + blob_bytes),
             first_tick: recovered.first_tick,
             uses: AtomicU64::new(0),
             hits: AtomicU64::new(0),
@@ -282,11 +288,14 @@ impl Store {
         self.shared().stats()
     }
 
-    /// Re-hashes every object and lists those that are damaged. `progress` is told how many of how many
+    /// Re-hashes every object and lists those that are damaged; a damaged blob file is removed, since all of it is
+    /// elsewhere. `progress` is told how many of how many
     /// objects are done.
     pub fn verify_all(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<Vec<Corrupt>, StoreError> {
         self.commit()?;
-        self.shared().verify_all(progress)
+        let corrupt = self.shared().verify_all(progress)?;
+        self.shared().verify_blob_files()?;
+        Ok(corrupt)
     }
 }
 

@@ -13,7 +13,7 @@ use crate::id::SnapshotId;
 /// What the owner of a machine decides about its store.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// What cache packs may occupy on disk, in bytes. Published objects and the index are not counted.
+    /// What cache packs and blob files may occupy on disk, in bytes. Published objects and the index are not counted.
     pub cache_max_bytes: u64,
 }
 
@@ -67,7 +67,7 @@ pub struct Stats {
     pub objects: u64,
     /// Bytes of the published records.
     pub published_bytes: u64,
-    /// Bytes that cache packs occupy on disk.
+    /// Bytes that cache packs and blob files occupy on disk.
     pub cached_bytes: u64,
     pub packs: u64,
     pub cache_max_bytes: u64,

@@ -28,13 +28,13 @@ const SEEK_LEAVES: usize = 64;
 
 /// A file, reduced to where its bytes are.
 #[derive(Debug)]
-struct File {
-    size: u64,
-    content: Content,
+pub(super) struct File {
+    pub(super) size: u64,
+    pub(super) content: Content,
 }
 
 /// A run of extents that follow each other.
-struct Run {
+pub(super) struct Run {
     blob: Option<Arc<Blob>>,
     single: Option<Extent>,
     /// Offset in the file of the first.
@@ -50,7 +50,7 @@ struct Piece {
 
 impl Run {
     /// The extents with their offsets in the file.
-    fn extents(&self) -> impl Iterator<Item = (u64, Extent)> {
+    pub(super) fn extents(&self) -> impl Iterator<Item = (u64, Extent)> {
         let steps = self.blob.iter().flat_map(|blob| blob.node.steps());
         let many = steps.filter_map(|step| match step {
             BlobStep::Extent { extent, start } => Some((self.start.saturating_add(start), *extent)),
@@ -72,7 +72,8 @@ impl Run {
             .collect()
     }
 
-    fn end(&self) -> u64 {
+    /// Offset in the file after the last.
+    pub(super) fn end(&self) -> u64 {
         self.extents().last().map_or(self.start, |(start, extent)| start.saturating_add(extent.len))
     }
 }
@@ -146,7 +147,7 @@ impl View {
         Ok(())
     }
 
-    async fn file(&self, ino: u64) -> Result<File, ViewError> {
+    pub(super) async fn file(&self, ino: u64) -> Result<File, ViewError> {
         match self.inode(ino).await?.node {
             Node::File { size, content, .. } => Ok(File { size, content }),
             Node::Dir { .. } => Err(ViewError::IsADirectory(at(ino))),
@@ -164,7 +165,7 @@ impl View {
     }
 
     /// The run of extents that holds the byte at `offset`, which is before the end of the file.
-    async fn run(&self, file: &File, offset: u64, class: Class) -> Result<Run, ViewError> {
+    pub(super) async fn run(&self, file: &File, offset: u64, class: Class) -> Result<Run, ViewError> {
         let single = |chunk: Option<ChunkId>| {
             let single = Some(Extent { len: file.size, chunk });
             Run { blob: None, single, start: 0 }

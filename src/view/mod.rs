@@ -11,6 +11,7 @@
 
 mod content;
 mod locate;
+mod materialise;
 mod mounted;
 mod nodes;
 #[cfg(test)]

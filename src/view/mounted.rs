@@ -11,17 +11,20 @@
 use std::borrow::Borrow;
 use std::future::Future;
 use std::num::NonZeroUsize;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bcai_mount::{Answer, Attr, Listing, Seek, StatFs, Tree, TreeError};
+use bcai_mount::{Answer, Attr, Backing, Listing, Seek, StatFs, Tree, TreeError};
 use lru::LruCache;
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
-use super::{View, ViewError, at};
+use super::materialise::LargeFiles;
+use super::{Inode, View, ViewError, at};
 use crate::fetch::FetchError;
+use crate::store::Store;
 
 /// How long the path of a file may take to find for a message about it.
 const NAMING: Duration = Duration::from_secs(1);
@@ -54,6 +57,7 @@ pub struct MountedView {
     deadline: Duration,
     streams: Mutex<LruCache<u64, Stream>>,
     readers_ahead: Arc<Semaphore>,
+    large_files: Option<Arc<LargeFiles>>,
 }
 
 /// A file that had to be waited for, and how it is being read. Offsets in bytes.
@@ -92,7 +96,25 @@ impl MountedView {
     /// What waits for longer than `deadline` is answered with a time-out. Work goes on in `runtime`.
     pub fn new(view: Arc<View>, runtime: Handle, deadline: Duration) -> Self {
         let streams = Mutex::new(LruCache::new(STREAMS));
-        Self { view, runtime, deadline, streams, readers_ahead: Arc::new(Semaphore::new(READERS_AHEAD)) }
+        let readers_ahead = Arc::new(Semaphore::new(READERS_AHEAD));
+        Self { view, runtime, deadline, streams, readers_ahead, large_files: None }
+    }
+
+    /// Lets the kernel read large files by itself, from blob files that are written to `store` in the background.
+    pub fn passing_through(mut self, store: Store) -> Self {
+        self.large_files = Some(LargeFiles::new(store));
+        self
+    }
+
+    /// What is known of the inode `ino` without waiting for the network.
+    fn inode_at_once(&self, ino: u64) -> Option<Inode> {
+        let _runtime = self.runtime.enter();
+        let mut inode = pin!(self.view.inode(ino));
+        let mut nobody = Context::from_waker(Waker::noop());
+        match ON_FUSE_THREAD.sync_scope((), || inode.as_mut().poll(&mut nobody)) {
+            Poll::Ready(Ok(inode)) => Some(inode),
+            _ => None,
+        }
     }
 
     /// Answers with what `future` gives; at once if it can, else later. Whether it was at once.
@@ -215,9 +237,28 @@ impl Tree for MountedView {
     }
 
     fn read(&self, ino: u64, offset: u64, len: u32, answer: Answer<[u8]>) {
+        let end = offset.saturating_add(len.into());
+        let answer = match self.large_files.as_ref().and_then(|large| large.last_read(ino, end)) {
+            None => answer,
+            Some(file) => {
+                let (view, runtime) = (Arc::clone(&self.view), self.runtime.clone());
+                Answer::new(move |result: Result<&[u8], _>| {
+                    answer.send(result);
+                    file.was_read_to_its_end(view, &runtime);
+                })
+            }
+        };
         let view = Arc::clone(&self.view);
         let was_here = self.serve(ino, async move { view.read(ino, offset, len).await }, answer);
-        self.read_ahead(ino, offset, offset.saturating_add(len.into()), was_here);
+        self.read_ahead(ino, offset, end, was_here);
+    }
+
+    fn backing(&self, ino: u64, answer: Answer<Option<Backing>>) {
+        let backing = self.large_files.as_ref().and_then(|large| {
+            let inode = self.inode_at_once(ino)?;
+            large.backing(&self.view, &self.runtime, &inode)
+        });
+        answer.send(Ok(&backing));
     }
 
     fn xattr(&self, ino: u64, name: &[u8], answer: Answer<[u8]>) {

@@ -14,9 +14,10 @@ use bytes::Bytes;
 use lru::LruCache;
 
 use super::{ViewError, mounted};
-use crate::fetch::{Class, Fetcher};
+use crate::fetch::{Class, FetchError, Fetcher};
 use crate::id::{BlobId, ChunkId, ObjectId, SnapshotId, TreeId};
 use crate::manifest::{BlobNode, Entry, Name, Snapshot, Totals, TreeChild, TreeNode, Xattr};
+use crate::pack::Checked;
 
 /// What a cache weighs at most unless told otherwise, in bytes.
 const DEFAULT_WEIGHT: usize = 32 << 20;
@@ -223,6 +224,11 @@ impl Nodes {
         };
         let fits = chunk.len() as u64 == len;
         if fits { Ok(chunk) } else { Err(ViewError::unfit(id, "it is not as long as its file says")) }
+    }
+
+    /// The chunk `id` if it is here, with the proof that it was verified. Waits for the disk.
+    pub(super) fn local_chunk(&self, id: ChunkId) -> Result<Option<Checked>, FetchError> {
+        self.fetcher.local(&id.into())
     }
 
     async fn plain(&self, id: ObjectId, class: Class) -> Result<Bytes, ViewError> {

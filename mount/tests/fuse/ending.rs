@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::Arc;
 
-use bcai_mount::{Mount, MountError, Options, check_mountpoint, is_dead, recover};
+use bcai_mount::{Io, Mount, MountError, Options, check_mountpoint, is_dead, recover};
 
 use crate::memory::Memory;
 use crate::{DEADLINE, Mounted, child_with_mount, mount, table};
@@ -27,7 +27,7 @@ fn unmounting_ends_it_and_the_directory_can_be_used_again() {
     mounted.ended.try_recv().expect("the callback has run when unmount returns");
     assert_eq!(table(mounted.temp.path()), Vec::<String>::new());
     mounted.mount.unmount().expect("a second time is no error");
-    let (again, _ended) = mount(mounted.tree.clone(), mounted.temp.path());
+    let (again, _ended) = mount(mounted.tree.clone(), mounted.temp.path(), Io::Cached);
     assert_eq!(fs::read(mounted.path("hello")).unwrap(), b"hello");
     // The old mount is not mistaken for the new one.
     mounted.mount.unmount_lazy().unwrap();
@@ -76,7 +76,7 @@ fn a_lazy_unmount_frees_the_directory_at_once_and_ends_with_the_last_file() {
     file.read_to_end(&mut content).unwrap();
     assert_eq!(content, b"hello", "what is open stays readable");
     // A new mount on the same directory survives the end of the old one.
-    let (_again, _) = mount(mounted.tree.clone(), mounted.temp.path());
+    let (_again, _) = mount(mounted.tree.clone(), mounted.temp.path(), Io::Cached);
     drop(file);
     mounted.ended.recv_timeout(DEADLINE).expect("told of the end");
     assert_eq!(fs::read(mounted.path("hello")).unwrap(), b"hello");
@@ -126,7 +126,7 @@ fn a_dead_mount_is_recognised_and_removed() {
     std::os::unix::fs::symlink(temp.path(), &link).unwrap();
     assert!(recover(&link).unwrap());
     assert!(!is_dead(temp.path()));
-    let (again, _ended) = mount(Arc::new(Memory::new()), temp.path());
+    let (again, _ended) = mount(Arc::new(Memory::new()), temp.path(), Io::Cached);
     again.unmount().unwrap();
 }
 

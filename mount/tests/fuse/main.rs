@@ -4,6 +4,7 @@
 
 mod ending;
 mod memory;
+mod opening;
 mod reading;
 mod trouble;
 
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use bcai_mount::{Mount, Options, Tree};
+use bcai_mount::{Io, Mount, Options, Tree};
 use memory::Memory;
 
 /// Far longer than anything here takes; what is not done by then hangs.
@@ -33,11 +34,15 @@ pub struct Mounted {
 
 impl Mounted {
     pub fn new(fill: impl FnOnce(&mut Memory)) -> Self {
+        Self::with(Io::Cached, fill)
+    }
+
+    pub fn with(io: Io, fill: impl FnOnce(&mut Memory)) -> Self {
         let mut tree = Memory::new();
         fill(&mut tree);
         let tree = Arc::new(tree);
         let temp = tempfile::tempdir().unwrap();
-        let (mount, ended) = mount(tree.clone(), temp.path());
+        let (mount, ended) = mount(tree.clone(), temp.path(), io);
         Self { tree, ended, mount, temp }
     }
 
@@ -46,9 +51,9 @@ impl Mounted {
     }
 }
 
-pub fn mount(tree: Arc<dyn Tree>, dir: &Path) -> (Mount, Receiver<()>) {
+pub fn mount(tree: Arc<dyn Tree>, dir: &Path, io: Io) -> (Mount, Receiver<()>) {
     let (sender, receiver) = channel();
-    let options = Options { threads: 2, ..Options::default() };
+    let options = Options { threads: 2, io, ..Options::default() };
     let mount = Mount::start(tree, dir, &options, move || {
         // A test that does not look at the end has dropped the receiver.
         let _ = sender.send(());
@@ -93,7 +98,7 @@ fn child_holds_a_mount() {
     let dir = std::env::var_os(CHILD_DIR).map_or(own.path().to_owned(), PathBuf::from);
     let mut tree = Memory::new();
     tree.file("hello", b"hello");
-    let (mount, _ended) = mount(Arc::new(tree), &dir);
+    let (mount, _ended) = mount(Arc::new(tree), &dir, Io::Cached);
     println!("mounted");
     std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
     mount.unmount().unwrap();

@@ -1,9 +1,11 @@
 //! A small tree in memory that counts what it is asked, and misbehaves when told to.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Mutex;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
-use bcai_mount::{Answer, Attr, DirEntry, FileKind, Listing, ROOT, Seek, StatFs, Tree, TreeError};
+use bcai_mount::{Answer, Attr, Backing, DirEntry, FileKind, Listing, ROOT, Seek, StatFs, Tree, TreeError};
 
 pub const MTIME: (i64, u32) = (1_700_000_000, 123_456_789);
 pub const OLD_MTIME: (i64, u32) = (-86_400, 5);
@@ -37,6 +39,10 @@ struct Node {
 
 #[derive(Debug, Default)]
 pub struct Memory {
+    /// Files on disk for some inodes, with the length they are said to have.
+    backings: Mutex<HashMap<u64, (PathBuf, u64)>>,
+    /// What all leases are clones of.
+    pub lease: Arc<()>,
     nodes: HashMap<u64, Node>,
     asked: Mutex<HashMap<&'static str, u64>>,
     waiting: Mutex<Vec<Answer<[u8]>>>,
@@ -89,6 +95,16 @@ impl Memory {
     pub fn set_xattr(&mut self, ino: u64, name: &str, value: &[u8]) {
         let node = self.nodes.get_mut(&ino).expect("inode exists");
         node.xattrs.insert(name.into(), value.to_vec());
+    }
+
+    /// From now on `ino` can be read from `path`, which is said to have `size` bytes.
+    pub fn set_backing(&self, ino: u64, path: &Path, size: u64) {
+        self.backings.lock().unwrap().insert(ino, (path.to_owned(), size));
+    }
+
+    /// How many files are kept from being taken away.
+    pub fn leases(&self) -> usize {
+        Arc::strong_count(&self.lease) - 1
     }
 
     /// How often `operation` was asked for.
@@ -179,6 +195,19 @@ impl Tree for Memory {
                 }),
             ),
         }
+    }
+
+    fn backing(&self, ino: u64, answer: Answer<Option<Backing>>) {
+        let node = self.node("backing", ino).expect("a file that is opened exists");
+        if matches!(node.content, Content::Panics) {
+            panic!("told to");
+        }
+        let backing = self.backings.lock().unwrap().get(&ino).map(|(path, size)| Backing {
+            file: File::open(path).unwrap(),
+            size: *size,
+            lease: self.lease.clone(),
+        });
+        answer.send(Ok(&backing));
     }
 
     fn xattr(&self, ino: u64, name: &[u8], answer: Answer<[u8]>) {

@@ -1,6 +1,7 @@
 //! Tests of the store as a whole. What several of them need is here; the tests are in the submodules.
 
 mod basic;
+mod blobs;
 mod cache;
 mod crash;
 mod damage;

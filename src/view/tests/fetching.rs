@@ -17,9 +17,9 @@ use crate::manifest::Content;
 const LONG: Duration = Duration::from_secs(20);
 
 /// Has objects, except those it lost; answers for some only when the test lets it.
-struct Source {
+pub(super) struct Source {
     objects: HashMap<ObjectId, Checked>,
-    asked: Mutex<Vec<ObjectId>>,
+    pub(super) asked: Mutex<Vec<ObjectId>>,
     /// Chunks are answered when so many are being asked for.
     together: Option<Barrier>,
 }
@@ -53,7 +53,7 @@ fn built() -> Built {
     builder.finish(meta(0o755), &[entry("dir", dir)])
 }
 
-fn source(built: &Built, lost: impl Fn(ObjectId) -> bool, together: Option<usize>) -> Arc<Source> {
+pub(super) fn source(built: &Built, lost: impl Fn(ObjectId) -> bool, together: Option<usize>) -> Arc<Source> {
     let kept = built.objects.iter().filter(|object| !lost(object.id()));
     Arc::new(Source {
         objects: kept.map(|object| (object.id(), object.clone())).collect(),
@@ -62,7 +62,7 @@ fn source(built: &Built, lost: impl Fn(ObjectId) -> bool, together: Option<usize
     })
 }
 
-async fn open(home: &Home, source: Arc<Source>, id: SnapshotId) -> Arc<View> {
+pub(super) async fn open(home: &Home, source: Arc<Source>, id: SnapshotId) -> Arc<View> {
     let fetcher = Fetcher::new(home.store.clone(), Some(source));
     View::open(fetcher, Cache::default(), id, Options::default()).await.unwrap()
 }

@@ -1,6 +1,7 @@
 //! Views against naive models, with and without a network that fails.
 
 mod fetching;
+mod large;
 mod model;
 mod positions;
 mod reading;
