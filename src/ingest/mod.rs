@@ -44,9 +44,9 @@ use crossbeam_channel::bounded;
 use self::outbox::{Claims, Outbox, Stored};
 use crate::chunking::{Chunking, ChunkingError};
 use crate::id::SnapshotId;
-use crate::manifest::{ManifestError, Totals};
-use crate::pack::Compression;
-use crate::store::{SnapshotRecord, Store, StoreError};
+use crate::manifest::{ManifestError, Snapshot, Totals};
+use crate::pack::{Checked, Compression};
+use crate::store::{Keep, SnapshotRecord, Store, StoreError};
 
 /// Why there is no snapshot. Nothing of it is visible in the store.
 #[derive(Debug, thiserror::Error)]
@@ -215,33 +215,41 @@ fn snapshot_with(
         stop: AtomicBool::new(false),
         failure: Mutex::new(None),
     };
-    let (built, stored) = match work(&run, root, workers) {
+    let (built, mut stored) = match work(&run, root, workers) {
         Ok(done) => done,
         Err(error) => {
             run.fail(error);
             (None, Stored::default())
         }
     };
+    let stopped = run.check();
     if let Some(error) = run.failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
         return Err(error);
     }
-    let built = built.ok_or(IngestError::Cancelled)?;
+    stopped?;
+    let walk::Built { snapshot, skipped } = built.ok_or(IngestError::Cancelled)?;
+    // The object that names all others comes last, when they are durable: so that the recovery of a store may take
+    // a published snapshot object for a whole snapshot.
     store.commit()?;
+    let (id, totals) = (snapshot.id(), snapshot.totals);
+    let put = store.put(&[whole(&snapshot, options.compression)], Keep::Published)?;
+    stored.objects += put.objects;
+    stored.bytes += put.stored_bytes;
+    progress.stored_bytes.fetch_add(put.stored_bytes, Relaxed);
     store.keep_snapshot(SnapshotRecord {
-        id: built.snapshot,
-        bytes: built.totals.bytes,
-        inodes: built.totals.inodes,
-        chunks: built.totals.chunks,
+        id,
+        bytes: totals.bytes,
+        inodes: totals.inodes,
+        chunks: totals.chunks,
         created_unix_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis() as u64),
         source: dir.canonicalize().unwrap_or_else(|_| dir.to_owned()).to_string_lossy().into_owned(),
     })?;
-    Ok(Done {
-        snapshot: built.snapshot,
-        totals: built.totals,
-        new_objects: stored.objects,
-        new_bytes: stored.bytes,
-        skipped: built.skipped,
-    })
+    Ok(Done { snapshot: id, totals, new_objects: stored.objects, new_bytes: stored.bytes, skipped })
+}
+
+/// The snapshot object as the store takes it.
+fn whole(snapshot: &Snapshot, compression: Compression) -> Checked {
+    Checked::with_id(snapshot.id().into(), snapshot.encode().into(), compression)
 }
 
 /// Starts the threads, walks, and returns when all have ended. `None` if the walk failed; `run` knows why.

@@ -90,17 +90,21 @@ impl<'a> Outbox<'a> {
         if batch.iter().map(|(_, plain)| plain.len()).sum::<usize>() < SPARSE_BYTES {
             batch.iter_mut().for_each(|(_, plain)| *plain = Bytes::copy_from_slice(plain));
         }
-        // The compressors end early only when the run has failed.
+        // The compressors end early only when the run has failed, cancellation included.
         self.packs.send(batch).map_err(|_| IngestError::Cancelled)
     }
 }
 
-/// Compresses batches until there are no more senders.
+/// Compresses batches until there are no more senders. Whoever leaves a batch undone fails the run, or the snapshot
+/// would be recorded without what was in it.
 pub(super) fn compressor(run: &Run<'_>, packs: &Receiver<Batch>, puts: &Sender<Vec<Checked>>) {
     for batch in packs {
         let pack = |(id, plain)| Checked::with_id(id, plain, run.options.compression);
-        if run.check().is_err() || puts.send(batch.into_iter().map(pack).collect()).is_err() {
-            return;
+        let sent = run.check().and_then(|()| {
+            puts.send(batch.into_iter().map(pack).collect()).map_err(|_| IngestError::Cancelled)
+        });
+        if let Err(error) = sent {
+            return run.fail(error);
         }
     }
 }
@@ -112,12 +116,14 @@ pub(super) struct Stored {
     pub bytes: u64,
 }
 
-/// Puts batches into the store until there are no more senders.
+/// Puts batches into the store until there are no more senders. Like [`compressor`], it leaves nothing undone in
+/// silence.
 pub(super) fn writer(run: &Run<'_>, puts: &Receiver<Vec<Checked>>) -> Stored {
     let mut stored = Stored::default();
     let mut uncommitted = 0;
     while let Ok(mut objects) = puts.recv() {
-        if run.check().is_err() {
+        if let Err(error) = run.check() {
+            run.fail(error);
             break;
         }
         let mut bytes: usize = objects.iter().map(|object| object.plain().len()).sum();

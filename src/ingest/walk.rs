@@ -16,8 +16,7 @@ use super::outbox::Outbox;
 use super::scan::{Inode, Scan};
 use super::source::{Dir, file_type, special};
 use super::{IngestError, Run};
-use crate::id::SnapshotId;
-use crate::manifest::{Entry, MAX_DEPTH, Meta, Name, Node, Snapshot, Totals, TreeBuilder};
+use crate::manifest::{Entry, MAX_DEPTH, Meta, Name, Node, Snapshot, TreeBuilder};
 
 /// Most steps (batches, and beginnings and ends of directories) that wait for an earlier one.
 pub(super) const WINDOW: usize = 1024;
@@ -49,10 +48,9 @@ pub(super) struct Read {
     pub entries: Vec<Entry>,
 }
 
-/// What the walk made.
+/// What the walk made. The snapshot object itself goes into the store when all else is there.
 pub(super) struct Built {
-    pub snapshot: SnapshotId,
-    pub totals: Totals,
+    pub snapshot: Snapshot,
     pub skipped: Vec<PathBuf>,
 }
 
@@ -65,7 +63,7 @@ enum Step {
     End,
 }
 
-/// Walks the tree below `root` and makes the snapshot object. All objects are in the outboxes when it returns.
+/// Walks the tree below `root` and makes the snapshot object. All others have left the outboxes when it returns.
 pub(super) fn walk(
     run: &Run<'_>,
     root: Dir,
@@ -103,11 +101,8 @@ pub(super) fn walk(
     }
     let Walk { tree: Assembly { mut outbox, root: builder, .. }, skipped, .. } = walk;
     let (tree, totals) = builder.finish(&mut |id, bytes| outbox.add(id, bytes.into()))?;
-    let bytes = Snapshot { root: meta, tree, totals, chunking: run.options.chunking }.encode();
-    let snapshot = SnapshotId::of(&bytes);
-    outbox.add(snapshot.into(), bytes.into())?;
     outbox.flush()?;
-    Ok(Built { snapshot, totals, skipped })
+    Ok(Built { snapshot: Snapshot { root: meta, tree, totals, chunking: run.options.chunking }, skipped })
 }
 
 /// What the walk knows of a hard-linked inode: the position of its first name, and the number of its names.

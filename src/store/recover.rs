@@ -269,7 +269,10 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// A snapshot whose record went with the index is listed without its figures, rather than not at all.
+    /// A snapshot whose record went with the index is listed without its figures, rather than not at all. That its
+    /// object is published says that the snapshot was whole: whoever takes one puts its object after a commit of
+    /// everything else (`ingest`), and what is only fetched, perhaps in part, is put as cached and not listed. The
+    /// order of records cannot say more, since content that was here before, or is replaced later, lies anywhere.
     fn list_again(&self, tables: &mut Tables, id: &ObjectId) -> IndexResult<()> {
         let record = SnapshotRecord::recovered(SnapshotId::from_bytes(id.hash));
         tables.keep_snapshot_if_new(&id.hash, &codec::encode(&record))

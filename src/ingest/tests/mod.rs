@@ -2,6 +2,7 @@
 
 mod formats;
 mod model;
+mod trouble;
 
 use std::ffi::OsStr;
 use std::fs::{self, File, FileTimes, Permissions};
@@ -25,14 +26,14 @@ use crate::store;
 struct Bench {
     tree: TempDir,
     store: Store,
-    _home: TempDir,
+    home: TempDir,
 }
 
 impl Bench {
     fn new() -> Self {
         let home = TempDir::new().unwrap();
         let store = Store::open(home.path(), store::Options { cache_max_bytes: 1 << 30 }).unwrap();
-        Self { tree: TempDir::new().unwrap(), store, _home: home }
+        Self { tree: TempDir::new().unwrap(), store, home }
     }
 
     fn dir(&self) -> &Path {
