@@ -129,9 +129,12 @@ impl Fetcher {
     }
 
     /// The object if it is here and intact; never asks the network. Blocks for a disk read. What is here but wrong is
-    /// forgotten, so that it can be fetched again, and reported as not here.
+    /// reported as not here, so that it is fetched again, and forgotten unless it was published.
     pub fn local(&self, id: &ObjectId) -> Result<Option<Checked>, FetchError> {
-        self.0.local(id)
+        match self.0.local(id)? {
+            Local::Here(object) => Ok(Some(object)),
+            Local::Absent | Local::Damaged => Ok(None),
+        }
     }
 
     /// The object, from here or from wherever it can be had within the [`patience`] of `class`. However many ask for
@@ -160,14 +163,22 @@ impl Fetcher {
     }
 }
 
+/// What the local store has of an object.
+enum Local {
+    Here(Checked),
+    Absent,
+    /// Something that is not the object.
+    Damaged,
+}
+
 impl Inner {
-    fn local(&self, id: &ObjectId) -> Result<Option<Checked>, FetchError> {
+    fn local(&self, id: &ObjectId) -> Result<Local, FetchError> {
         let cause = match self.store.get(id) {
-            Ok(None) => return Ok(None),
+            Ok(None) => return Ok(Local::Absent),
             Ok(Some(packed)) => match packed.verify(id) {
                 Ok(checked) => {
                     self.counters.local_hits.fetch_add(1, Ordering::Relaxed);
-                    return Ok(Some(checked));
+                    return Ok(Local::Here(checked));
                 }
                 Err(cause) => cause,
             },
@@ -176,8 +187,11 @@ impl Inner {
         };
         tracing::warn!(%id, %cause, "a stored object is damaged and will be fetched again");
         self.counters.corrupt.fetch_add(1, Ordering::Relaxed);
-        self.store.forget(id).map_err(Arc::new)?;
-        Ok(None)
+        // A store that takes no writes any more is no reason not to ask others.
+        if let Err(error) = self.store.forget(id) {
+            tracing::warn!(%id, %error, "a damaged object could not be forgotten");
+        }
+        Ok(Local::Damaged)
     }
 
     /// Waits for the flight of `id`, which is begun if there is none and hurried if it is less urgent.
@@ -223,14 +237,15 @@ impl Inner {
     async fn fly(self: Arc<Self>, id: ObjectId, class: watch::Receiver<Class>) -> Outcome {
         let inner = self.clone();
         let local = blocking(move || inner.local(&id)).await;
-        if let Ok(Some(here)) = local {
-            return Ok(here);
-        }
         // What the disk cannot give others may; if not, the disk is what there is to complain about.
-        let failed = local.err();
-        if let Some(error) = &failed {
-            tracing::warn!(%id, %error, "the store cannot be read");
-        }
+        let (damaged, failed) = match local {
+            Ok(Local::Here(here)) => return Ok(here),
+            Ok(local) => (matches!(local, Local::Damaged), None),
+            Err(error) => {
+                tracing::warn!(%id, %error, "the store cannot be read");
+                (false, Some(error))
+            }
+        };
         let Some(source) = &self.source else { return Err(failed.unwrap_or(FetchError::NotFound { id })) };
         let outcome = self.fetch(id, class, &**source).await.map_err(|error| failed.unwrap_or(error));
         if let Err(FetchError::Corrupt { .. }) = &outcome {
@@ -240,8 +255,12 @@ impl Inner {
         self.counters.fetched.fetch_add(1, Ordering::Relaxed);
         self.counters.fetched_bytes.fetch_add(checked.plain().len() as u64, Ordering::Relaxed);
         let (inner, object) = (self.clone(), checked.clone());
-        if let Err(error) = blocking(move || inner.store.put(&[object], Keep::Cache)).await {
-            tracing::warn!(%id, %error, "a fetched object could not be cached");
+        let stored = blocking(move || match damaged {
+            true => inner.store.replace(&object).map(drop),
+            false => inner.store.put(&[object], Keep::Cache).map(drop),
+        });
+        if let Err(error) = stored.await {
+            tracing::warn!(%id, %error, "a fetched object could not be stored");
         }
         Ok(checked)
     }

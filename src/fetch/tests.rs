@@ -225,22 +225,28 @@ fn damage(dir: &std::path::Path, object: &Checked) {
     panic!("{} is in no pack", object.id());
 }
 
+/// A published object that was read wrong once was forgotten, and what came in its place was cached: the next
+/// snapshot of a larger tree evicted it.
 #[tokio::test]
-async fn a_damaged_local_object_is_fetched_again() {
+async fn a_damaged_published_object_is_fetched_again_and_published_still() {
     let wanted = Checked::pack(Kind::Chunk, Bytes::from("wanted".repeat(50)), Compression::None);
     let fake = Fake::new(std::slice::from_ref(&wanted), 10);
     let (dir, store) = store();
     store.put(std::slice::from_ref(&wanted), Keep::Published).unwrap();
     store.commit().unwrap();
-    let fetcher = Fetcher::new(store, Some(fake.clone()));
+    let fetcher = Fetcher::new(store.clone(), Some(fake.clone()));
     assert!(fetcher.local(&wanted.id()).unwrap().is_some());
     damage(dir.path(), &wanted);
     assert!(fetcher.local(&wanted.id()).unwrap().is_none());
+    assert!(store.contains(&wanted.id()).unwrap(), "it is still known to be wrong");
     for _ in 0..2 {
         assert_eq!(fetcher.get(wanted.id(), Class::Fault).await.unwrap().plain(), wanted.plain());
     }
     let stats = fetcher.stats();
-    assert_eq!((stats.corrupt, stats.fetched, fake.calls()), (1, 1, 1));
+    assert_eq!((stats.corrupt, stats.fetched, fake.calls()), (2, 1, 1));
+    assert_eq!(store.missing(&[wanted.id()], Keep::Published).unwrap(), []);
+    let stats = store.stats().unwrap();
+    assert_eq!((stats.objects, stats.cached_bytes), (1, 0));
 }
 
 #[tokio::test]

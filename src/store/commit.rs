@@ -108,20 +108,6 @@ impl Shared {
         }
     }
 
-    /// Drops an object from the index and from what waits for a commit.
-    pub(super) fn forget(&self, id: &ObjectId) -> Result<(), StoreError> {
-        let turn = self.turn();
-        self.check_writable()?;
-        {
-            let mut writer = lock(&self.writer);
-            let mut pending = self.pending.write().unwrap_or_else(|broken| broken.into_inner());
-            pending.remove(id);
-            writer.uncommitted.places.retain(|(other, _)| other != id);
-        }
-        let freed = self.change_index(&turn, |tables| tables.forget(id))?;
-        self.release(&turn, freed.into_iter().collect())
-    }
-
     /// The present tick: it advances with use, not with time.
     pub(super) fn tick(&self) -> u64 {
         self.first_tick + self.uses.load(Ordering::Relaxed) / self.tuning.uses_per_tick

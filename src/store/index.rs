@@ -65,6 +65,11 @@ impl Place {
         keep == Keep::Cache || self.keep() == Keep::Published
     }
 
+    /// Whether both are one record, whatever has been noted of its use.
+    pub(super) fn is_at(&self, other: &Self) -> bool {
+        (self.pack, self.offset) == (other.pack, other.offset)
+    }
+
     pub(super) fn record_len(&self) -> u64 {
         record_len(self.stored_len)
     }
@@ -389,9 +394,9 @@ impl Tables<'_> {
         }
     }
 
-    /// Drops one object from the index; says where it was.
-    pub(super) fn forget(&mut self, id: &ObjectId) -> IndexResult<Option<Place>> {
-        let Some(place) = self.find(id)? else { return Ok(None) };
+    /// Drops one object from the index, if it lies at `bad`; says where it was.
+    pub(super) fn forget(&mut self, id: &ObjectId, bad: &Place) -> IndexResult<Option<Place>> {
+        let Some(place) = self.find(id)?.filter(|place| place.is_at(bad)) else { return Ok(None) };
         self.detach(id, &place)?;
         Ok(Some(place))
     }

@@ -20,6 +20,7 @@ mod error;
 mod index;
 mod lock;
 mod log;
+mod mend;
 mod packs;
 mod recover;
 #[cfg(test)]
@@ -243,7 +244,7 @@ impl Store {
     pub fn put(&self, objects: &[Checked], keep: Keep) -> Result<Put, StoreError> {
         let mut put = Put::default();
         for object in objects {
-            if self.shared().put_one(object, keep)? {
+            if self.shared().put_one(object, keep, None)? {
                 put.objects += 1;
                 put.stored_bytes += object.packed().stored().len() as u64;
             }
@@ -278,9 +279,18 @@ impl Store {
         records.iter().map(decode).collect::<Result<_, _>>().map_err(damaged)
     }
 
-    /// Drops one object from the index, durably: it was found corrupt and is to be fetched again.
-    pub fn forget(&self, id: &ObjectId) -> Result<(), StoreError> {
+    /// Drops one cached object from the index, durably, because its caller found it corrupt; says whether it did.
+    /// The object is read again first, and stays if it is sound. A published object stays in any case, for
+    /// [`Store::verify_all`] to report, until [`Store::replace`] or for ever.
+    pub fn forget(&self, id: &ObjectId) -> Result<bool, StoreError> {
         self.shared().forget(id)
+    }
+
+    /// Stores a good copy in the place of one that is damaged or cannot be read, and keeps it as that was kept;
+    /// says whether it did. Readable at once, and durable after [`Store::commit`] or soon. What is here and sound
+    /// stays as it is; what is not here at all is cached.
+    pub fn replace(&self, object: &Checked) -> Result<bool, StoreError> {
+        self.shared().replace(object)
     }
 
     /// The store in figures.
@@ -320,7 +330,7 @@ impl Shared {
             // If something was punched meanwhile, it may have been this record, half read.
             if self.holes.load(Ordering::SeqCst) != holes {
                 let now = self.find(id)?;
-                if now.is_none_or(|now| (now.pack, now.offset) != (place.pack, place.offset)) {
+                if now.is_none_or(|now| !now.is_at(&place)) {
                     continue;
                 }
             }
@@ -333,18 +343,19 @@ impl Shared {
         }
     }
 
-    /// Whether an object need not be stored (again) to be kept so.
-    fn is_known(&self, id: &ObjectId, keep: Keep) -> Result<bool, StoreError> {
-        let place = self.find(id)?;
+    /// Whether an object need not be stored (again) to be kept so. What lies at `bad` is as good as not there.
+    fn is_known(&self, id: &ObjectId, keep: Keep, bad: Option<Place>) -> Result<bool, StoreError> {
+        let place = self.find(id)?.filter(|place| bad.is_none_or(|bad| !bad.is_at(place)));
         Ok(place.is_some_and(|place| place.is_kept(keep)))
     }
 
-    /// Stores one object; false if it was known, or could not be cached.
-    fn put_one(&self, object: &Checked, keep: Keep) -> Result<bool, StoreError> {
+    /// Stores one object, in the place of the record at `bad` if there is one; false if it was known, or could not
+    /// be cached.
+    fn put_one(&self, object: &Checked, keep: Keep, bad: Option<Place>) -> Result<bool, StoreError> {
         loop {
             self.check_writable()?;
             let mut writer = lock(&self.writer);
-            if self.is_known(&object.id(), keep)? {
+            if self.is_known(&object.id(), keep, bad)? {
                 return Ok(false);
             }
             let cost = writer.cost(object, keep);

@@ -285,13 +285,19 @@ impl Recovery<'_> {
         dir: &Path,
     ) -> Result<[Option<Current>; 2], StoreError> {
         let mut current = [None, None];
-        for (number, row) in rows.iter().rev().filter(|(_, row)| !row.sealed) {
+        // Only the newest of a class goes on: of two records of one object the later must be the one in the pack
+        // with the higher number, or a rebuilt index would choose the other.
+        let mut newest = [true, true];
+        for (number, row) in rows.iter().rev() {
+            let newest = std::mem::take(&mut newest[row.keep as usize]);
+            if row.sealed {
+                continue;
+            }
             let path = packs::path(dir, *number);
             let failed = || StoreError::io("open", &path);
             let file = disk::open_for_writing(&path).map_err(failed())?;
-            let slot = &mut current[row.keep as usize];
-            if slot.is_none() {
-                *slot = Some(Current {
+            if newest {
+                current[row.keep as usize] = Some(Current {
                     number: *number,
                     file: Arc::new(file),
                     len: row.len,

@@ -96,20 +96,22 @@ fn a_cached_object_that_is_published_moves() {
 fn a_forgotten_object_is_gone_and_can_be_put_again() {
     let dir = temp();
     let store = open(dir.path(), MIB);
-    for (seed, keep) in [(1, Keep::Published), (2, Keep::Cache)] {
+    for (seed, keep) in [(1, Keep::Cache), (2, Keep::Cache)] {
         for commit in [false, true] {
             let object = chunk(seed, 700);
             assert_eq!(store.put(std::slice::from_ref(&object), keep).expect("puts").objects, 1);
             if commit {
                 store.commit().expect("commits");
             }
-            store.forget(&object.id()).expect("forgets");
+            assert!(!store.forget(&object.id()).expect("sound"), "what reads well stays");
+            spoil(&store, dir.path(), &object.id()).expect("is there");
+            assert!(store.forget(&object.id()).expect("forgets"));
             assert!(!store.contains(&object.id()).expect("looks"));
             store.commit().expect("commits");
             assert!(!store.contains(&object.id()).expect("looks"));
         }
     }
-    store.forget(&chunk(3, 10).id()).expect("what was never there is no error");
+    assert!(!store.forget(&chunk(3, 10).id()).expect("what was never there is no error"));
     let stats = store.stats().expect("counts");
     assert_eq!((stats.objects, stats.published_bytes), (0, 0));
 }

@@ -96,7 +96,7 @@ fn a_pack_without_its_trailer_is_scanned() {
 }
 
 #[test]
-fn a_damaged_object_is_named_forgotten_and_replaced() {
+fn a_damaged_object_is_named_and_replaced() {
     let dir = temp();
     let store = open(dir.path(), MIB);
     let objects = chunks(0..10, 500);
@@ -119,8 +119,8 @@ fn a_damaged_object_is_named_forgotten_and_replaced() {
     assert_eq!(corrupt[0].path, pack);
     let read = store.get(&objects[2].id()).expect("reads").expect("is there");
     assert!(read.verify(&objects[2].id()).is_err());
-    store.forget(&objects[2].id()).expect("forgets");
-    assert_eq!(store.put(&objects, Keep::Cache).expect("puts").objects, 1);
+    let replaced = objects.iter().filter(|object| store.replace(object).expect("replaces")).count();
+    assert_eq!(replaced, 1);
     assert!(objects.iter().all(|object| has(&store, object)));
     all_sound(&store);
 }
@@ -176,9 +176,7 @@ fn a_pack_taken_away_is_damage_to_its_objects() {
     std::fs::remove_file(&pack_files(dir.path())[0]).expect("removes");
     let corrupt = store.verify_all(&mut |_, _| ()).expect("verifies");
     assert!(corrupt.len() > 10 && corrupt.len() < 60, "{}", corrupt.len());
-    for bad in &corrupt {
-        store.forget(&bad.id).expect("forgets");
-    }
-    assert_eq!(store.put(&objects, Keep::Published).expect("puts").objects, corrupt.len() as u64);
+    let replaced = objects.iter().filter(|object| store.replace(object).expect("replaces")).count();
+    assert_eq!(replaced, corrupt.len());
     assert!(objects.iter().all(|object| has(&store, object)));
 }

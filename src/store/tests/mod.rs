@@ -5,6 +5,7 @@ mod blobs;
 mod cache;
 mod crash;
 mod damage;
+mod mend;
 mod model;
 
 use std::path::{Path, PathBuf};
@@ -70,6 +71,17 @@ fn has(store: &Store, object: &Checked) -> bool {
 
 fn all_sound(store: &Store) {
     assert_eq!(store.verify_all(&mut |_, _| ()).expect("verifies"), []);
+}
+
+/// Writes something else over what the store has of an object of at least eight bytes; says where.
+fn spoil(store: &Store, dir: &Path, id: &ObjectId) -> Option<Place> {
+    let place = store.shared().find(id).expect("looks")?;
+    let path = packs::path(&dir.join("packs"), place.pack);
+    // A cached object may go at any moment.
+    let file = std::fs::OpenOptions::new().write(true).open(path).ok()?;
+    let at = u64::from(place.offset) + RECORD_HEADER_LEN as u64;
+    std::os::unix::fs::FileExt::write_all_at(&file, b"spoiled!", at).expect("writes");
+    Some(place)
 }
 
 fn pack_files(dir: &Path) -> Vec<PathBuf> {

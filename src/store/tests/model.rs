@@ -10,7 +10,7 @@ use super::*;
 enum Op {
     Put { seed: u32, keep: Keep },
     Get { seed: u32 },
-    Forget { seed: u32 },
+    Spoil { seed: u32 },
     Commit,
     Reopen,
     Crash,
@@ -23,7 +23,7 @@ fn op() -> impl Strategy<Value = Op> {
         20 => (seed.clone(), prop_oneof![1 => Just(Keep::Published), 4 => Just(Keep::Cache)])
             .prop_map(|(seed, keep)| Op::Put { seed, keep }),
         10 => seed.clone().prop_map(|seed| Op::Get { seed }),
-        1 => seed.prop_map(|seed| Op::Forget { seed }),
+        1 => seed.prop_map(|seed| Op::Spoil { seed }),
         2 => Just(Op::Commit),
         1 => Just(Op::Reopen),
         1 => Just(Op::Crash),
@@ -96,11 +96,19 @@ impl Run {
                 }
             }
             Op::Get { seed } => self.check(*seed),
-            Op::Forget { seed } => {
-                self.store.forget(&object(*seed).id()).expect("forgets");
-                assert!(!self.store.contains(&object(*seed).id()).expect("looks"));
-                if let Some(state) = self.model.get_mut(seed) {
-                    *state = State::Maybe;
+            Op::Spoil { seed } if object(*seed).packed().stored().len() < 8 => {}
+            Op::Spoil { seed } => {
+                let (id, dir) = (object(*seed).id(), self.dir.path());
+                match spoil(&self.store, dir, &id).map(|place| place.keep()) {
+                    Some(Keep::Published) => {
+                        assert!(!self.store.forget(&id).expect("looks"), "published");
+                        assert!(self.store.replace(&object(*seed)).expect("replaces"));
+                        self.check(*seed);
+                    }
+                    _ => {
+                        self.store.forget(&id).expect("forgets");
+                        assert!(!self.store.contains(&id).expect("looks"));
+                    }
                 }
             }
             Op::Commit => {

@@ -1,0 +1,56 @@
+//! What becomes of an object whose record on disk is not what its id says.
+//!
+//! Owns: the decision to forget a damaged record or to put a good one in its place.
+//! Must not know: where a good copy comes from.
+//! Invariant: a published object stays in the index until a good copy takes its place, so that damage to the only
+//! copy is seen by whoever verifies; and nothing is given up that reads well.
+//! Trust: none in the disk, and none in the caller's opinion of it: a record is read again before it is given up.
+//! Threads: any.
+//! A crash leaves: the damaged record or the good one. Recovery lets the later of two records win, and the good one
+//! is later: the pack that is appended to is the newest of its class.
+
+use crate::id::ObjectId;
+use crate::pack::Checked;
+use crate::pack::file::Keep;
+use crate::store::Shared;
+use crate::store::error::StoreError;
+use crate::store::index::Place;
+
+impl Shared {
+    /// Where the object lies, if what lies there is something else.
+    fn damaged(&self, id: &ObjectId) -> Result<Option<Place>, StoreError> {
+        let Some(found) = self.find_and_read(id)? else { return Ok(None) };
+        let sound = found.packed.and_then(|packed| packed.verify(id)).is_ok();
+        Ok((!sound).then_some(found.place))
+    }
+
+    /// Drops a cached object, if it is damaged where it lies now.
+    pub(super) fn forget(&self, id: &ObjectId) -> Result<bool, StoreError> {
+        self.check_writable()?;
+        let Some(bad) = self.damaged(id)?.filter(|place| place.keep() == Keep::Cache) else {
+            return Ok(false);
+        };
+        let turn = self.turn();
+        // It may wait for a commit itself. Once in the index, it is dropped and its bytes freed like any other, so
+        // that no recovery finds it again.
+        self.commit(&turn)?;
+        let freed = self.change_index(&turn, |tables| tables.forget(id, &bad))?;
+        self.release(&turn, freed.into_iter().collect())?;
+        Ok(true)
+    }
+
+    /// Appends a good copy of what is damaged or cannot be read, in the class that it has.
+    pub(super) fn replace(&self, object: &Checked) -> Result<bool, StoreError> {
+        let bad = match self.damaged(&object.id()) {
+            // A bad sector, for one. If it was only a moment's trouble, the copy costs space and no more.
+            Err(StoreError::Io { .. }) => self.find(&object.id())?,
+            damaged => damaged?,
+        };
+        let replaced = self.put_one(object, bad.map_or(Keep::Cache, |bad| bad.keep()), bad)?;
+        if replaced {
+            // Nobody commits for its sake.
+            self.bell.waiting();
+        }
+        Ok(replaced)
+    }
+}
