@@ -232,8 +232,9 @@ impl Nodes {
     }
 
     async fn plain(&self, id: ObjectId, class: Class) -> Result<Bytes, ViewError> {
+        // What the disk cannot give, `get` gets from others, and says what is wrong with the disk if they fail too.
         if mounted::may_block()
-            && let Some(here) = self.fetcher.local(&id)?
+            && let Ok(Some(here)) = self.fetcher.local(&id)
         {
             return Ok(here.plain().clone());
         }

@@ -159,3 +159,21 @@ async fn a_file_read_in_order_is_fetched_ahead() {
     };
     tokio::time::timeout(LONG, all).await.expect("the rest of the file is asked for without being read");
 }
+
+/// A disk that answered a read with an error was a reader's error too, though others had the object: the read ended
+/// before anybody was asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_disk_cannot_give_is_fetched() {
+    let (home, built) = (Home::new(), built());
+    let (id, source) = (built.id, source(&built, |_| false, None));
+    home.put(built.objects);
+    // A directory can be opened like a file, and not read.
+    let pack = home.dir.path().join("packs/00000000.pack");
+    std::fs::remove_file(&pack).unwrap();
+    std::fs::create_dir(&pack).unwrap();
+    let mounted = mounted(&open(&home, source.clone(), id).await, LONG);
+    let (sent, received) = answer();
+    mounted.read(3, 500, 1000, sent);
+    assert_eq!(received.recv_timeout(LONG).unwrap().unwrap(), [[0; 500], [1; 500]].concat());
+    assert!(!source.asked.lock().unwrap().is_empty());
+}

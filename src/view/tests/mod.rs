@@ -20,14 +20,14 @@ use crate::store::{Keep, Store};
 /// A store of its own for one test.
 struct Home {
     store: Store,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 impl Home {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(dir.path(), crate::store::Options { cache_max_bytes: 1 << 30 }).unwrap();
-        Self { store, _dir: dir }
+        Self { store, dir }
     }
 
     fn put(&self, objects: Vec<Checked>) {
