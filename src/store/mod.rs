@@ -31,6 +31,7 @@ mod verify;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock};
@@ -298,10 +299,13 @@ impl Store {
         self.shared().stats()
     }
 
-    /// Re-hashes every object and lists those that are damaged; a damaged blob file is removed, since all of it is
-    /// elsewhere. `progress` is told how many of how many
-    /// objects are done.
-    pub fn verify_all(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<Vec<Corrupt>, StoreError> {
+    /// Re-hashes every object and lists those that are damaged or cannot be read; a damaged blob file is removed,
+    /// since all of it is elsewhere. `progress` is told how many of how many objects are done; when it breaks, what
+    /// has been found so far is returned.
+    pub fn verify_all(
+        &self,
+        progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+    ) -> Result<Vec<Corrupt>, StoreError> {
         self.commit()?;
         let corrupt = self.shared().verify_all(progress)?;
         self.shared().verify_blob_files()?;

@@ -5,11 +5,13 @@
 //! Trust: none; that is the point.
 //! Threads: the caller's; it holds no lock while it reads.
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use crate::id::ObjectId;
 use crate::pack::file::Keep;
 use crate::store::error::StoreError;
+use crate::store::index::Place;
 use crate::store::{Found, Shared};
 
 /// Objects looked at between two looks into the index; with their places 12 MiB. Within a batch the reads
@@ -30,7 +32,10 @@ pub struct Corrupt {
 }
 
 impl Shared {
-    pub(super) fn verify_all(&self, progress: &mut dyn FnMut(u64, u64)) -> Result<Vec<Corrupt>, StoreError> {
+    pub(super) fn verify_all(
+        &self,
+        progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+    ) -> Result<Vec<Corrupt>, StoreError> {
         let failed = || StoreError::index::<redb::Error>(&self.index_path);
         let total = self.view()?.object_count().map_err(failed())?;
         let (mut done, mut corrupt, mut last) = (0, Vec::new(), None);
@@ -39,22 +44,28 @@ impl Shared {
             let Some((id, _)) = batch.last() else { break };
             last = Some(*id);
             batch.sort_unstable_by_key(|(_, place)| (place.pack, place.offset));
-            for (id, _) in batch {
-                corrupt.extend(self.verify_one(&id)?);
+            for (id, place) in batch {
+                corrupt.extend(self.verify_one(&id, place)?);
                 done += 1;
-                progress(done, total.max(done));
+                if progress(done, total.max(done)).is_break() {
+                    return Ok(corrupt);
+                }
             }
         }
         Ok(corrupt)
     }
 
-    /// Reads and hashes one object, unless it has been evicted meanwhile.
-    fn verify_one(&self, id: &ObjectId) -> Result<Option<Corrupt>, StoreError> {
-        let Some(Found { place, packed }) = self.find_and_read(id)? else { return Ok(None) };
-        let cause = match packed.map(|packed| packed.verify(id)) {
-            Ok(Ok(_)) => return Ok(None),
-            Ok(Err(error)) => error.to_string(),
-            Err(error) => error.to_string(),
+    /// Reads and hashes one object, unless it has been evicted meanwhile. A record that the disk does not give, such
+    /// as one on a bad sector, is damaged like one that it gives wrong: the others are still to be looked at.
+    fn verify_one(&self, id: &ObjectId, listed: Place) -> Result<Option<Corrupt>, StoreError> {
+        let (place, cause) = match self.find_and_read(id) {
+            Ok(None) => return Ok(None),
+            Ok(Some(Found { place, packed })) => match packed.and_then(|packed| packed.verify(id)) {
+                Ok(_) => return Ok(None),
+                Err(error) => (place, error.to_string()),
+            },
+            Err(error @ StoreError::Io { .. }) => (self.find(id)?.unwrap_or(listed), error.to_string()),
+            Err(error) => return Err(error),
         };
         Ok(Some(Corrupt {
             id: *id,

@@ -109,7 +109,11 @@ fn a_damaged_object_is_named_and_replaced() {
     file.write_all_at(b"damage", record(2) + 100).expect("damages");
     file.write_all_at(b"damage", record(5) + 20).expect("damages");
     let mut seen = Vec::new();
-    let corrupt = store.verify_all(&mut |done, total| seen.push((done, total))).expect("verifies");
+    let mut progress = |done, total| {
+        seen.push((done, total));
+        ControlFlow::Continue(())
+    };
+    let corrupt = store.verify_all(&mut progress).expect("verifies");
     assert_eq!(seen.last(), Some(&(10, 10)));
     assert_eq!(corrupt.len(), 1, "a raw body is right whatever stands before it");
     assert_eq!(
@@ -174,9 +178,46 @@ fn a_pack_taken_away_is_damage_to_its_objects() {
     store.put(&objects, Keep::Published).expect("puts");
     store.commit().expect("commits");
     std::fs::remove_file(&pack_files(dir.path())[0]).expect("removes");
-    let corrupt = store.verify_all(&mut |_, _| ()).expect("verifies");
+    let corrupt = verify(&store);
     assert!(corrupt.len() > 10 && corrupt.len() < 60, "{}", corrupt.len());
     let replaced = objects.iter().filter(|object| store.replace(object).expect("replaces")).count();
     assert_eq!(replaced, corrupt.len());
     assert!(objects.iter().all(|object| has(&store, object)));
+}
+
+/// A disk gave an error for one record, and the verification of all others ended there; what lay behind it was never
+/// looked at.
+#[test]
+fn what_cannot_be_read_is_damage_and_the_rest_is_verified() {
+    let dir = temp();
+    let store = open(dir.path(), MIB);
+    let objects = chunks(0..60, 2000);
+    store.put(&objects, Keep::Published).expect("puts");
+    store.commit().expect("commits");
+    // A directory can be opened like a file, and not read.
+    let pack = pack_files(dir.path()).remove(0);
+    std::fs::remove_file(&pack).expect("removes");
+    std::fs::create_dir(&pack).expect("creates");
+    let mut looked_at = 0;
+    let mut progress = |done, _| {
+        looked_at = done;
+        ControlFlow::Continue(())
+    };
+    let corrupt = store.verify_all(&mut progress).expect("verifies");
+    assert_eq!(looked_at, 60);
+    assert!(corrupt.len() > 10 && corrupt.len() < 60, "{}", corrupt.len());
+    assert!(corrupt.iter().all(|bad| bad.path == pack && bad.cause.contains("cannot read")), "{corrupt:?}");
+    let replaced = objects.iter().filter(|object| store.replace(object).expect("replaces")).count();
+    assert_eq!(replaced, corrupt.len());
+    assert!(objects.iter().all(|object| has(&store, object)));
+}
+
+#[test]
+fn a_verification_ends_when_it_is_told_to() {
+    let dir = temp();
+    let store = open(dir.path(), MIB);
+    store.put(&chunks(0..10, 500), Keep::Published).expect("puts");
+    let mut progress =
+        |done, _| if done < 4 { ControlFlow::Continue(()) } else { ControlFlow::Break(assert_eq!(done, 4)) };
+    assert_eq!(store.verify_all(&mut progress).expect("ends"), []);
 }
