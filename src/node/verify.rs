@@ -6,6 +6,7 @@
 //! Trust: nothing on this machine's disk is believed. Threads: hashing in blocking sections of one task.
 
 use std::num::NonZeroUsize;
+use std::ops::ControlFlow;
 
 use lru::LruCache;
 
@@ -44,12 +45,17 @@ impl Node {
                     bytes_done: done,
                     bytes_total: total,
                 });
+                match watched.check() {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(_) => ControlFlow::Break(()),
+                }
             };
             store.verify_all(&mut step).map(|corrupt| (corrupt, objects))
         });
         let (corrupt, objects) = corrupt
             .await
             .map_err(|panic| Error::new(Kind::Failed, format!("verifying failed: {panic}")))??;
+        job.check()?;
         let stats = self.store.stats()?;
         Ok(Verified {
             height: None,
