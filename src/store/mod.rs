@@ -384,6 +384,9 @@ impl Shared {
                     pending.insert(object.id(), place);
                 }
                 Err(WriteFailure::Full) => return self.no_space(keep, cost),
+                Err(WriteFailure::NotBegun(error)) => {
+                    return Err(StoreError::io("create a pack in", self.files.dir())(error));
+                }
                 Err(WriteFailure::Broken(error)) => {
                     return Err(self.stop_writing(StoreError::io("append to", self.files.dir())(error)));
                 }

@@ -178,6 +178,9 @@ pub(super) fn seal(file: &File, len: u64) -> Result<u64, WriteFailure> {
 pub(super) enum WriteFailure {
     /// No space; the file was cut back to what it was.
     Full,
+    /// No pack file could be created, for want of file descriptors for one. Nothing was written, and nothing is
+    /// wrong with what was written before: the next try may succeed.
+    NotBegun(io::Error),
     /// Anything else: the state on disk is unknown.
     Broken(io::Error),
 }
@@ -325,7 +328,7 @@ impl Writer {
         let path = path(&self.dir, number);
         let file = disk::create(&path).map_err(|error| match disk::is_full(&error) {
             true => WriteFailure::Full,
-            false => WriteFailure::Broken(error),
+            false => WriteFailure::NotBegun(error),
         })?;
         if let Err(failure) = write_or_cut(&file, &FileHeader { keep, number }.encode(), 0) {
             disk::remove(&path).map_err(WriteFailure::Broken)?;

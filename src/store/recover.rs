@@ -310,7 +310,9 @@ impl Recovery<'_> {
                     path: path.clone(),
                     needed: file::trailer_len(row.records.min(MAX_RECORDS)),
                 },
-                WriteFailure::Broken(error) => StoreError::io("seal", &path)(error),
+                WriteFailure::NotBegun(error) | WriteFailure::Broken(error) => {
+                    StoreError::io("seal", &path)(error)
+                }
             })?;
             disk::sync(&file).map_err(failed())?;
             let grown = len - row.len;

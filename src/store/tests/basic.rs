@@ -292,3 +292,27 @@ fn eight_threads_put_and_get_at_once() {
     assert_eq!((stats.objects, stats.published_bytes), (300, 300 * 2056));
     all_sound(&store);
 }
+
+/// A process that was out of file descriptors for a moment could not create a pack, and took no more writes until it
+/// was restarted.
+#[test]
+fn a_pack_that_cannot_be_created_fails_one_put_only() {
+    let dir = temp();
+    let store = open(dir.path(), MIB);
+    let objects = chunks(0..40, 2000);
+    store.put(&objects[..1], Keep::Published).expect("puts");
+    // What is in the way of the next pack, when the first is full.
+    let stray = dir.path().join("packs/00000001.pack");
+    std::fs::create_dir(&stray).expect("creates");
+    for _ in 0..2 {
+        let refused = store.put(&objects, Keep::Published).expect_err("no second pack");
+        assert!(matches!(refused, StoreError::Io { action: "create a pack in", .. }), "{refused}");
+    }
+    store.commit().expect("what is written is committed");
+    std::fs::remove_dir(&stray).expect("removes");
+    store.put(&objects, Keep::Published).expect("goes on");
+    drop(store);
+    let store = open(dir.path(), MIB);
+    assert!(objects.iter().all(|object| has(&store, object)));
+    all_sound(&store);
+}
