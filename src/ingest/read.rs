@@ -9,6 +9,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender};
@@ -26,6 +27,8 @@ use crate::manifest::{BlobBuilder, Content, Entry, Extent, Meta, Name, Node};
 
 /// Least size of a read buffer. With the usual chunking an eighth of it at most is carried over to the next.
 const BUFFER_LEN: usize = 2 << 20;
+/// How often a file may turn out to have just been changed before it counts as changing.
+const SETTLE_TRIES: usize = 10;
 /// Holes are hashed as zeros in pieces of this size.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
@@ -96,8 +99,22 @@ impl File<'_> {
         rustix::fs::fstat(&self.fd).map_err(|error| self.failed(error))
     }
 
+    /// The description of the file, taken when any later change is sure to show in the next. For a tree at rest that
+    /// is at once, for one just written after a tick; not at all for a file that is written all the time.
+    fn settled(&self) -> Result<Stat, IngestError> {
+        for _ in 0..SETTLE_TRIES {
+            let stat = self.stat()?;
+            match Stamp::of(&stat).settles_in(SystemTime::now()) {
+                None => return Ok(stat),
+                Some(wait) => std::thread::sleep(wait),
+            }
+            self.run.check()?;
+        }
+        Err(self.changed("it is being written"))
+    }
+
     fn read(&self, outbox: &mut Outbox<'_>, listed: &Stamp, nlink: u32) -> Result<Node, IngestError> {
-        let before = self.stat()?;
+        let before = self.settled()?;
         let stamp = Stamp::of(&before);
         // Content that is newer than the listing is as good; another inode is not, it may be hard-linked.
         if file_type(&before) != FileType::RegularFile || (stamp.dev, stamp.ino) != (listed.dev, listed.ino) {

@@ -11,6 +11,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -21,7 +22,11 @@ use crate::manifest::{MAX_XATTRS_LEN, ManifestError, Meta, Name, Xattr};
 /// The only attributes kept; the header of `ingest` says why.
 const XATTR_PREFIX: &[u8] = b"user.";
 
-/// What tells one state of an inode from another.
+/// Longest time in which the clock that a file system takes its stamps from may stand still: two ticks at 100 Hz.
+/// A file system whose stamps are coarser, such as one of whole seconds, keeps no better promise than its stamps.
+pub(super) const TICK: Duration = Duration::from_millis(20);
+
+/// What tells one state of an inode from another, provided that it is older than a [`TICK`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
     pub dev: u64,
@@ -42,6 +47,19 @@ impl Stamp {
             mtime: (stat.st_mtime, stat.st_mtime_nsec as u32),
             ctime: (stat.st_ctime, stat.st_ctime_nsec as u32),
         }
+    }
+
+    /// How long after `now` the next change is sure to show: one within the same tick leaves the same stamp.
+    /// `None` if it would show already. Nothing is gained by waiting for a clock that is far ahead of ours.
+    pub(super) fn settles_in(&self, now: SystemTime) -> Option<Duration> {
+        let seconds = Duration::from_secs(u64::try_from(self.ctime.0).ok()?);
+        let changed = UNIX_EPOCH + seconds + Duration::from_nanos(self.ctime.1.into());
+        let age = match now.duration_since(changed) {
+            Ok(age) => age,
+            Err(ahead) if ahead.duration() < TICK => Duration::ZERO,
+            Err(_) => return None,
+        };
+        TICK.checked_sub(age).filter(|wait| !wait.is_zero())
     }
 
     /// What differs in `later`, in words; `None` if nothing does.

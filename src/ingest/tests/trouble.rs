@@ -71,3 +71,39 @@ fn the_snapshot_object_is_the_last_in_the_packs() {
     assert_eq!(offsets.len() as u64, done.new_objects);
     assert_eq!(offsets.into_values().next_back(), Some(ObjectId::from(done.snapshot)));
 }
+
+/// A program wrote a file again, as long as before, within the tick of the clock in which it had been written first:
+/// its times were the same before and after the reading, and the snapshot had the first half of one content and the
+/// second of the other.
+#[test]
+fn a_change_within_one_tick_of_the_clock_shows() {
+    let bench = Bench::new();
+    let path = bench.dir().join("file");
+    for turn in 0..20 {
+        fs::write(&path, format!("content {turn:02}")).unwrap();
+        let stamp = || Stamp::of(&rustix::fs::stat(&path).unwrap());
+        let before = loop {
+            let stamp = stamp();
+            match stamp.settles_in(SystemTime::now()) {
+                None => break stamp,
+                Some(wait) => assert!(wait <= super::source::TICK),
+            }
+        };
+        fs::write(&path, format!("CONTENT {turn:02}")).unwrap();
+        assert!(before.change(&stamp()).is_some(), "turn {turn}");
+    }
+}
+
+#[test]
+fn only_a_fresh_stamp_is_waited_for() {
+    let bench = Bench::new();
+    bench.write("file", b"x");
+    let stat = rustix::fs::stat(bench.dir().join("file")).unwrap();
+    let changed = SystemTime::UNIX_EPOCH + Duration::new(stat.st_ctime as u64, stat.st_ctime_nsec as u32);
+    let (stamp, tick, ms) = (Stamp::of(&stat), super::source::TICK, Duration::from_millis);
+    assert_eq!(stamp.settles_in(changed), Some(tick));
+    assert_eq!(stamp.settles_in(changed + ms(5)), Some(tick - ms(5)));
+    assert_eq!(stamp.settles_in(changed + tick), None);
+    assert_eq!(stamp.settles_in(changed - ms(5)), Some(tick), "the stamp's clock is another than ours");
+    assert_eq!(stamp.settles_in(changed - Duration::from_secs(3600)), None, "waiting would not help");
+}
