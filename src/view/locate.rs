@@ -63,13 +63,17 @@ enum Next {
     Child { promise: TreePromise, index: u64, offset: u64 },
 }
 
-impl From<TreeStep<'_>> for Next {
-    fn from(step: TreeStep<'_>) -> Self {
-        match step {
+impl Next {
+    fn new(promise: &TreePromise, node: &TreeNode, step: TreeStep<'_>) -> Self {
+        match (step, node) {
             // In a leaf the index of an entry, at most 1023, is its place.
-            TreeStep::Entry { index, offset, .. } => Self::Slot { place: index as usize, offset },
-            TreeStep::Child { child, index, offset } => {
-                Self::Child { promise: TreePromise::of_child(child), index, offset }
+            (TreeStep::Entry { index, offset, .. }, _) => Self::Slot { place: index as usize, offset },
+            (TreeStep::Child { child, index, offset }, node) => {
+                let branch = match node {
+                    TreeNode::Branch(children) => children.as_slice(),
+                    TreeNode::Leaf(_) => &[],
+                };
+                Self::Child { promise: promise.of_child(branch, child), index, offset }
             }
         }
     }
@@ -203,8 +207,8 @@ impl View {
         let (mut indices, mut positions) = (0u64, 0u64);
         for _ in 0..MAX_LEVELS {
             let tree = self.nodes.tree(&promise).await?;
-            let Some(next) = pick(&tree.node, indices, positions).map(Next::from) else { return Ok(None) };
-            match next {
+            let Some(step) = pick(&tree.node, indices, positions) else { return Ok(None) };
+            match Next::new(&promise, &tree.node, step) {
                 Next::Slot { place, offset } => {
                     let offset = positions.saturating_add(offset);
                     return Ok(Some(Slot { leaf: tree, place, offset }));

@@ -115,25 +115,36 @@ pub(super) struct TreePromise {
     totals: Totals,
     /// First name and number of entries: what a branch says of a child and a directory's entry does not.
     child: Option<(Name, u64)>,
+    /// All names come before this one, the first of what follows in the directory.
+    below: Option<Name>,
 }
 
 impl TreePromise {
     pub(super) fn of_directory(tree: TreeId, totals: Totals) -> Self {
-        Self { tree, totals, child: None }
+        Self { tree, totals, child: None, below: None }
     }
 
-    pub(super) fn of_child(child: &TreeChild) -> Self {
+    /// What this promise and the branch that keeps it say of one of the branch's children.
+    pub(super) fn of_child(&self, branch: &[TreeChild], child: &TreeChild) -> Self {
+        // The children of a branch are in order; `manifest` has checked that.
+        let next = branch.get(branch.partition_point(|sibling| sibling.first <= child.first));
+        let below = next.map(|next| next.first.clone()).or_else(|| self.below.clone());
         let (first, entries) = (child.first.clone(), child.entries);
-        Self { tree: child.tree, totals: child.totals, child: Some((first, entries)) }
+        Self { tree: child.tree, totals: child.totals, child: Some((first, entries)), below }
     }
 
     fn is_kept_by(&self, tree: &Tree) -> bool {
-        let first = match &tree.node {
-            TreeNode::Leaf(entries) => entries.first().map(|entry| &entry.name),
-            TreeNode::Branch(children) => children.first().map(|child| &child.first),
+        // The last name of a branch is in its last child, which is checked when it is come to.
+        let (first, last) = match &tree.node {
+            TreeNode::Leaf(entries) => (entries.first().map(|e| &e.name), entries.last().map(|e| &e.name)),
+            TreeNode::Branch(children) => {
+                (children.first().map(|c| &c.first), children.last().map(|c| &c.first))
+            }
         };
         let child = self.child.as_ref();
-        tree.totals == self.totals
+        let in_order = self.below.as_ref().is_none_or(|below| last.is_none_or(|last| last < below));
+        in_order
+            && tree.totals == self.totals
             && child.is_none_or(|(name, entries)| tree.entries == *entries && first == Some(name))
     }
 }

@@ -164,3 +164,45 @@ fn promises_that_are_not_kept_are_an_error() {
         assert!(matches!(view.read_dir(ROOT, 0, 10).await, Err(ViewError::Unfit { .. })));
     });
 }
+
+/// Two leaves of one directory, each in order, one reaching into the other: a publisher could hide a name from look-up
+/// that a listing showed, or show one name twice with two contents.
+#[test]
+fn names_out_of_order_across_nodes_are_an_error() {
+    let home = Home::new();
+    let mut builder = Builder::new(4);
+    let mut leaf = |names: &[&str]| {
+        let entries: Vec<_> = names.iter().map(|name| entry(name, file(meta(0o644)))).collect();
+        builder.tree(TreeNode::Leaf(entries))
+    };
+    let (into, twice) = ([leaf(&["a", "c"]), leaf(&["b", "d"])], [leaf(&["a", "b"]), leaf(&["b"])]);
+    let (far, last) = ([leaf(&["a"]), leaf(&["b", "x"])], leaf(&["m"]));
+    let ordered = [leaf(&["a", "b"]), leaf(&["c"])];
+    let mut branch = |children: &[TreeChild]| builder.tree(TreeNode::Branch(children.to_vec()));
+    let (into, twice, ordered) = (branch(&into), branch(&twice), branch(&ordered));
+    // The bound of a branch is that of its last child.
+    let far = branch(&far);
+    let far = branch(&[far, last]);
+    let dir = |child: &TreeChild| Node::Dir { meta: meta(0o755), tree: child.tree, totals: child.totals };
+    let entries = [
+        entry("far", dir(&far)),
+        entry("into", dir(&into)),
+        entry("ordered", dir(&ordered)),
+        entry("twice", dir(&twice)),
+    ];
+    let built = builder.finish(meta(0o755), &entries);
+    block_on(async {
+        let view = home.view(built).await;
+        for path in ["far/b", "into/a", "twice/a"] {
+            let found = view.resolve(path.as_bytes()).await;
+            assert!(matches!(found, Err(ViewError::Unfit { .. })), "{path}: {found:?}");
+        }
+        for path in ["far/a", "far/m", "ordered/a", "ordered/b", "ordered/c"] {
+            assert!(view.resolve(path.as_bytes()).await.is_ok(), "{path}");
+        }
+        for dir in ["far", "into", "twice"] {
+            let ino = view.resolve(dir.as_bytes()).await.unwrap().ino;
+            assert!(matches!(view.read_dir(ino, 0, 10).await, Err(ViewError::Unfit { .. })), "{dir}");
+        }
+    });
+}
