@@ -65,8 +65,25 @@ fn mount_directly(dir: &Path, device: &File, allow_other: bool) -> Result<(), Er
     rustix::mount::mount(NAME, dir, format!("fuse.{NAME}"), flags, options.as_c_str())
 }
 
-/// `fusermount3` mounts, and sends the device over the socket whose number is in `_FUSE_COMMFD`.
 fn mount_by_helper(dir: &Path, allow_other: bool) -> Result<OwnedFd, MountError> {
+    let socket = run_helper(dir, allow_other)?;
+    let received = receive_device(&socket);
+    // A device that is still under way in it goes with it.
+    drop(socket);
+    received_or_detach(dir, received)
+}
+
+/// Without its device a mount answers nobody, so it is taken off again.
+fn received_or_detach(dir: &Path, received: io::Result<OwnedFd>) -> Result<OwnedFd, MountError> {
+    received.map_err(|error| match detach(dir, Detach::Lazy) {
+        Ok(()) => refused(dir, format!("{HELPER} sent no device: {error}")),
+        Err(left) => refused(dir, format!("{HELPER} sent no device: {error}; {left}")),
+    })
+}
+
+/// `fusermount3` mounts, and sends the device over the socket whose number is in `_FUSE_COMMFD`: this is its other
+/// end.
+fn run_helper(dir: &Path, allow_other: bool) -> Result<UnixStream, MountError> {
     let (ours, theirs) = UnixStream::pair().map_err(|error| refused(dir, error))?;
     let mut options = format!("ro,nosuid,nodev,default_permissions,fsname={NAME},subtype={NAME}");
     if allow_other {
@@ -83,7 +100,7 @@ fn mount_by_helper(dir: &Path, allow_other: bool) -> Result<OwnedFd, MountError>
     if !output.status.success() {
         return Err(refused(dir, words(&output)));
     }
-    receive_device(&ours).map_err(|error| refused(dir, format!("{HELPER} sent no device: {error}")))
+    Ok(ours)
 }
 
 fn receive_device(socket: &UnixStream) -> io::Result<OwnedFd> {
@@ -152,4 +169,29 @@ fn busy(dir: &Path) -> MountError {
 
 fn not_unmounted(dir: &Path, cause: impl ToString) -> MountError {
     MountError::NotUnmounted { dir: dir.to_owned(), cause: cause.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_mounted(dir: &Path) -> bool {
+        let table = std::fs::read_to_string("/proc/mounts").unwrap();
+        table.lines().any(|line| line.split(' ').nth(1) == dir.to_str())
+    }
+
+    /// `fusermount3` had mounted, but its device did not arrive. The error was reported, and the mount stayed: all
+    /// that touched the directory got "transport endpoint is not connected".
+    #[test]
+    #[cfg_attr(not(fuse_available), ignore = "this machine cannot mount: no usable /dev/fuse")]
+    fn a_mount_whose_device_does_not_arrive_is_taken_off() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().canonicalize().unwrap();
+        drop(run_helper(&dir, false).unwrap());
+        assert!(is_mounted(&dir));
+        let refused = received_or_detach(&dir, Err(io::ErrorKind::UnexpectedEof.into())).unwrap_err();
+        assert!(!is_mounted(&dir));
+        assert!(refused.to_string().contains("fusermount3 sent no device"), "{refused}");
+        std::fs::write(dir.join("file"), b"usable again").unwrap();
+    }
 }
