@@ -86,7 +86,7 @@ impl Meter {
                 bar.set_position(now.bytes_done);
                 bar.set_message(now.phase);
             } else {
-                bar.set_message(format!("{} {} files", now.phase, now.files_done));
+                bar.set_message(format!("{} {}", now.phase, now.files_done));
             }
         } else if self.json && self.last_line.is_none_or(|at| at.elapsed() >= Duration::from_secs(1)) {
             self.last_line = Some(Instant::now());

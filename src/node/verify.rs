@@ -42,8 +42,7 @@ impl Node {
                     phase: "verifying".into(),
                     files_done: done,
                     files_total: total,
-                    bytes_done: done,
-                    bytes_total: total,
+                    ..Progress::default()
                 });
                 match watched.check() {
                     Ok(()) => ControlFlow::Continue(()),

@@ -217,7 +217,6 @@ fn a_verification_ends_when_it_is_told_to() {
     let dir = temp();
     let store = open(dir.path(), MIB);
     store.put(&chunks(0..10, 500), Keep::Published).expect("puts");
-    let mut progress =
-        |done, _| if done < 4 { ControlFlow::Continue(()) } else { ControlFlow::Break(assert_eq!(done, 4)) };
+    let mut progress = |done, _| if done < 4 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
     assert_eq!(store.verify_all(&mut progress).expect("ends"), []);
 }
