@@ -217,6 +217,11 @@ fn a_verification_ends_when_it_is_told_to() {
     let dir = temp();
     let store = open(dir.path(), MIB);
     store.put(&chunks(0..10, 500), Keep::Published).expect("puts");
-    let mut progress = |done, _| if done < 4 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) };
+    let mut last = 0;
+    let mut progress = |done, _| {
+        last = done;
+        if done < 4 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    };
     assert_eq!(store.verify_all(&mut progress).expect("ends"), []);
+    assert_eq!(last, 4);
 }
