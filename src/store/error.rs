@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::codec::CodecError;
 use crate::pack::PackError;
+use crate::store::index::is_damage;
 
 /// Why the store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +31,7 @@ pub enum StoreError {
     Io { action: &'static str, path: PathBuf, source: io::Error },
     /// The index could not be read or written. An index that does not open is rebuilt from the packs.
     #[error("the index {} failed: {cause}: restart bcai, which recovers it", .path.display())]
-    Index { path: PathBuf, cause: String },
+    Index { path: PathBuf, cause: String, damaged: bool },
     /// An earlier write failed. Reads go on; nothing is written until the store is opened again.
     #[error("the store {} takes no more writes, because an earlier one failed ({cause}): mend that and restart bcai", .path.display())]
     Stopped { path: PathBuf, cause: String },
@@ -56,6 +57,9 @@ impl StoreError {
 
     /// For `map_err` on an operation of the index at `path`.
     pub(super) fn index<E: Into<redb::Error>>(path: &Path) -> impl FnOnce(E) -> Self {
-        move |error| Self::Index { path: path.to_owned(), cause: error.into().to_string() }
+        move |error| {
+            let error = error.into();
+            Self::Index { path: path.to_owned(), cause: error.to_string(), damaged: is_damage(&error) }
+        }
     }
 }

@@ -10,6 +10,8 @@
 //! at once afterwards (`set_quick_repair`), so opening does not depend on the size of the index.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use redb::{
@@ -145,19 +147,59 @@ fn id_of(key: &Key) -> IndexResult<ObjectId> {
     Ok(ObjectId { kind, hash })
 }
 
+/// Makes damage of what is otherwise a panic: redb checks what it reads when it opens a file, but asserts some of it,
+/// and a bit flipped in the right place is then a panic at each start. Unwinding is safe here, because nothing that
+/// `work` had in hand is used again: an index that fails to open is dropped, and after a write that fails there is no
+/// other.
+pub(super) fn guarded<T>(work: impl FnOnce() -> IndexResult<T>) -> IndexResult<T> {
+    let panicked = |_| Err(redb::Error::Corrupted("redb panicked over what is in it".to_owned()));
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(panicked)
+}
+
+/// Errors that mean the file is not a sound index, as opposed to one that cannot be reached now.
+pub(super) fn is_damage(error: &redb::Error) -> bool {
+    match error {
+        redb::Error::Corrupted(_) | redb::Error::TableTypeMismatch { .. } | redb::Error::RepairAborted => {
+            true
+        }
+        redb::Error::Io(cause) => {
+            matches!(cause.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
+        }
+        _ => false,
+    }
+}
+
 pub(super) struct Index {
-    db: Database,
+    /// `None` only while it is dropped.
+    db: Option<Database>,
+}
+
+impl Drop for Index {
+    fn drop(&mut self) {
+        // After a write that panicked, closing panics too.
+        let close = || {
+            drop(self.db.take());
+            Ok(())
+        };
+        if let Err(error) = guarded(close) {
+            tracing::warn!(%error, "the index could not be closed");
+        }
+    }
 }
 
 impl Index {
     /// Opens the file, or begins an empty one without a schema.
     pub(super) fn open(path: &Path) -> IndexResult<Self> {
-        Ok(Self { db: Database::builder().set_cache_size(CACHE_BYTES).create(path)? })
+        guarded(|| Ok(Self { db: Some(Database::builder().set_cache_size(CACHE_BYTES).create(path)?) }))
+    }
+
+    fn db(&self) -> IndexResult<&Database> {
+        self.db.as_ref().ok_or(redb::Error::DatabaseClosed)
     }
 
     /// The version that the file was initialised with; `None` for an empty one.
     pub(super) fn schema(&self) -> IndexResult<Option<u64>> {
-        let txn = self.db.begin_read()?;
+        let txn = self.db()?.begin_read()?;
         match txn.open_table(META) {
             Ok(meta) => Ok(meta.get("schema")?.map(|value| value.value())),
             Err(TableError::TableDoesNotExist(_)) => Ok(None),
@@ -171,12 +213,16 @@ impl Index {
     }
 
     pub(super) fn read(&self) -> IndexResult<View> {
-        Ok(View { txn: self.db.begin_read()? })
+        Ok(View { txn: self.db()?.begin_read()? })
     }
 
     /// Runs `change` in one transaction and commits it durably; on an error nothing is changed.
     pub(super) fn write<T>(&self, change: impl FnOnce(&mut Tables) -> IndexResult<T>) -> IndexResult<T> {
-        let mut txn = self.db.begin_write()?;
+        guarded(|| self.try_write(change))
+    }
+
+    fn try_write<T>(&self, change: impl FnOnce(&mut Tables) -> IndexResult<T>) -> IndexResult<T> {
+        let mut txn = self.db()?.begin_write()?;
         txn.set_quick_repair(true);
         let result = {
             let mut tables = Tables {

@@ -12,7 +12,7 @@
 //! - **Records behind the last commit** (a crash before it) are whole or torn. Whole ones are kept: they are
 //!   right by their hash, and a publish that is run again finds its work done. The rest is cut off.
 //! - **A pack without a row** was begun after the last commit, or the index is an older one: the same.
-//! - **An index that does not open, or that names what the packs do not have**, is set aside as
+//! - **An index that does not open, that cannot be written, over which redb panics, or that names what the packs do not have**, is set aside as
 //!   `index.redb.broken-N` and rebuilt: from the trailers of sealed packs, by scanning the others.
 //!   What only the index knew is lost: recency and the liveness of superseded records. Snapshot records are
 //!   carried over if they can still be read, and otherwise made again from the snapshot objects found.
@@ -29,7 +29,7 @@ use crate::id::{Kind, ObjectId, SnapshotId};
 use crate::pack::file::{self, Entry, FILE_HEADER_LEN, FileHeader, Keep, MAX_RECORDS, RECORD_HEADER_LEN};
 use crate::pack::{PackError, Packed};
 use crate::store::error::StoreError;
-use crate::store::index::{Index, IndexResult, PackRow, Place, SCHEMA, Tables};
+use crate::store::index::{Index, IndexResult, PackRow, Place, SCHEMA, Tables, guarded, is_damage};
 use crate::store::packs::{self, Current, WriteFailure};
 use crate::store::{SnapshotRecord, disk};
 
@@ -42,8 +42,19 @@ pub(super) struct Recovered {
     pub cache_used: u64,
 }
 
-/// Brings `index` and the packs in `packs_dir` into step.
+/// Brings the index and the packs in `packs_dir` into step.
 pub(super) fn recover(index_path: &Path, packs_dir: &Path) -> Result<Recovered, StoreError> {
+    match into_step(index_path, packs_dir) {
+        // It could be opened, but not written: some of its damage shows only then.
+        Err(StoreError::Index { cause, damaged: true, .. }) => {
+            set_aside(index_path, &cause)?;
+            into_step(index_path, packs_dir)
+        }
+        recovered => recovered,
+    }
+}
+
+fn into_step(index_path: &Path, packs_dir: &Path) -> Result<Recovered, StoreError> {
     let on_disk = list(packs_dir)?;
     let (index, rebuilt) = open_index(index_path, &on_disk)?;
     let failed = || StoreError::index::<redb::Error>(index_path);
@@ -83,7 +94,7 @@ fn list(dir: &Path) -> Result<BTreeMap<u32, PathBuf>, StoreError> {
 /// whether it was lost.
 fn open_index(path: &Path, on_disk: &BTreeMap<u32, PathBuf>) -> Result<(Index, bool), StoreError> {
     let (index, schema) =
-        match Index::open(path).and_then(|index| index.schema().map(|schema| (index, schema))) {
+        match Index::open(path).and_then(|index| guarded(|| index.schema()).map(|schema| (index, schema))) {
             Ok(opened) => opened,
             Err(error) if is_damage(&error) => {
                 set_aside(path, &error.to_string())?;
@@ -108,31 +119,18 @@ fn open_index(path: &Path, on_disk: &BTreeMap<u32, PathBuf>) -> Result<(Index, b
             return Ok((index, !on_disk.is_empty()));
         }
     }
-    let rows = index.read().and_then(|view| view.packs());
+    let rows = guarded(|| index.read()?.packs());
     let damage = match &rows {
         Ok(rows) => out_of_step(rows, on_disk)?,
         Err(error) => Some(error.to_string()),
     };
     let Some(damage) = damage else { return Ok((index, false)) };
-    let snapshots = index.read().and_then(|view| view.snapshots()).unwrap_or_default();
+    let snapshots = guarded(|| index.read()?.snapshots()).unwrap_or_default();
     drop(index);
     set_aside(path, &damage)?;
     let index = begin(path)?;
     index.write(|tables| carry_over(tables, &snapshots)).map_err(StoreError::index(path))?;
     Ok((index, true))
-}
-
-/// Errors that mean the file is not a sound index, as opposed to one that cannot be reached now.
-fn is_damage(error: &redb::Error) -> bool {
-    match error {
-        redb::Error::Corrupted(_) | redb::Error::TableTypeMismatch { .. } | redb::Error::RepairAborted => {
-            true
-        }
-        redb::Error::Io(cause) => {
-            matches!(cause.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
-        }
-        _ => false,
-    }
 }
 
 fn begin(path: &Path) -> Result<Index, StoreError> {

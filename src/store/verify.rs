@@ -59,6 +59,8 @@ impl Shared {
     /// as one on a bad sector, is damaged like one that it gives wrong: the others are still to be looked at.
     fn verify_one(&self, id: &ObjectId, listed: Place) -> Result<Option<Corrupt>, StoreError> {
         let (place, cause) = match self.find_and_read(id) {
+            // The walk comes by it, but a look-up does not; nothing evicts what is published.
+            Ok(None) if listed.keep() == Keep::Published => (listed, "the index does not find it".to_owned()),
             Ok(None) => return Ok(None),
             Ok(Some(Found { place, packed })) => match packed.and_then(|packed| packed.verify(id)) {
                 Ok(_) => return Ok(None),

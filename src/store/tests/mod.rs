@@ -5,6 +5,7 @@ mod blobs;
 mod cache;
 mod crash;
 mod damage;
+mod garbled;
 mod mend;
 mod model;
 
