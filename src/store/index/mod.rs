@@ -9,6 +9,8 @@
 //! A crash leaves: the last committed transaction. Each commit is durable and saves what redb needs to open
 //! at once afterwards (`set_quick_repair`), so opening does not depend on the size of the index.
 
+mod rows;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,16 +21,14 @@ use redb::{
     TableDefinition, TableError,
 };
 
+pub(super) use rows::{BlobRow, PackRow, Place};
+use rows::{BlobRowRaw, Key, ObjectRow, PackRowRaw, id_of, key};
+
 use crate::id::{BlobId, ID_LEN, Kind, ObjectId};
-use crate::pack::file::{Keep, record_len};
+use crate::pack::file::Keep;
 
 /// Version of the whole store directory. The version in the table names goes with it.
 pub(super) const SCHEMA: u64 = 1;
-
-type Key = [u8; ID_LEN + 1];
-type ObjectRow = (u32, u32, u32, u64);
-type PackRowRaw = (u8, bool, u64, u32, u64, u64, u64);
-type BlobRowRaw = (u64, u64, u64, [u8; ID_LEN]);
 
 /// kind byte and hash → pack, offset of the record, stored length, tick (0: published).
 const OBJECTS: TableDefinition<&Key, ObjectRow> = TableDefinition::new("objects.v1");
@@ -46,106 +46,6 @@ const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const CACHE_BYTES: usize = 16 << 20;
 
 pub(super) type IndexResult<T> = Result<T, redb::Error>;
-
-/// Where one object lies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
-    pub pack: u32,
-    pub offset: u32,
-    pub stored_len: u32,
-    /// When a cached object was last used, in ticks from 1; 0 for a published one.
-    pub tick: u64,
-}
-
-impl Place {
-    pub(super) fn keep(&self) -> Keep {
-        if self.tick == 0 { Keep::Published } else { Keep::Cache }
-    }
-
-    /// Whether the object need not be stored again to be kept so.
-    pub(super) fn is_kept(&self, keep: Keep) -> bool {
-        keep == Keep::Cache || self.keep() == Keep::Published
-    }
-
-    /// Whether both are one record, whatever has been noted of its use.
-    pub(super) fn is_at(&self, other: &Self) -> bool {
-        (self.pack, self.offset) == (other.pack, other.offset)
-    }
-
-    pub(super) fn record_len(&self) -> u64 {
-        record_len(self.stored_len)
-    }
-
-    fn row(&self) -> ObjectRow {
-        (self.pack, self.offset, self.stored_len, self.tick)
-    }
-}
-
-impl From<ObjectRow> for Place {
-    fn from((pack, offset, stored_len, tick): ObjectRow) -> Self {
-        Self { pack, offset, stored_len, tick }
-    }
-}
-
-/// What the index knows of one pack.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct PackRow {
-    pub keep: Keep,
-    pub sealed: bool,
-    /// Length of the file up to which all is synced and indexed.
-    pub len: u64,
-    /// Records ever written to it.
-    pub records: u32,
-    pub live: u64,
-    pub live_bytes: u64,
-    /// Bytes it occupies on disk, never too low.
-    pub disk: u64,
-}
-
-impl PackRow {
-    pub(super) fn new(keep: Keep) -> Self {
-        Self { keep, sealed: false, len: 0, records: 0, live: 0, live_bytes: 0, disk: 0 }
-    }
-
-    fn raw(&self) -> PackRowRaw {
-        (self.keep as u8, self.sealed, self.len, self.records, self.live, self.live_bytes, self.disk)
-    }
-
-    fn from_raw((keep, sealed, len, records, live, live_bytes, disk): PackRowRaw) -> Self {
-        let keep = if keep == Keep::Published as u8 { Keep::Published } else { Keep::Cache };
-        Self { keep, sealed, len, records, live, live_bytes, disk }
-    }
-}
-
-/// What the index knows of one blob file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct BlobRow {
-    pub len: u64,
-    pub disk: u64,
-    pub tick: u64,
-    pub hash: [u8; ID_LEN],
-}
-
-impl From<BlobRowRaw> for BlobRow {
-    fn from((len, disk, tick, hash): BlobRowRaw) -> Self {
-        Self { len, disk, tick, hash }
-    }
-}
-
-fn key(id: &ObjectId) -> Key {
-    let mut key = [0; ID_LEN + 1];
-    key[0] = id.kind as u8;
-    key[1..].copy_from_slice(&id.hash);
-    key
-}
-
-fn id_of(key: &Key) -> IndexResult<ObjectId> {
-    let kind =
-        Kind::try_from(key[0]).map_err(|kind| redb::Error::Corrupted(format!("object kind {kind}")))?;
-    let mut hash = [0; ID_LEN];
-    hash.copy_from_slice(&key[1..]);
-    Ok(ObjectId { kind, hash })
-}
 
 /// Makes damage of what is otherwise a panic: redb checks what it reads when it opens a file, but asserts some of it,
 /// and a bit flipped in the right place is then a panic at each start. Unwinding is safe here, because nothing that
