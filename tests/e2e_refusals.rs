@@ -26,7 +26,9 @@ fn site_of_nobody() -> Site {
     fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
     chown(&dir, Some(NOBODY), Some(NOBODY)).unwrap();
     let program = dir.join("bcai");
-    fs::copy(env!("CARGO_BIN_EXE_bcai"), &program).unwrap();
+    // By another process: a child that another test starts while we write would inherit the open file, and a program
+    // that somebody may write to cannot be executed.
+    assert!(Command::new("cp").arg(env!("CARGO_BIN_EXE_bcai")).arg(&program).status().unwrap().success());
     site.program = program;
     site.prefix = words("setpriv --reuid 65534 --regid 65534 --clear-groups");
     site
