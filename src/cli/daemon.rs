@@ -47,7 +47,7 @@ impl Daemon {
         }
         ctx.block_on(async { connect(&ctx).await })?;
         let pid = Node::running(&ctx.paths)?;
-        ctx.output.result(&serde_json::json!({ "pid": pid }), |_| "node is running".into());
+        ctx.output.confirm(&serde_json::json!({ "pid": pid }), |_| "node is running".into());
         Ok(())
     }
 }

@@ -37,7 +37,7 @@ impl Export {
         for warning in &done.warnings {
             ctx.output.note_always(&format!("bcai: {}", output::safe(warning)));
         }
-        ctx.output.result(&done, |done| {
+        ctx.output.confirm(&done, |done| {
             let dir = output::safe(&done.dir.display().to_string());
             format!("{dir}: {} inodes, {}, {:.1} s", done.inodes, output::size(done.bytes), done.seconds)
         });

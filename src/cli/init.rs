@@ -38,7 +38,7 @@ impl Init {
             Some(uri) => Ok((client.post(route::JOIN, &JoinRequest { uri }).await?, "joined", "bcai list")),
             None => Ok((client.post(route::CREATE, &()).await?, "created", "bcai publish DIR NAME@VERSION")),
         })?;
-        ctx.output.result(&network, |network| {
+        ctx.output.confirm(&network, |network| {
             let what = if network.new { done } else { "already in" };
             format!("{what} network {}, height {}\nnext: {next}", network.genesis, network.height)
         });

@@ -68,7 +68,7 @@ impl Mount {
         let request = MountRequest { reference: self.reference, dir, allow_other, io };
         ctx.with_daemon(async |client| {
             let mounted: Mounted = client.post(route::MOUNT, &request).await?;
-            ctx.output.result(&mounted, describe);
+            ctx.output.confirm(&mounted, describe);
             if self.foreground { stay(&client, &mounted).await } else { Ok(()) }
         })
     }

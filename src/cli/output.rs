@@ -33,6 +33,15 @@ impl Output {
         }
     }
 
+    /// Says that something was done: as JSON on stdout when asked for, otherwise on stderr, unless `--quiet`.
+    pub fn confirm<T: Serialize>(&self, value: &T, text: impl FnOnce(&T) -> String) {
+        if self.json {
+            self.json_line(value);
+        } else {
+            self.note(&text(value));
+        }
+    }
+
     /// One line of JSON on stdout.
     pub fn json_line(&self, value: &impl Serialize) {
         // Reports hold strings, numbers and lists only: they always serialise.

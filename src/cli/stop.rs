@@ -25,7 +25,7 @@ pub struct Stop {}
 impl Stop {
     pub fn run(self, ctx: &Context) -> Result<(), Error> {
         let Some(pid) = Node::running(&ctx.paths)? else {
-            ctx.output.result(&serde_json::json!({ "stopped": null }), |_| "no node is running".into());
+            ctx.output.confirm(&serde_json::json!({ "stopped": null }), |_| "no node is running".into());
             return Ok(());
         };
         ctx.block_on(async {
@@ -41,7 +41,7 @@ impl Stop {
                 }
                 tokio::time::sleep(POLL).await;
             }
-            ctx.output.result(&serde_json::json!({ "stopped": pid }), |_| "node stopped".into());
+            ctx.output.confirm(&serde_json::json!({ "stopped": pid }), |_| "node stopped".into());
             Ok(())
         })
     }

@@ -32,11 +32,9 @@ impl Unmount {
             std::path::absolute(&self.dir).map_err(|error| Error::io("cannot use", &self.dir, error))?;
         let request = UnmountRequest { dir, lazy: self.lazy };
         let () = ctx.with_daemon(async |client| client.post(route::UNMOUNT, &request).await)?;
-        if ctx.output.json {
-            ctx.output.json_line(&serde_json::json!({ "unmounted": request.dir }));
-        } else {
-            ctx.output.note(&format!("unmounted {}", output::safe(&request.dir.display().to_string())));
-        }
+        ctx.output.confirm(&serde_json::json!({ "unmounted": request.dir }), |_| {
+            format!("unmounted {}", output::safe(&request.dir.display().to_string()))
+        });
         Ok(())
     }
 }
