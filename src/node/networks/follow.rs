@@ -48,11 +48,19 @@ impl Networks {
     /// Follows one log until the node stops.
     pub(super) async fn follow(self: Arc<Self>, chain: Arc<Chain>) {
         let mut redial = Redial::default();
+        let mut complaint = String::new();
         while !self.stop.is_cancelled() {
             let round = async {
                 self.redial(chain.genesis(), &mut redial).await;
-                if let Err(error) = self.catch_up(&chain).await {
-                    tracing::debug!(%error, genesis = %chain.genesis(), "no news");
+                match self.catch_up(&chain).await {
+                    // Nobody is there, or nobody knows: that passes. Blocks that contradict ours do not, and are
+                    // told once, not every second.
+                    Err(error) if error.kind == Kind::Corrupt && error.message != complaint => {
+                        tracing::error!(%error, genesis = %chain.genesis(), "peers send blocks that do not fit this log");
+                        complaint = error.message;
+                    }
+                    Err(error) => tracing::debug!(%error, genesis = %chain.genesis(), "no news"),
+                    Ok(()) => complaint.clear(),
                 }
                 tokio::time::sleep(FOLLOW_EVERY).await;
             };
