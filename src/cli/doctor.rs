@@ -71,11 +71,11 @@ struct Report {
 }
 
 impl Doctor {
-    /// Takes what was given and not what was understood of it: a broken setting is one more thing to find.
-    pub fn run(self, home: Option<&Path>, flags: Vec<String>, output: Output) -> Result<ExitCode, Error> {
+    /// Takes settings that may be broken: that is one more thing to find.
+    pub fn run(self, ctx: Result<Context, Error>, output: Output) -> Result<ExitCode, Error> {
         let mut checks = vec![kernel(), device(), mounting(), open_files(), dead_mounts()];
         let mut settings = Vec::new();
-        match Context::load(home, flags, output) {
+        match ctx {
             Ok(ctx) => {
                 checks.extend([Check::ok("settings", "all understood"), disk(&ctx)]);
                 checks.extend(node(&ctx));

@@ -109,33 +109,30 @@ pub fn definition() -> clap::Command {
 }
 
 fn run(cli: Cli) -> Result<ExitCode, Error> {
-    let output = Output { json: cli.json, quiet: cli.quiet };
+    let Cli { home, config, json, quiet, command } = cli;
+    let output = Output { json, quiet };
     let done = |result: Result<(), Error>| result.map(|()| ExitCode::SUCCESS);
-    // These help those whose settings are broken, so they come before the settings.
-    let command = match cli.command {
-        Command::Completions(command) => return done(command.run()),
-        Command::Man(command) => return done(command.run()),
-        Command::Doctor(command) => return command.run(cli.home.as_deref(), cli.config, output),
-        command => command,
-    };
-    let ctx = Context::load(cli.home.as_deref(), cli.config, output)?;
+    // Read by each command that needs it: the last three help those whose settings are broken.
+    let ctx = || Context::load(home.as_deref(), config.clone(), output);
     match command {
-        Command::Init(command) => done(command.run(&ctx)),
-        Command::Daemon(command) => done(command.run(ctx)),
-        Command::Stop(command) => done(command.run(&ctx)),
-        Command::Snapshot(command) => done(command.run(&ctx)),
-        Command::Publish(command) => done(command.run(&ctx)),
-        Command::Mount(command) => done(command.run(&ctx)),
-        Command::Unmount(command) => done(command.run(&ctx)),
-        Command::List(command) => done(command.run(&ctx)),
-        Command::Log(command) => done(command.run(&ctx)),
-        Command::Ls(command) => done(command.run(&ctx)),
-        Command::Cat(command) => done(command.run(&ctx)),
-        Command::Export(command) => done(command.run(&ctx)),
-        Command::Verify(command) => command.run(&ctx),
-        Command::Status(command) => done(command.run(&ctx)),
-        Command::Demo(command) => done(command.run(&ctx)),
-        Command::Completions(_) | Command::Man(_) | Command::Doctor(_) => Ok(ExitCode::SUCCESS),
+        Command::Init(command) => done(command.run(&ctx()?)),
+        Command::Daemon(command) => done(command.run(ctx()?)),
+        Command::Stop(command) => done(command.run(&ctx()?)),
+        Command::Snapshot(command) => done(command.run(&ctx()?)),
+        Command::Publish(command) => done(command.run(&ctx()?)),
+        Command::Mount(command) => done(command.run(&ctx()?)),
+        Command::Unmount(command) => done(command.run(&ctx()?)),
+        Command::List(command) => done(command.run(&ctx()?)),
+        Command::Log(command) => done(command.run(&ctx()?)),
+        Command::Ls(command) => done(command.run(&ctx()?)),
+        Command::Cat(command) => done(command.run(&ctx()?)),
+        Command::Export(command) => done(command.run(&ctx()?)),
+        Command::Verify(command) => command.run(&ctx()?),
+        Command::Status(command) => done(command.run(&ctx()?)),
+        Command::Demo(command) => done(command.run(&ctx()?)),
+        Command::Doctor(command) => command.run(ctx(), output),
+        Command::Completions(command) => done(command.run()),
+        Command::Man(command) => done(command.run()),
     }
 }
 
