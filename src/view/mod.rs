@@ -13,6 +13,7 @@ mod content;
 mod locate;
 mod materialise;
 mod mounted;
+mod neighbours;
 mod nodes;
 #[cfg(test)]
 mod tests;

@@ -22,6 +22,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use super::materialise::LargeFiles;
+use super::neighbours::Neighbours;
 use super::{Inode, View, ViewError, at};
 use crate::fetch::FetchError;
 use crate::store::Store;
@@ -56,6 +57,7 @@ pub struct MountedView {
     runtime: Handle,
     deadline: Duration,
     streams: Mutex<LruCache<u64, Stream>>,
+    neighbours: Mutex<Neighbours>,
     readers_ahead: Arc<Semaphore>,
     large_files: Option<Arc<LargeFiles>>,
 }
@@ -97,7 +99,15 @@ impl MountedView {
     pub fn new(view: Arc<View>, runtime: Handle, deadline: Duration) -> Self {
         let streams = Mutex::new(LruCache::new(STREAMS));
         let readers_ahead = Arc::new(Semaphore::new(READERS_AHEAD));
-        Self { view, runtime, deadline, streams, readers_ahead, large_files: None }
+        Self {
+            view,
+            runtime,
+            deadline,
+            streams,
+            neighbours: Mutex::default(),
+            readers_ahead,
+            large_files: None,
+        }
     }
 
     /// Lets the kernel read large files by itself, from blob files that are written to `store` in the background.
@@ -169,6 +179,22 @@ impl MountedView {
             let _permit = permit;
             if let Err(error) = view.read_ahead(ino, from, to).await {
                 tracing::debug!(ino, from, to, %error, "reading ahead failed");
+            }
+        });
+    }
+}
+
+impl MountedView {
+    /// Fetches the files that follow one whose start was read, as long as they are read in order.
+    fn fetch_neighbours(&self, ino: u64, was_here: bool) {
+        let ahead = self.neighbours.lock().unwrap_or_else(PoisonError::into_inner).advance(ino, was_here);
+        let Some((from, to)) = ahead else { return };
+        let Ok(permit) = Arc::clone(&self.readers_ahead).try_acquire_owned() else { return };
+        let view = Arc::clone(&self.view);
+        self.runtime.spawn(async move {
+            let _permit = permit;
+            if let Err(error) = view.fetch_files(from, to).await {
+                tracing::debug!(from, to, %error, "fetching the files that follow failed");
             }
         });
     }
@@ -251,6 +277,9 @@ impl Tree for MountedView {
         let view = Arc::clone(&self.view);
         let was_here = self.serve(ino, async move { view.read(ino, offset, len).await }, answer);
         self.read_ahead(ino, offset, end, was_here);
+        if offset == 0 {
+            self.fetch_neighbours(ino, was_here);
+        }
     }
 
     fn backing(&self, ino: u64, answer: Answer<Option<Backing>>) {

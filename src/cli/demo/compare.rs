@@ -66,7 +66,8 @@ pub fn compare(left: &Path, right: &Path, stop: &AtomicBool) -> Result<Compared,
             if names != self::names(&b)? {
                 found.differences.push(format!("{}: other names", relative.display()));
             }
-            pending.extend(names.into_iter().map(|name| relative.join(name)));
+            // Depth first, in order: as most programs read, and as a snapshot is laid out.
+            pending.extend(names.into_iter().rev().map(|name| relative.join(name)));
         } else if meta.is_symlink() {
             if read_link(&a)? != read_link(&b)? {
                 found.differences.push(format!("{}: other link target", relative.display()));
