@@ -79,8 +79,11 @@ fn read(mounted: &MountedView, offset: u64, len: u32) -> Vec<u8> {
     receiver.recv_timeout(LONG).unwrap()
 }
 
+/// Different chunks that were asked for. One may be asked for twice: a reader who catches up with what is fetched
+/// ahead of it asks again, more urgently, and the first request is dropped.
 fn chunks_asked(source: &Source) -> usize {
-    source.asked.lock().unwrap().iter().filter(|id| id.kind == Kind::Chunk).count()
+    let asked = source.asked.lock().unwrap();
+    asked.iter().filter(|id| id.kind == Kind::Chunk).collect::<std::collections::HashSet<_>>().len()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -118,7 +121,7 @@ async fn opening_a_file_that_is_elsewhere_fetches_nothing_and_reading_it_to_the_
     assert!(bytes == content);
     let copied = eventually("it is copied", || mounted_backing_without_asking(&home, &built)).await;
     assert!(copied == content);
-    assert_eq!(chunks_asked(&source), 10, "nothing was fetched twice");
+    assert_eq!(chunks_asked(&source), 10, "the copy needed nothing that the reader had not read");
 }
 
 /// The blob file of the large file, without opening the file: that would have it copied.
