@@ -129,7 +129,7 @@ fn what_is_passed_through_is_never_asked_for() {
         file.read_exact_at(&mut bytes[..len], offset as u64).unwrap();
         assert!(bytes[..len] == large.content[offset..][..len], "{offset}");
     }
-    assert_eq!(large.leases(), 1);
+    wait_until("all share one lease", || large.leases() == 1);
     drop(file);
     wait_until("the backing file is given back", || large.leases() == 0);
     assert_eq!(large.reads(), 0);
@@ -143,7 +143,9 @@ fn opens_at_the_same_time_share_one_backing_file() {
     large.set_backing();
     let first = large.open();
     let others: Vec<File> = (0..5).map(|_| large.open()).collect();
-    assert_eq!((large.mounted.tree.asked("backing"), large.leases()), (1, 1));
+    assert_eq!(large.mounted.tree.asked("backing"), 1);
+    // The kernel may have its answer before the thread that gave it has dropped its own copy.
+    wait_until("all share one lease", || large.leases() == 1);
     drop(first);
     others.iter().for_each(|file| large.check(file));
     drop(others);
