@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::nodes::{Tree, TreePromise};
 use super::{Attr, DirEntry, Listing, ROOT, View, ViewError, at};
+use crate::fetch::Class;
 use crate::id::TreeId;
 use crate::manifest::{Entry, MAX_DEPTH, MAX_LEVELS, Node, Totals, TreeNode, TreeStep};
 
@@ -64,16 +65,12 @@ enum Next {
 }
 
 impl Next {
-    fn new(promise: &TreePromise, node: &TreeNode, step: TreeStep<'_>) -> Self {
-        match (step, node) {
+    fn new(promise: &TreePromise, tree: &Tree, step: TreeStep<'_>) -> Self {
+        match step {
             // In a leaf the index of an entry, at most 1023, is its place.
-            (TreeStep::Entry { index, offset, .. }, _) => Self::Slot { place: index as usize, offset },
-            (TreeStep::Child { child, index, offset }, node) => {
-                let branch = match node {
-                    TreeNode::Branch(children) => children.as_slice(),
-                    TreeNode::Leaf(_) => &[],
-                };
-                Self::Child { promise: promise.of_child(branch, child), index, offset }
+            TreeStep::Entry { index, offset, .. } => Self::Slot { place: index as usize, offset },
+            TreeStep::Child { child, index, offset } => {
+                Self::Child { promise: promise.of_child(tree.branch(), child), index, offset }
             }
         }
     }
@@ -206,9 +203,9 @@ impl View {
         let mut promise = TreePromise::of_directory(dir.tree, dir.totals);
         let (mut indices, mut positions) = (0u64, 0u64);
         for _ in 0..MAX_LEVELS {
-            let tree = self.nodes.tree(&promise).await?;
+            let tree = self.nodes.tree(&promise, Class::Fault).await?;
             let Some(step) = pick(&tree.node, indices, positions) else { return Ok(None) };
-            match Next::new(&promise, &tree.node, step) {
+            match Next::new(&promise, &tree, step) {
                 Next::Slot { place, offset } => {
                     let offset = positions.saturating_add(offset);
                     return Ok(Some(Slot { leaf: tree, place, offset }));

@@ -9,7 +9,9 @@
 //! Threads: async, any number at once; locks are never held across an await. In `mounted`, futures are polled on
 //! FUSE threads, and only there may the local disk be waited for.
 
+mod ahead;
 mod content;
+mod listings;
 mod locate;
 mod materialise;
 mod mounted;

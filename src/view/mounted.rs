@@ -1,7 +1,6 @@
 //! A view as a tree that can be mounted.
 //!
-//! Owns: how a question of the kernel becomes a future, where that runs and for how long, what its failure is called,
-//! and when to read ahead.
+//! Owns: how a question of the kernel becomes a future, where that runs and for how long, and what its failure is called.
 //! Must not know: FUSE; how files are found and read.
 //! Invariant: every question is answered within the deadline. What could not be had is never "not found".
 //! Trust: that of `view`.
@@ -10,37 +9,22 @@
 
 use std::borrow::Borrow;
 use std::future::Future;
-use std::num::NonZeroUsize;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bcai_mount::{Answer, Attr, Backing, Listing, Seek, StatFs, Tree, TreeError};
-use lru::LruCache;
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
 
+use super::ahead::Ahead;
 use super::materialise::LargeFiles;
-use super::neighbours::Neighbours;
 use super::{Inode, View, ViewError, at};
 use crate::fetch::FetchError;
 use crate::store::Store;
 
 /// How long the path of a file may take to find for a message about it.
 const NAMING: Duration = Duration::from_secs(1);
-
-/// Files that are watched for being read in order.
-const STREAMS: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
-
-/// Tasks of one mount that read ahead.
-const READERS_AHEAD: usize = 8;
-
-/// How far ahead of a reader chunks are fetched, in bytes: at first, and at most. It doubles each time.
-const WINDOWS: (u64, u64) = (512 << 10, 8 << 20);
-
-/// Reads this far from where the last one ended still count as in order: the kernel asks for several at a time.
-const SLACK: u64 = 2 << 20;
 
 tokio::task_local! {
     static ON_FUSE_THREAD: ();
@@ -56,58 +40,15 @@ pub struct MountedView {
     view: Arc<View>,
     runtime: Handle,
     deadline: Duration,
-    streams: Mutex<LruCache<u64, Stream>>,
-    neighbours: Mutex<Neighbours>,
-    readers_ahead: Arc<Semaphore>,
+    ahead: Ahead,
     large_files: Option<Arc<LargeFiles>>,
-}
-
-/// A file that had to be waited for, and how it is being read. Offsets in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Stream {
-    /// Where the next read begins if it is in order.
-    next: u64,
-    /// Up to where chunks have been asked for.
-    until: u64,
-    window: u64,
-}
-
-impl Stream {
-    fn new(next: u64) -> Self {
-        Self { next, until: next, window: WINDOWS.0 }
-    }
-
-    /// Takes note of a read. What to fetch ahead of it, if anything.
-    fn advance(&mut self, offset: u64, end: u64) -> Option<(u64, u64)> {
-        if offset.abs_diff(self.next) > SLACK {
-            *self = Self::new(end);
-            return None;
-        }
-        self.next = self.next.max(end);
-        if self.until > self.next.saturating_add(self.window / 2) {
-            return None;
-        }
-        let ahead = (self.until.max(self.next), self.next.saturating_add(self.window));
-        self.until = ahead.1;
-        self.window = (self.window * 2).min(WINDOWS.1);
-        Some(ahead)
-    }
 }
 
 impl MountedView {
     /// What waits for longer than `deadline` is answered with a time-out. Work goes on in `runtime`.
     pub fn new(view: Arc<View>, runtime: Handle, deadline: Duration) -> Self {
-        let streams = Mutex::new(LruCache::new(STREAMS));
-        let readers_ahead = Arc::new(Semaphore::new(READERS_AHEAD));
-        Self {
-            view,
-            runtime,
-            deadline,
-            streams,
-            neighbours: Mutex::default(),
-            readers_ahead,
-            large_files: None,
-        }
+        let ahead = Ahead::new(Arc::clone(&view), runtime.clone());
+        Self { view, runtime, deadline, ahead, large_files: None }
     }
 
     /// Lets the kernel read large files by itself, from blob files that are written to `store` in the background.
@@ -156,47 +97,6 @@ impl MountedView {
             }
         });
         false
-    }
-
-    /// Fetches ahead of a file that had to be waited for, as long as it is read in order.
-    fn read_ahead(&self, ino: u64, offset: u64, end: u64, was_here: bool) {
-        let ahead = {
-            let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
-            match streams.get_mut(&ino) {
-                Some(stream) => stream.advance(offset, end),
-                None => {
-                    if !was_here {
-                        streams.put(ino, Stream::new(end));
-                    }
-                    None
-                }
-            }
-        };
-        let Some((from, to)) = ahead else { return };
-        let Ok(permit) = Arc::clone(&self.readers_ahead).try_acquire_owned() else { return };
-        let view = Arc::clone(&self.view);
-        self.runtime.spawn(async move {
-            let _permit = permit;
-            if let Err(error) = view.read_ahead(ino, from, to).await {
-                tracing::debug!(ino, from, to, %error, "reading ahead failed");
-            }
-        });
-    }
-}
-
-impl MountedView {
-    /// Fetches the files that follow one whose start was read, as long as they are read in order.
-    fn fetch_neighbours(&self, ino: u64, was_here: bool) {
-        let ahead = self.neighbours.lock().unwrap_or_else(PoisonError::into_inner).advance(ino, was_here);
-        let Some((from, to)) = ahead else { return };
-        let Ok(permit) = Arc::clone(&self.readers_ahead).try_acquire_owned() else { return };
-        let view = Arc::clone(&self.view);
-        self.runtime.spawn(async move {
-            let _permit = permit;
-            if let Err(error) = view.fetch_files(from, to).await {
-                tracing::debug!(from, to, %error, "fetching the files that follow failed");
-            }
-        });
     }
 }
 
@@ -259,7 +159,8 @@ impl Tree for MountedView {
 
     fn read_dir(&self, ino: u64, offset: u64, max: usize, answer: Answer<Listing>) {
         let view = Arc::clone(&self.view);
-        self.serve(ino, async move { view.read_dir(ino, offset, max).await }, answer);
+        let was_here = self.serve(ino, async move { view.read_dir(ino, offset, max).await }, answer);
+        self.ahead.was_listed(ino, offset, was_here);
     }
 
     fn read(&self, ino: u64, offset: u64, len: u32, answer: Answer<[u8]>) {
@@ -276,10 +177,7 @@ impl Tree for MountedView {
         };
         let view = Arc::clone(&self.view);
         let was_here = self.serve(ino, async move { view.read(ino, offset, len).await }, answer);
-        self.read_ahead(ino, offset, end, was_here);
-        if offset == 0 {
-            self.fetch_neighbours(ino, was_here);
-        }
+        self.ahead.was_read(ino, offset, end, was_here);
     }
 
     fn backing(&self, ino: u64, answer: Answer<Option<Backing>>) {
@@ -307,33 +205,5 @@ impl Tree for MountedView {
 
     fn stat_fs(&self, answer: Answer<StatFs>) {
         answer.send(Ok(&self.view.stat_fs()));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reading_in_order_looks_further_and_further_ahead() {
-        const MIB: u64 = 1 << 20;
-        let mut stream = Stream::new(MIB);
-        let mut asked = Vec::new();
-        for block in 1..40 {
-            asked.extend(stream.advance(block * MIB, (block + 1) * MIB));
-        }
-        assert!(asked.windows(2).all(|pair| pair[0].1 <= pair[1].0), "nothing twice: {asked:?}");
-        let longest = asked.iter().map(|(from, to)| to - from).max();
-        assert!(longest > Some(MIB) && longest <= Some(WINDOWS.1), "{asked:?}");
-        assert!(asked.iter().all(|(from, to)| to - from <= WINDOWS.1));
-        assert_eq!(stream.window, WINDOWS.1);
-    }
-
-    #[test]
-    fn jumping_about_stops_it() {
-        let mut stream = Stream::new(0);
-        assert!(stream.advance(0, 4096).is_some());
-        assert_eq!(stream.advance(100 << 20, (100 << 20) + 4096), None);
-        assert_eq!(stream, Stream::new((100 << 20) + 4096));
     }
 }

@@ -179,12 +179,12 @@ impl Nodes {
         Snapshot::decode(&bytes).map_err(ViewError::malformed(id))
     }
 
-    pub(super) async fn tree(&self, promise: &TreePromise) -> Result<Arc<Tree>, ViewError> {
+    pub(super) async fn tree(&self, promise: &TreePromise, class: Class) -> Result<Arc<Tree>, ViewError> {
         let id = promise.tree;
         let tree = match get(&self.cache.0.trees, &id) {
             Some(tree) => tree,
             None => {
-                let bytes = self.plain(id.into(), Class::Fault).await?;
+                let bytes = self.plain(id.into(), class).await?;
                 let node = TreeNode::decode(&bytes).map_err(ViewError::malformed(id))?;
                 let totals = node.totals().map_err(ViewError::malformed(id))?;
                 let weight = tree_weight(&node, bytes.len());
@@ -278,6 +278,14 @@ impl Tree {
         match &self.node {
             TreeNode::Leaf(entries) => entries,
             TreeNode::Branch(_) => &[],
+        }
+    }
+
+    /// The children, if it is a branch.
+    pub(super) fn branch(&self) -> &[TreeChild] {
+        match &self.node {
+            TreeNode::Branch(children) => children,
+            TreeNode::Leaf(_) => &[],
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod fetching;
 mod large;
+mod listings;
 mod model;
 mod positions;
 mod reading;
