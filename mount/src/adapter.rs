@@ -124,7 +124,8 @@ impl Filesystem for Adapter {
         }
         let can = |flag| config.capabilities().contains(flag);
         self.opens_directories = can(InitFlags::FUSE_NO_OPENDIR_SUPPORT);
-        if self.way.is(Io::ZeroOpen) && !can(InitFlags::FUSE_NO_OPEN_SUPPORT) {
+        let zero_open = can(InitFlags::FUSE_NO_OPEN_SUPPORT);
+        if self.way.is(Io::ZeroOpen) && !zero_open {
             self.way.refuse("this kernel cannot open files by itself");
         }
         if self.way.is(Io::Passthrough) {
@@ -132,7 +133,7 @@ impl Filesystem for Adapter {
             let granted = config.add_capabilities(InitFlags::FUSE_PASSTHROUGH).is_ok()
                 && config.set_max_stack_depth(1).is_ok();
             if !granted {
-                self.way.refuse(passthrough::NO_KERNEL);
+                self.way.refuse_passthrough(zero_open, passthrough::NO_KERNEL);
             }
         }
         // Both values are within the limits that `fuser` checks.

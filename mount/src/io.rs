@@ -2,7 +2,8 @@
 //!
 //! Owns: the names of the ways, and what is remembered when the machine refuses the one that was asked for.
 //! Must not know: how any of them is done.
-//! Invariant: a mount only ever goes from what was asked for to `Cached`, and says why.
+//! Invariant: a mount goes from what was asked for to the next best, once, and says why: `ZeroOpen` only before any
+//! file was opened, since the kernel does not mix it with what was opened before.
 //! Trust, threads: plain values behind one lock, held for a copy.
 
 use std::fmt;
@@ -75,11 +76,20 @@ impl Way {
         self.0.opens.load(Ordering::Relaxed)
     }
 
+    /// Passthrough is impossible, and no file has been opened yet. `zero_open`: whether the kernel has that.
+    pub(crate) fn refuse_passthrough(&self, zero_open: bool, cause: impl Into<String>) {
+        self.refuse_for(if zero_open { Io::ZeroOpen } else { Io::Cached }, cause);
+    }
+
     /// From here on it is `Cached`; the first reason stays.
     pub(crate) fn refuse(&self, cause: impl Into<String>) {
+        self.refuse_for(Io::Cached, cause);
+    }
+
+    fn refuse_for(&self, io: Io, cause: impl Into<String>) {
         let mut way = self.lock();
-        if way.io != Io::Cached {
-            *way = IoInUse { io: Io::Cached, refusal: Some(cause.into()) };
+        if way.refusal.is_none() && way.io != Io::Cached {
+            *way = IoInUse { io, refusal: Some(cause.into()) };
         }
     }
 }
@@ -94,5 +104,14 @@ mod tests {
         way.refuse("no right");
         way.refuse("no kernel");
         assert_eq!(way.get(), IoInUse { io: Io::Cached, refusal: Some("no right".into()) });
+    }
+
+    #[test]
+    fn without_passthrough_opening_costs_nothing_if_the_kernel_has_that() {
+        for (zero_open, instead) in [(true, Io::ZeroOpen), (false, Io::Cached)] {
+            let way = Way::new(Io::Passthrough);
+            way.refuse_passthrough(zero_open, "no right");
+            assert_eq!(way.get(), IoInUse { io: instead, refusal: Some("no right".into()) });
+        }
     }
 }

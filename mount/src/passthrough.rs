@@ -131,6 +131,7 @@ pub(crate) fn probe(device: impl AsFd, way: &Way) {
     // A directory is refused in any case, but the right to ask is looked at first.
     let asked = File::open("/").and_then(|dir| BackingId::create_raw(device, dir));
     if asked.err().and_then(|error| Errno::from_io_error(&error)) == Some(Errno::PERM) {
-        way.refuse(NO_RIGHT);
+        // A kernel that knows passthrough knows this too.
+        way.refuse_passthrough(true, NO_RIGHT);
     }
 }

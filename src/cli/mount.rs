@@ -11,7 +11,7 @@ use clap::Args;
 
 use super::{Context, output};
 use crate::api::{Client, route};
-use crate::node::report::{Io, MountRequest, Mounted, UnmountRequest};
+use crate::node::report::{MountRequest, Mounted, UnmountRequest};
 use crate::node::{Error, Kind};
 
 /// Mount a version of a dataset on a directory
@@ -36,7 +36,7 @@ pub struct Mount {
 
     /// Mount options; known: allow_other (let other users read), io=MODE (how contents reach their readers)
     ///
-    /// io=auto, the default, takes zero-open for small files and passthrough for large ones, and cached where this
+    /// io=auto, the default (configuration key mount.io), takes zero-open for small files and passthrough for large ones, and cached where this
     /// machine does not allow it. passthrough: the kernel reads large files by itself, from a second copy on disk
     /// that counts as cache; needs root and Linux 6.9. zero-open: opening a file costs no message; Linux 5.1.
     /// cached: works everywhere. `bcai status` says which one a mount uses, and why.
@@ -46,10 +46,10 @@ pub struct Mount {
 
 impl Mount {
     pub fn run(self, ctx: &Context) -> Result<(), Error> {
-        let (mut allow_other, mut io) = (false, Io::Auto);
+        let (mut allow_other, mut io) = (false, ctx.config.io);
         for option in &self.options {
             if let Some(mode) = option.strip_prefix("io=") {
-                io = mode.parse()?;
+                io = mode.parse().map_err(Error::usage)?;
                 continue;
             }
             match option.as_str() {

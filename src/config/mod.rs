@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use bytesize::ByteSize;
+use serde::{Deserialize, Serialize};
 
 use crate::chunking::Chunking;
 use crate::pack::Compression;
@@ -81,6 +82,11 @@ pub const KEYS: &[Key] = &[
     },
     Key { name: "log.format", default: "human", help: "human or json" },
     Key {
+        name: "mount.io",
+        default: "auto",
+        help: "how contents reach the readers of a mount that does not say `-o io=`: auto, passthrough, zero-open or cached",
+    },
+    Key {
         name: "net.listen",
         default: "/ip4/0.0.0.0/tcp/0",
         help: "addresses to listen on, separated by commas; a port of 0 is chosen once and then kept",
@@ -110,6 +116,8 @@ pub struct Config {
     pub cache_max_bytes: Option<u64>,
     pub log_level: String,
     pub log_format: LogFormat,
+    /// For mounts that do not say.
+    pub io: Io,
     pub listen: Vec<String>,
     pub max_peers: u32,
     pub mdns: bool,
@@ -131,6 +139,35 @@ impl FromStr for LogFormat {
             "human" => Ok(Self::Human),
             "json" => Ok(Self::Json),
             _ => Err("human or json".into()),
+        }
+    }
+}
+
+/// How the contents of a mount shall reach their readers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Io {
+    /// What suits the sizes of the files and what this machine allows.
+    #[default]
+    Auto,
+    /// Large files are read by the kernel itself, from a copy on disk.
+    Passthrough,
+    /// Opening a file costs nothing; for very many small ones.
+    ZeroOpen,
+    /// Neither; works everywhere.
+    Cached,
+}
+
+impl FromStr for Io {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "auto" => Ok(Self::Auto),
+            "passthrough" => Ok(Self::Passthrough),
+            "zero-open" => Ok(Self::ZeroOpen),
+            "cached" => Ok(Self::Cached),
+            _ => Err(format!("unknown io mode `{name}`; known: auto, passthrough, zero-open, cached")),
         }
     }
 }
@@ -185,6 +222,7 @@ impl Config {
             cache_max_bytes,
             log_level: get("log.level").value.clone(),
             log_format: parse("log.format", get("log.format"), "human or json")?,
+            io: parse("mount.io", get("mount.io"), "auto, passthrough, zero-open or cached")?,
             listen: listen.map(str::to_owned).collect(),
             max_peers: parse("net.max_peers", get("net.max_peers"), "a number")?,
             mdns: parse("net.mdns", get("net.mdns"), "true or false")?,

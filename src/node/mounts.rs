@@ -17,8 +17,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 
 use super::error::{Error, Kind};
-use super::report::{Io, MountRequest, Mounted, UnmountRequest};
+use super::report::{MountRequest, Mounted, UnmountRequest};
 use super::{Node, off};
+use crate::config::Io;
 use crate::manifest::Totals;
 use crate::view::{MountedView, View};
 

@@ -8,11 +8,11 @@
 //! Threads: pure values.
 
 use std::path::PathBuf;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use super::error::Error;
+use crate::config::Io;
 
 /// One line of a streamed job: any number of `progress`, then one `done` or `error`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -99,37 +99,6 @@ pub struct MountRequest {
     pub allow_other: bool,
     #[serde(default)]
     pub io: Io,
-}
-
-/// How the contents of a mount shall reach their readers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Io {
-    /// What suits the sizes of the files and what this machine allows.
-    #[default]
-    Auto,
-    /// Large files are read by the kernel itself, from a copy on disk.
-    Passthrough,
-    /// Opening a file costs nothing; for very many small ones.
-    ZeroOpen,
-    /// Neither; works everywhere.
-    Cached,
-}
-
-impl FromStr for Io {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self, Error> {
-        match name {
-            "auto" => Ok(Self::Auto),
-            "passthrough" => Ok(Self::Passthrough),
-            "zero-open" => Ok(Self::ZeroOpen),
-            "cached" => Ok(Self::Cached),
-            _ => Err(Error::usage(format!(
-                "unknown io mode `{name}`; known: auto, passthrough, zero-open, cached"
-            ))),
-        }
-    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -13,7 +13,9 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use rustix::buffer::spare_capacity;
 use rustix::fs::FallocateFlags;
+use rustix::io::Errno;
 
 /// Granularity in which file systems free space.
 pub(super) const BLOCK: u64 = 4096;
@@ -98,6 +100,22 @@ pub(super) fn occupied(stat: &Metadata) -> u64 {
 /// Whether the error says that the disk, or the user's share of it, is full.
 pub(super) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Up to `len` bytes from `offset` on; fewer if the file ends before.
+pub(super) fn read(file: &File, len: usize, offset: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(len);
+    while bytes.len() < len {
+        let at = offset + bytes.len() as u64;
+        // The allocator may have given more room than was asked for, so that more comes than that.
+        match rustix::io::pread(file, spare_capacity(&mut bytes), at) {
+            Ok(0) => break,
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    bytes.truncate(len);
+    Ok(bytes)
 }
 
 /// Reads until `buffer` is full or the file ends; says how much was read.

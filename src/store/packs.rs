@@ -88,10 +88,8 @@ impl PackFiles {
     /// The record at `place`: header and body, or as much of them as the file has.
     pub(super) fn read(&self, place: &Place) -> io::Result<Bytes> {
         let body = (place.stored_len as usize).min(MAX_OBJECT_LEN);
-        let mut record = vec![0; RECORD_HEADER_LEN + body];
-        let read = disk::read_up_to(&*self.file(place.pack)?, &mut record, place.offset.into())?;
-        record.truncate(read);
-        Ok(record.into())
+        let file = self.file(place.pack)?;
+        Ok(disk::read(&file, RECORD_HEADER_LEN + body, place.offset.into())?.into())
     }
 
     /// All records of a pack whose committed length is `len`, from its trailer or, failing that, a scan.

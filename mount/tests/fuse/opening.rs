@@ -250,7 +250,7 @@ fn without_the_right_files_are_served_by_the_mount() {
     command.args(["--ignored", "--exact", "--nocapture", "opening::child_tells_its_io"]);
     let output = command.output().unwrap();
     let words = String::from_utf8(output.stdout).unwrap();
-    assert!(words.contains("cached, no passthrough: it needs root (CAP_SYS_ADMIN)"), "{words}");
+    assert!(words.contains("zero-open, no passthrough: it needs root (CAP_SYS_ADMIN)"), "{words}");
     assert!(output.status.success(), "{words}");
 }
 
