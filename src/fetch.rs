@@ -133,7 +133,7 @@ impl Fetcher {
     pub fn local(&self, id: &ObjectId) -> Result<Option<Checked>, FetchError> {
         match self.0.local(id)? {
             Local::Here(object) => Ok(Some(object)),
-            Local::Absent | Local::Damaged => Ok(None),
+            Local::Absent | Local::Damaged(_) => Ok(None),
         }
     }
 
@@ -167,22 +167,22 @@ impl Fetcher {
 enum Local {
     Here(Checked),
     Absent,
-    /// Something that is not the object.
-    Damaged,
+    /// Something that is not the object; and why, where the store itself can tell.
+    Damaged(Option<Arc<StoreError>>),
 }
 
 impl Inner {
     fn local(&self, id: &ObjectId) -> Result<Local, FetchError> {
-        let cause = match self.store.get(id) {
+        let (cause, error) = match self.store.get(id) {
             Ok(None) => return Ok(Local::Absent),
             Ok(Some(packed)) => match packed.verify(id) {
                 Ok(checked) => {
                     self.counters.local_hits.fetch_add(1, Ordering::Relaxed);
                     return Ok(Local::Here(checked));
                 }
-                Err(cause) => cause,
+                Err(cause) => (cause.to_string(), None),
             },
-            Err(StoreError::Corrupt { cause, .. }) => cause,
+            Err(error) if error.is_damage() => (error.to_string(), Some(Arc::new(error))),
             Err(error) => return Err(Arc::new(error).into()),
         };
         tracing::warn!(%id, %cause, "a stored object is damaged and will be fetched again");
@@ -191,7 +191,7 @@ impl Inner {
         if let Err(error) = self.store.forget(id) {
             tracing::warn!(%id, %error, "a damaged object could not be forgotten");
         }
-        Ok(Local::Damaged)
+        Ok(Local::Damaged(error))
     }
 
     /// Waits for the flight of `id`, which is begun if there is none and hurried if it is less urgent.
@@ -240,7 +240,8 @@ impl Inner {
         // What the disk cannot give others may; if not, the disk is what there is to complain about.
         let (damaged, failed) = match local {
             Ok(Local::Here(here)) => return Ok(here),
-            Ok(local) => (matches!(local, Local::Damaged), None),
+            Ok(Local::Absent) => (false, None),
+            Ok(Local::Damaged(error)) => (true, error.map(FetchError::Store)),
             Err(error) => {
                 tracing::warn!(%id, %error, "the store cannot be read");
                 (false, Some(error))

@@ -307,7 +307,8 @@ fn verified(store: &Store, id: &ObjectId) -> Result<Option<Packed>, StoreError> 
     let cause = match store.get(id).map(|found| found.map(|packed| packed.verify(id))) {
         Ok(None) => return Ok(None),
         Ok(Some(Ok(checked))) => return Ok(Some(checked.packed().clone())),
-        Ok(Some(Err(cause))) | Err(StoreError::Corrupt { cause, .. }) => cause,
+        Ok(Some(Err(cause))) => cause.to_string(),
+        Err(error) if error.is_damage() => error.to_string(),
         Err(error) => return Err(error),
     };
     tracing::error!(object = %id, %cause, "a stored object is damaged; `bcai verify` finds what it belongs to");

@@ -153,7 +153,7 @@ fn chain(error: &ChainError) -> Kind {
 fn store(error: &StoreError) -> Kind {
     match error {
         StoreError::Locked { .. } => Kind::Busy,
-        StoreError::Corrupt { .. } | StoreError::Record { .. } => Kind::Corrupt,
+        StoreError::Corrupt { .. } | StoreError::Outside { .. } | StoreError::Record { .. } => Kind::Corrupt,
         _ => Kind::Failed,
     }
 }

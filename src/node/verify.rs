@@ -59,7 +59,7 @@ impl Node {
         Ok(Verified {
             height: None,
             objects,
-            bytes: stats.published_bytes + stats.cached_bytes,
+            bytes: stats.published_bytes + stats.outside_bytes + stats.cached_bytes,
             absent: 0,
             corrupt: corrupt
                 .iter()
@@ -143,7 +143,9 @@ impl Walk<'_> {
             Ok(Some(Ok(object))) => return Ok(Some(object)),
             Ok(Some(Err(cause))) => Some(cause.to_string()),
             // What the disk cannot give is as good as damaged, and no reason not to look at the rest.
-            Err(error @ (StoreError::Corrupt { .. } | StoreError::Io { .. })) => Some(error.to_string()),
+            Err(error) if error.is_damage() || matches!(error, StoreError::Io { .. }) => {
+                Some(error.to_string())
+            }
             Err(error) => return Err(error.into()),
             Ok(None) => None,
         };

@@ -1,4 +1,4 @@
-//! Making what was put durable: sync the packs, then commit the index, in this order and no other.
+//! Making what was put durable: sync the packs and the files outside, then commit the index, in this order and no other.
 //!
 //! Owns: the commit, and the memory of a write that failed (after which nothing more is written).
 //! Must not know: who put what, or why.
@@ -61,7 +61,7 @@ impl Shared {
             let mut writer = lock(&self.writer);
             (std::mem::take(&mut writer.uncommitted), writer.next_number())
         };
-        if taken.packs.is_empty() {
+        if taken.packs.is_empty() && taken.places.is_empty() {
             return Ok(());
         }
         self.sync(&taken).map_err(|error| self.stop_writing(error))?;
@@ -69,7 +69,8 @@ impl Shared {
         // Sorted keys are several times faster to insert. The sort is stable: of two records of one object
         // the later one stays the later one.
         places.sort_by_key(|(id, _)| *id);
-        let packs = taken.packs;
+        let (packs, outside) = (taken.packs, taken.outside);
+        let next_outside = self.outside.next_number();
         let tick = self.tick();
         let freed = self.change_index(turn, |tables| {
             for (number, grown) in &packs {
@@ -81,9 +82,14 @@ impl Shared {
             }
             tables.set("tick", tick)?;
             tables.set("next_pack", next_number.into())?;
+            if !outside.is_empty() {
+                tables.set("next_outside", next_outside.into())?;
+                outside.iter().try_for_each(|(number, row)| tables.add_outside(*number, row))?;
+            }
             settle_all(tables, &places)
         })?;
         self.no_longer_pending(&places);
+        self.outside.no_longer_pending(&outside);
         self.release(turn, freed)?;
         Ok(())
     }
@@ -91,6 +97,10 @@ impl Shared {
     fn sync(&self, taken: &Uncommitted) -> Result<(), StoreError> {
         for (number, grown) in &taken.packs {
             disk::sync(&grown.file).map_err(StoreError::io("sync", &self.files.path(*number)))?;
+        }
+        for file_system in taken.file_systems.values() {
+            disk::sync_file_system(file_system)
+                .map_err(StoreError::io("sync a file published from", &self.dir))?;
         }
         if taken.new_files {
             disk::sync_dir(self.files.dir()).map_err(StoreError::io("sync", self.files.dir()))?;

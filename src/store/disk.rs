@@ -1,6 +1,6 @@
 //! The one place that changes packs and directories on disk.
 //!
-//! Owns: every system call that creates, writes, syncs, cuts, punches, renames or removes. The index and
+//! Owns: every system call that creates, writes, clones, syncs, cuts, punches, renames or removes. The index and
 //! the logs are written by redb, which has its own.
 //! Must not know: what the bytes mean.
 //! Invariant: nothing here buffers; when a call returns, the kernel has been told.
@@ -10,6 +10,7 @@
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
@@ -55,6 +56,23 @@ pub(super) fn sync(file: &File) -> io::Result<()> {
 /// Makes the names in a directory durable.
 pub(super) fn sync_dir(dir: &Path) -> io::Result<()> {
     File::open(dir)?.sync_all()
+}
+
+/// Makes everything durable on the file system that `file` is on, whoever wrote it.
+pub(super) fn sync_file_system(file: &impl AsFd) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(file)?)
+}
+
+/// Creates a file at `path` that shares the blocks of `source` from then on, where the file system can do that.
+pub(super) fn clone(source: BorrowedFd<'_>, path: &Path) -> io::Result<File> {
+    let file = create(path)?;
+    match rustix::fs::ioctl_ficlone(&file, source) {
+        Ok(()) => Ok(file),
+        Err(error) => {
+            remove(path)?;
+            Err(error.into())
+        }
+    }
 }
 
 /// Gives the blocks of a range back to the file system; the range then reads as zeros.

@@ -38,6 +38,9 @@ pub enum StoreError {
     /// Corrupt: an object on disk is not what its id says.
     #[error("{}: {cause}", .path.display())]
     Corrupt { path: PathBuf, cause: PackError },
+    /// Corrupt: a file that was published in place is not what was published.
+    #[error("{} is published in place, but {cause}: publish it again, or restore the file", .path.display())]
+    Outside { path: PathBuf, cause: String },
     /// Corrupt: a snapshot record in the index does not decode.
     #[error("{}: {cause}", .path.display())]
     Record { path: PathBuf, cause: CodecError },
@@ -50,6 +53,13 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// Whether an object is here, but is not what its id says: a good copy may take its place ([`Store::replace`]).
+    ///
+    /// [`Store::replace`]: super::Store::replace
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Corrupt { .. } | Self::Outside { .. })
+    }
+
     /// For `map_err` on an operation of the operating system.
     pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { action, path: path.to_owned(), source }

@@ -20,7 +20,7 @@ impl Shared {
     /// Where the object lies, if what lies there is something else.
     fn damaged(&self, id: &ObjectId) -> Result<Option<Place>, StoreError> {
         let Some(found) = self.find_and_read(id)? else { return Ok(None) };
-        let sound = found.packed.and_then(|packed| packed.verify(id)).is_ok();
+        let sound = found.packed.is_ok_and(|packed| packed.verify(id).is_ok());
         Ok((!sound).then_some(found.place))
     }
 
@@ -39,7 +39,8 @@ impl Shared {
         Ok(true)
     }
 
-    /// Appends a good copy of what is damaged or cannot be read, in the class that it has.
+    /// Appends a good copy of what is damaged or cannot be read, in the class that it has. What was in a file outside
+    /// is in a pack from then on.
     pub(super) fn replace(&self, object: &Checked) -> Result<bool, StoreError> {
         let bad = match self.damaged(&object.id()) {
             // A bad sector, for one. If it was only a moment's trouble, the copy costs space and no more.

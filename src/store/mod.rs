@@ -1,7 +1,7 @@
 //! The store: every object this machine has, in packs, with an index to find them.
 //!
 //! Owns: the store directory. `index.redb` says where each object lies (`index`), `packs/NNNNNNNN.pack` hold
-//! them (`packs`), `files/ab/HASH` is a large file at its natural offsets (`blobs`), `lock` keeps a second process out (`lock`). And `LogStore`, a manifest log's file.
+//! them (`packs`), or files outside of it (`outside`), `files/ab/HASH` is a large file at its natural offsets (`blobs`), `lock` keeps a second process out (`lock`). And `LogStore`, a manifest log's file.
 //! Must not know: the network, mounts, or what an object means.
 //! Invariant: an object is stored only as a `Checked`, so what goes in is right; what comes out is a `Packed`,
 //! to be verified again, because disks lie. The index never names a record that was not synced before it.
@@ -21,6 +21,7 @@ mod index;
 mod lock;
 mod log;
 mod mend;
+mod outside;
 mod packs;
 mod recover;
 #[cfg(test)]
@@ -30,28 +31,26 @@ mod verify;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, RwLock};
 use std::time::Duration;
 
-use bytes::Bytes;
-
 use crate::codec;
 use crate::id::ObjectId;
-use crate::pack::file::{RECORD_HEADER_LEN, RecordHeader};
-use crate::pack::{Checked, Codec, PackError, Packed};
+use crate::pack::{Checked, Packed};
 use blobs::BlobFiles;
 use cache::{Bell, Keeper};
 use index::{Index, Place, View};
+use outside::Outside;
 use packs::{PackFiles, WriteFailure, Writer};
 
 pub use crate::pack::file::Keep;
 pub use blobs::{BlobFile, BlobWriter, Lease};
 pub use error::StoreError;
 pub use log::LogStore;
+pub use outside::{OutsideChunk, OutsideFile, PutOutside};
 pub use types::{Options, Put, SnapshotRecord, Stats};
 pub use verify::Corrupt;
 
@@ -121,6 +120,7 @@ struct Shared {
     index: Index,
     files: PackFiles,
     blob_files: BlobFiles,
+    outside: Outside,
     writer: Mutex<Writer>,
     /// Where objects lie that are written but not in the index yet.
     pending: RwLock<HashMap<ObjectId, Place>>,
@@ -148,7 +148,8 @@ struct Shared {
 /// An object as it was read.
 struct Found {
     place: Place,
-    packed: Result<Packed, PackError>,
+    /// The error is one of damage.
+    packed: Result<Packed, StoreError>,
 }
 
 impl Store {
@@ -167,6 +168,7 @@ impl Store {
         let index_path = dir.join("index.redb");
         let recovered = recover::recover(&index_path, &packs_dir)?;
         let (blob_files, blob_bytes) = blobs::recover(&recovered.index, &index_path, dir.join("files"))?;
+        let outside = outside::recover(&recovered.index, &index_path, dir)?;
         disk::sync_dir(dir).map_err(StoreError::io("sync", dir))?;
         let writer =
             Writer::new(packs_dir.clone(), recovered.current, recovered.next_number, tuning.pack_len);
@@ -178,6 +180,7 @@ impl Store {
             index: recovered.index,
             files: PackFiles::new(packs_dir),
             blob_files,
+            outside,
             writer: Mutex::new(writer),
             pending: RwLock::default(),
             turn: Mutex::default(),
@@ -216,8 +219,7 @@ impl Store {
         shared.hits.fetch_add(1, Ordering::Relaxed);
         shared.uses.fetch_add(1, Ordering::Relaxed);
         shared.touch(id, &place);
-        let corrupt = |cause| StoreError::Corrupt { path: shared.files.path(place.pack), cause };
-        packed.map(Some).map_err(corrupt)
+        packed.map(Some)
     }
 
     /// Whether the object is here. Does not count as a use.
@@ -226,7 +228,7 @@ impl Store {
     }
 
     /// Which of `ids` a put with `keep` would store, in their order: what is not here, and for
-    /// [`Keep::Published`] also what is only cached and would be evicted one day.
+    /// [`Keep::Published`] also what is only cached and would be evicted one day, or is in a file outside.
     pub fn missing(&self, ids: &[ObjectId], keep: Keep) -> Result<Vec<ObjectId>, StoreError> {
         let shared = self.shared();
         let unknown: Vec<ObjectId> = {
@@ -330,7 +332,8 @@ impl Shared {
         loop {
             let holes = self.holes.load(Ordering::SeqCst);
             let Some(place) = self.find(id)? else { return Ok(None) };
-            let read = self.files.read(&place);
+            let packed =
+                if place.is_outside() { self.read_outside(id, &place) } else { self.files.read(id, &place) };
             // If something was punched meanwhile, it may have been this record, half read.
             if self.holes.load(Ordering::SeqCst) != holes {
                 let now = self.find(id)?;
@@ -338,12 +341,15 @@ impl Shared {
                     continue;
                 }
             }
-            let record = match read {
-                // A pack that was taken away under the store is damage to every object in it, no more.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Bytes::new(),
-                read => read.map_err(StoreError::io("read", &self.files.path(place.pack)))?,
-            };
-            return Ok(Some(Found { place, packed: unpack(id, record) }));
+            return Ok(Some(Found { place, packed: packed? }));
+        }
+    }
+
+    /// The file that a place is in, and where in it, in bytes.
+    fn located(&self, place: &Place) -> Result<(PathBuf, u64), StoreError> {
+        match place.is_outside() {
+            true => self.located_outside(place),
+            false => Ok((self.files.path(place.pack), place.offset.into())),
         }
     }
 
@@ -438,13 +444,19 @@ impl Shared {
         let mut objects = view.object_count().map_err(failed())?;
         let mut published_bytes: u64 =
             rows.values().filter(|row| row.keep == Keep::Published).map(|row| row.live_bytes).sum();
+        let mut outside_bytes = view.number("outside_bytes").map_err(failed())?;
         for (id, place) in &*self.pending.read().unwrap_or_else(|broken| broken.into_inner()) {
             objects += u64::from(view.find(id).map_err(failed())?.is_none());
-            published_bytes += if place.keep() == Keep::Published { place.record_len() } else { 0 };
+            match place.keep() {
+                Keep::Published if place.is_outside() => outside_bytes += place.record_len(),
+                Keep::Published => published_bytes += place.record_len(),
+                Keep::Cache => {}
+            }
         }
         Ok(Stats {
             objects,
             published_bytes,
+            outside_bytes,
             cached_bytes: self.cache_used.load(Ordering::SeqCst),
             packs: rows.len() as u64,
             cache_max_bytes: self.options.cache_max_bytes,
@@ -453,17 +465,5 @@ impl Shared {
             evicted: self.evicted.load(Ordering::Relaxed),
             bypassed: self.bypassed.load(Ordering::Relaxed),
         })
-    }
-}
-
-/// What a record says it holds. Where its header is damaged or another's, the body is passed on as it is:
-/// it will not verify, and the caller deals with that as with any other damage.
-fn unpack(id: &ObjectId, record: Bytes) -> Result<Packed, PackError> {
-    let body = record.slice(RECORD_HEADER_LEN.min(record.len())..);
-    match RecordHeader::decode(&record) {
-        Ok(header) if header.id == *id && header.stored_len as usize == body.len() => {
-            Packed::from_parts(header.codec as u8, header.plain_len, body)
-        }
-        _ => Packed::from_parts(Codec::Raw as u8, body.len() as u32, body),
     }
 }

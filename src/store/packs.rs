@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::num::NonZeroUsize;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -24,8 +25,9 @@ use crate::pack::file::{
     self, Entry, FILE_HEADER_LEN, FOOTER_LEN, FileHeader, Footer, Keep, MAX_RECORDS, RECORD_HEADER_LEN,
     RecordHeader, record_len,
 };
-use crate::pack::{Checked, MAX_OBJECT_LEN, PackError};
-use crate::store::index::Place;
+use crate::pack::{Checked, Codec, MAX_OBJECT_LEN, PackError, Packed};
+use crate::store::error::StoreError;
+use crate::store::index::{OUTSIDE, OutsideRow, Place};
 use crate::store::{disk, lock};
 
 const OPEN_FILES: NonZeroUsize = NonZeroUsize::MIN.saturating_add(255);
@@ -42,7 +44,7 @@ pub(super) fn path(dir: &Path, number: u32) -> PathBuf {
 pub(super) fn number_of(path: &Path) -> Option<u32> {
     let name = path.file_name()?.to_str()?;
     let digits = name.strip_suffix(".pack")?;
-    digits.parse().ok().filter(|number| format!("{number:08}") == digits)
+    digits.parse().ok().filter(|number| *number < OUTSIDE && format!("{number:08}") == digits)
 }
 
 /// Open pack files, for reading.
@@ -85,8 +87,23 @@ impl PackFiles {
         Ok(())
     }
 
+    /// The object at `place`; the inner error is one of damage.
+    pub(super) fn read(
+        &self,
+        id: &ObjectId,
+        place: &Place,
+    ) -> Result<Result<Packed, StoreError>, StoreError> {
+        let path = self.path(place.pack);
+        let record = match self.record(place) {
+            // A pack that was taken away under the store is damage to every object in it, no more.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Bytes::new(),
+            record => record.map_err(StoreError::io("read", &path))?,
+        };
+        Ok(unpack(id, record).map_err(|cause| StoreError::Corrupt { path, cause }))
+    }
+
     /// The record at `place`: header and body, or as much of them as the file has.
-    pub(super) fn read(&self, place: &Place) -> io::Result<Bytes> {
+    fn record(&self, place: &Place) -> io::Result<Bytes> {
         let body = (place.stored_len as usize).min(MAX_OBJECT_LEN);
         let file = self.file(place.pack)?;
         Ok(disk::read(&file, RECORD_HEADER_LEN + body, place.offset.into())?.into())
@@ -99,6 +116,18 @@ impl PackFiles {
             Ok((entries, _)) => Ok(entries),
             Err(_) => scan(&file, FILE_HEADER_LEN as u64, len.min(file.metadata()?.len())),
         }
+    }
+}
+
+/// What a record says it holds. Where its header is damaged or another's, the body is passed on as it is:
+/// it will not verify, and the caller deals with that as with any other damage.
+fn unpack(id: &ObjectId, record: Bytes) -> Result<Packed, PackError> {
+    let body = record.slice(RECORD_HEADER_LEN.min(record.len())..);
+    match RecordHeader::decode(&record) {
+        Ok(header) if header.id == *id && header.stored_len as usize == body.len() => {
+            Packed::from_parts(header.codec as u8, header.plain_len, body)
+        }
+        _ => Packed::from_parts(Codec::Raw as u8, body.len() as u32, body),
     }
 }
 
@@ -220,6 +249,9 @@ pub(super) struct Uncommitted {
     pub packs: BTreeMap<u32, Grown>,
     pub places: Vec<(ObjectId, Place)>,
     pub bytes: u64,
+    /// What lies in files outside, and one descriptor of each file system they are on, by its device number.
+    pub outside: BTreeMap<u32, Arc<OutsideRow>>,
+    pub file_systems: BTreeMap<u64, OwnedFd>,
     /// Whether a pack file was created, so that the directory has to be synced too.
     pub new_files: bool,
 }

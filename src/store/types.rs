@@ -67,6 +67,8 @@ pub struct Stats {
     pub objects: u64,
     /// Bytes of the published records.
     pub published_bytes: u64,
+    /// Bytes of the objects that lie in files which were published in place.
+    pub outside_bytes: u64,
     /// Bytes that cache packs and blob files occupy on disk.
     pub cached_bytes: u64,
     pub packs: u64,

@@ -23,9 +23,9 @@ const BATCH: usize = 128 << 10;
 pub struct Corrupt {
     pub id: ObjectId,
     pub keep: Keep,
-    /// The pack it lies in.
+    /// The pack it lies in, or the file that was published in place.
     pub path: PathBuf,
-    /// Where its record begins in the pack, in bytes.
+    /// Where it begins in there, in bytes.
     pub offset: u64,
     /// What is wrong, in words.
     pub cause: String,
@@ -62,19 +62,18 @@ impl Shared {
             // The walk comes by it, but a look-up does not; nothing evicts what is published.
             Ok(None) if listed.keep() == Keep::Published => (listed, "the index does not find it".to_owned()),
             Ok(None) => return Ok(None),
-            Ok(Some(Found { place, packed })) => match packed.and_then(|packed| packed.verify(id)) {
-                Ok(_) => return Ok(None),
-                Err(error) => (place, error.to_string()),
+            Ok(Some(Found { place, packed })) => match packed.map(|packed| packed.verify(id)) {
+                Ok(Ok(_)) => return Ok(None),
+                Ok(Err(error)) | Err(StoreError::Corrupt { cause: error, .. }) => (place, error.to_string()),
+                Err(StoreError::Outside { cause, .. }) => {
+                    (place, format!("{cause}; publish it again, or restore the file"))
+                }
+                Err(error) => return Err(error),
             },
             Err(error @ StoreError::Io { .. }) => (self.find(id)?.unwrap_or(listed), error.to_string()),
             Err(error) => return Err(error),
         };
-        Ok(Some(Corrupt {
-            id: *id,
-            keep: place.keep(),
-            path: self.files.path(place.pack),
-            offset: place.offset.into(),
-            cause,
-        }))
+        let (path, offset) = self.located(&place)?;
+        Ok(Some(Corrupt { id: *id, keep: place.keep(), path, offset, cause }))
     }
 }

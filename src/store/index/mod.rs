@@ -3,12 +3,13 @@
 //! Owns: `index.redb`, its tables and the bookkeeping that keeps them in step with one another.
 //! Must not know: pack files; it is told what they hold.
 //! Invariant: each cached object has exactly one row in `recency`, with the tick in its row in `objects`; the
-//! counts of a pack's row are those of the objects that lie in it.
+//! counts of a pack's row are those of the objects that lie in it, and so are those of a part of a file outside.
 //! Trust: the file is local, but may be damaged: what comes out is checked before it is used as a length.
 //! Threads: any; redb lets one writer and many readers in at a time.
 //! A crash leaves: the last committed transaction. Each commit is durable and saves what redb needs to open
 //! at once afterwards (`set_quick_repair`), so opening does not depend on the size of the index.
 
+mod outside;
 mod rows;
 
 use std::collections::BTreeMap;
@@ -21,8 +22,8 @@ use redb::{
     TableDefinition, TableError,
 };
 
-pub(super) use rows::{BlobRow, PackRow, Place};
-use rows::{BlobRowRaw, Key, ObjectRow, PackRowRaw, id_of, key};
+pub(super) use rows::{BlobRow, OUTSIDE, OutsideRow, PackRow, Place, Stamp};
+use rows::{BlobRowRaw, Key, ObjectRow, OutsideRowRaw, PackRowRaw, id_of, key};
 
 use crate::id::{BlobId, ID_LEN, Kind, ObjectId};
 use crate::pack::file::Keep;
@@ -30,7 +31,7 @@ use crate::pack::file::Keep;
 /// Version of the whole store directory. The version in the table names goes with it.
 pub(super) const SCHEMA: u64 = 1;
 
-/// kind byte and hash → pack, offset of the record, stored length, tick (0: published).
+/// kind byte and hash → pack (or part of a file outside), offset of the record, stored length, tick (0: published).
 const OBJECTS: TableDefinition<&Key, ObjectRow> = TableDefinition::new("objects.v1");
 /// (tick, object) of every cached object: the oldest tick is evicted first.
 const RECENCY: TableDefinition<(u64, &Key), ()> = TableDefinition::new("recency.v1");
@@ -40,7 +41,9 @@ const PACKS: TableDefinition<u32, PackRowRaw> = TableDefinition::new("packs.v1")
 const SNAPSHOTS: TableDefinition<&[u8; ID_LEN], &[u8]> = TableDefinition::new("snapshots.v1");
 /// blob → length, bytes on disk, tick of the last use, BLAKE3 of the content: the blob files.
 const BLOBS: TableDefinition<&[u8; ID_LEN], BlobRowRaw> = TableDefinition::new("blobs.v1");
-/// "schema", "tick", "next_pack". The name has no version, because the version is in it.
+/// number of a part of a file outside of the packs → where it begins, stamp of the file, live objects, live bytes, path.
+const OUTSIDE_FILES: TableDefinition<u32, OutsideRowRaw<'static>> = TableDefinition::new("outside.v1");
+/// "schema", "tick", "next_pack", "next_outside", "outside_bytes". The name has no version, because the version is in it.
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 
 const CACHE_BYTES: usize = 16 << 20;
@@ -131,11 +134,15 @@ impl Index {
                 packs: txn.open_table(PACKS)?,
                 snapshots: txn.open_table(SNAPSHOTS)?,
                 blobs: txn.open_table(BLOBS)?,
+                outside: txn.open_table(OUTSIDE_FILES)?,
                 meta: txn.open_table(META)?,
                 rows: BTreeMap::new(),
+                outside_rows: BTreeMap::new(),
+                outside_change: 0,
             };
             let result = change(&mut tables)?;
             tables.store_rows()?;
+            tables.store_outside()?;
             result
         };
         txn.commit()?;
@@ -242,9 +249,14 @@ pub(super) struct Tables<'txn> {
     packs: Table<'txn, u32, PackRowRaw>,
     snapshots: Table<'txn, &'static [u8; ID_LEN], &'static [u8]>,
     blobs: Table<'txn, &'static [u8; ID_LEN], BlobRowRaw>,
+    outside: Table<'txn, u32, OutsideRowRaw<'static>>,
     meta: Table<'txn, &'static str, u64>,
     /// Pack rows in use by this transaction, written back at its end.
     rows: BTreeMap<u32, PackRow>,
+    /// Rows of parts of files outside, likewise.
+    outside_rows: BTreeMap<u32, OutsideRow>,
+    /// By how much the bytes that are outside have grown in it.
+    outside_change: i64,
 }
 
 impl Tables<'_> {
@@ -306,6 +318,9 @@ impl Tables<'_> {
         if place.keep() == Keep::Cache {
             self.recency.insert((place.tick, &key), ())?;
         }
+        if place.is_outside() {
+            return self.attach_outside(place);
+        }
         let row = self.pack(place.pack, place.keep())?;
         row.live += 1;
         row.live_bytes += place.record_len();
@@ -316,6 +331,9 @@ impl Tables<'_> {
         let key = key(id);
         self.objects.remove(&key)?;
         self.recency.remove((place.tick, &key))?;
+        if place.is_outside() {
+            return self.detach_outside(place);
+        }
         let row = self.pack(place.pack, place.keep())?;
         row.live = row.live.saturating_sub(1);
         row.live_bytes = row.live_bytes.saturating_sub(place.record_len());

@@ -1,8 +1,13 @@
-//! The rows of the index: what is known of an object, a pack and a blob file, and the raw form of each.
+//! The rows of the index: what is known of an object, a pack, a blob file and a file outside of the store, and the raw
+//! form of each.
 //!
 //! Owns: the translation between rows and tuples of numbers. Must not know: tables, transactions.
 //! Invariant: a row and its raw form hold the same. Trust: raw rows are our own file's; a kind that does not exist is
 //! damage. Threads: pure values.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use super::IndexResult;
 use crate::id::{ID_LEN, Kind, ObjectId};
@@ -12,11 +17,18 @@ pub(super) type Key = [u8; ID_LEN + 1];
 pub(super) type ObjectRow = (u32, u32, u32, u64);
 pub(super) type PackRowRaw = (u8, bool, u64, u32, u64, u64, u64);
 pub(super) type BlobRowRaw = (u64, u64, u64, [u8; ID_LEN]);
+pub(super) type StampRaw = (u64, u64, i64, u32, i64, u32);
+pub(super) type OutsideRowRaw<'a> = (u64, StampRaw, u64, u64, &'a [u8]);
+
+/// Numbers from here on are not of packs, but of parts of files outside of the packs.
+pub(in crate::store) const OUTSIDE: u32 = 1 << 31;
 
 /// Where one object lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) struct Place {
+    /// A pack, or from [`OUTSIDE`] on a part of a file.
     pub pack: u32,
+    /// Where the record begins in the pack; or the plain bytes, which are all there is, in that part of the file.
     pub offset: u32,
     pub stored_len: u32,
     /// When a cached object was last used, in ticks from 1; 0 for a published one.
@@ -28,9 +40,15 @@ impl Place {
         if self.tick == 0 { Keep::Published } else { Keep::Cache }
     }
 
-    /// Whether the object need not be stored again to be kept so.
+    /// Whether it is in a file outside of the packs.
+    pub(in crate::store) fn is_outside(&self) -> bool {
+        self.pack >= OUTSIDE
+    }
+
+    /// Whether the object need not be stored again to be kept so. What is in a file outside may change at any time: it
+    /// is not as safe as a published object is to be.
     pub(in crate::store) fn is_kept(&self, keep: Keep) -> bool {
-        keep == Keep::Cache || self.keep() == Keep::Published
+        keep == Keep::Cache || (self.keep() == Keep::Published && !self.is_outside())
     }
 
     /// Whether both are one record, whatever has been noted of its use.
@@ -39,7 +57,7 @@ impl Place {
     }
 
     pub(in crate::store) fn record_len(&self) -> u64 {
-        record_len(self.stored_len)
+        if self.is_outside() { self.stored_len.into() } else { record_len(self.stored_len) }
     }
 
     pub(super) fn row(&self) -> ObjectRow {
@@ -95,6 +113,43 @@ pub(in crate::store) struct BlobRow {
 impl From<BlobRowRaw> for BlobRow {
     fn from((len, disk, tick, hash): BlobRowRaw) -> Self {
         Self { len, disk, tick, hash }
+    }
+}
+
+/// What tells one state of a file from another. Without the device: its number may be another after the next start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) struct Stamp {
+    pub ino: u64,
+    pub size: u64,
+    pub mtime: (i64, u32),
+    /// Set by the kernel at each change of content or metadata; programs cannot set it back.
+    pub ctime: (i64, u32),
+}
+
+/// What the index knows of one part of a file outside of the packs, of 4 GiB at most.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::store) struct OutsideRow {
+    /// Relative to the store if the file is the store's own clone.
+    pub path: PathBuf,
+    /// Where the part begins in the file, in bytes.
+    pub base: u64,
+    /// The file when it was read.
+    pub stamp: Stamp,
+    pub live: u64,
+    pub live_bytes: u64,
+}
+
+impl OutsideRow {
+    pub(super) fn raw(&self) -> OutsideRowRaw<'_> {
+        let Stamp { ino, size, mtime, ctime } = self.stamp;
+        let stamp = (ino, size, mtime.0, mtime.1, ctime.0, ctime.1);
+        (self.base, stamp, self.live, self.live_bytes, self.path.as_os_str().as_bytes())
+    }
+
+    pub(super) fn from_raw((base, stamp, live, live_bytes, path): OutsideRowRaw<'_>) -> Self {
+        let (ino, size, mtime_s, mtime_ns, ctime_s, ctime_ns) = stamp;
+        let stamp = Stamp { ino, size, mtime: (mtime_s, mtime_ns), ctime: (ctime_s, ctime_ns) };
+        Self { path: OsStr::from_bytes(path).into(), base, stamp, live, live_bytes }
     }
 }
 

@@ -8,13 +8,17 @@ mod damage;
 mod garbled;
 mod mend;
 mod model;
+mod outside;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::*;
 use crate::id::{Kind, SnapshotId};
 use crate::pack::Compression;
+use crate::pack::file::RECORD_HEADER_LEN;
 
 const MIB: u64 = 1 << 20;
 
