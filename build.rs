@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 fn main() {
-    println!("cargo::rustc-check-cfg=cfg(fuse_available, passthrough, root, torch)");
+    println!("cargo::rustc-check-cfg=cfg(fuse_available, passthrough, reflink, root, torch)");
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=/dev/fuse");
     // Debian's python3-torch and python3-torchvision.
@@ -14,17 +14,27 @@ fn main() {
     for module in &torch {
         println!("cargo::rerun-if-changed={}", module.display());
     }
+    // Debian's xfsprogs.
+    let mkfs = Path::new("/usr/sbin/mkfs.xfs");
+    println!("cargo::rerun-if-changed={}", mkfs.display());
     let fuse = OpenOptions::new().read(true).write(true).open("/dev/fuse").is_ok();
     let root = fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
     let present = [
         ("fuse_available", fuse),
         ("passthrough", fuse && root && kernel() >= (6, 9)),
+        ("reflink", root && mkfs.exists() && Path::new("/dev/loop-control").exists() && knows("xfs")),
         ("root", root),
         ("torch", torch.iter().all(|module| module.is_dir())),
     ];
     for (cfg, _) in present.iter().filter(|(_, present)| *present) {
         println!("cargo::rustc-cfg={cfg}");
     }
+}
+
+/// Whether the running kernel has a file system.
+fn knows(file_system: &str) -> bool {
+    let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    known.lines().any(|line| line.split_whitespace().next_back() == Some(file_system))
 }
 
 /// Version of the running kernel.

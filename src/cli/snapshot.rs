@@ -41,6 +41,14 @@ pub struct IngestArgs {
     /// Leave out sockets, FIFOs and devices instead of refusing the directory
     #[arg(long)]
     skip_special: bool,
+
+    /// Serve larger files from where they are instead of storing their content; they must not be changed from then on
+    ///
+    /// For data that is too large to be kept twice. Where the file system can do it (XFS, btrfs), the store clones such
+    /// files, which takes no space, and later changes of them do no harm. Otherwise a file that is changed, moved or
+    /// removed can no longer be read from this node: nobody is given other bytes for it.
+    #[arg(long)]
+    in_place: bool,
 }
 
 impl IngestArgs {
@@ -53,6 +61,7 @@ impl IngestArgs {
             chunking: self.chunking.unwrap_or_else(|| ctx.config.chunking.to_string()),
             compress: self.compress.unwrap_or_else(|| ctx.config.compression.to_string()),
             skip_special: self.skip_special,
+            in_place: self.in_place,
         })
     }
 }
@@ -87,4 +96,13 @@ pub fn summary(ctx: &Context, done: &Snapshotted) {
         done.seconds,
         output::rate(done.bytes, done.seconds),
     ));
+    if done.cloned_files > 0 {
+        ctx.output.note(&format!("{} files are kept as clones that share their space", done.cloned_files));
+    }
+    if done.in_place_files > 0 {
+        let files = done.in_place_files;
+        ctx.output.note_always(&format!(
+            "{files} files are served from where they are: do not change, move or remove them"
+        ));
+    }
 }

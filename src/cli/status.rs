@@ -58,14 +58,21 @@ fn text(report: &Report) -> String {
         ));
     }
     let store = &report.store;
+    let in_place = match store.in_place_bytes {
+        0 => String::new(),
+        bytes => format!(", {} in place", output::size(bytes)),
+    };
     lines.push(format!(
-        "store     {} objects, {} published, {} of {} cache, {} evicted",
+        "store     {} objects, {} published{in_place}, {} of {} cache, {} evicted",
         store.objects,
         output::size(store.published_bytes),
         output::size(store.cached_bytes),
         output::size(store.cache_max_bytes),
         store.evicted
     ));
+    lines.extend(store.in_place_changed.iter().map(|path| {
+        format!("changed   {} is published in place: publish it again, or restore it", output::safe(path))
+    }));
     let fetch = &report.fetch;
     lines.push(format!(
         "reads     {} local, {} fetched ({}), {} retried, {} corrupt",

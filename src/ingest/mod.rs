@@ -20,10 +20,11 @@
 //!
 //! Pipeline: `scan` lists the tree once for totals and hard links, and refuses early. `walk` lists it again
 //! and gives files in batches to the readers (`read`), which cut and hash; what the store lacks goes through
-//! `outbox` to the compressors and the writer. `walk` puts the entries back in order and builds the tree.
+//! `outbox` to the compressors and the writer, or stays in its file (`in_place`). `walk` puts the entries back in order and builds the tree.
 //! Every channel is bounded. Held in memory are a few buffers for each thread, the listings of the directories
 //! between the root and the present one, and one small record for each directory and hard-linked inode.
 
+mod in_place;
 mod outbox;
 mod read;
 mod scan;
@@ -41,12 +42,15 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::bounded;
 
+use self::in_place::Sources;
 use self::outbox::{Claims, Outbox, Stored};
 use crate::chunking::{Chunking, ChunkingError};
 use crate::id::SnapshotId;
 use crate::manifest::{ManifestError, Snapshot, Totals};
 use crate::pack::{Checked, Compression};
 use crate::store::{Keep, SnapshotRecord, Store, StoreError};
+
+pub use self::in_place::Placed;
 
 /// Why there is no snapshot. Nothing of it is visible in the store.
 #[derive(Debug, thiserror::Error)]
@@ -106,6 +110,8 @@ pub struct Options {
     pub compression: Compression,
     /// Leaves out sockets, FIFOs and devices and lists them, instead of refusing the tree.
     pub skip_special: bool,
+    /// Leaves the chunks of larger files where they are, instead of putting them into packs.
+    pub in_place: bool,
 }
 
 /// How far a snapshot has come, for another thread to watch; and its off switch.
@@ -159,6 +165,8 @@ pub struct Done {
     /// Objects that the store did not have before, and their stored size.
     pub new_objects: u64,
     pub new_bytes: u64,
+    /// The files whose content was not put into packs.
+    pub placed: Placed,
     /// What `skip_special` left out, in the order of the walk.
     pub skipped: Vec<PathBuf>,
 }
@@ -180,6 +188,7 @@ struct Run<'a> {
     options: &'a Options,
     progress: &'a Progress,
     claims: Claims,
+    in_place: Option<Sources>,
     stop: AtomicBool,
     failure: Mutex<Option<IngestError>>,
 }
@@ -207,11 +216,13 @@ fn snapshot_with(
 ) -> Result<Done, IngestError> {
     options.chunking.check()?;
     let root = source::Dir::open_root(dir)?;
+    let in_place = options.in_place.then(|| Sources::new(dir)).transpose()?;
     let run = Run {
         store,
         options,
         progress,
         claims: Claims::default(),
+        in_place,
         stop: AtomicBool::new(false),
         failure: Mutex::new(None),
     };
@@ -223,6 +234,7 @@ fn snapshot_with(
         }
     };
     let stopped = run.check();
+    let placed = run.in_place.as_ref().map(|sources| sources.finish(&mut stored)).unwrap_or_default();
     if let Some(error) = run.failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
         return Err(error);
     }
@@ -244,7 +256,7 @@ fn snapshot_with(
         created_unix_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis() as u64),
         source: dir.canonicalize().unwrap_or_else(|_| dir.to_owned()).to_string_lossy().into_owned(),
     })?;
-    Ok(Done { snapshot: id, totals, new_objects: stored.objects, new_bytes: stored.bytes, skipped })
+    Ok(Done { snapshot: id, totals, new_objects: stored.objects, new_bytes: stored.bytes, placed, skipped })
 }
 
 /// The snapshot object as the store takes it.

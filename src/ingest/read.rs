@@ -17,6 +17,7 @@ use rustix::buffer::spare_capacity;
 use rustix::fs::{FileType, SeekFrom, Stat};
 use rustix::io::Errno;
 
+use super::in_place::InPlace;
 use super::outbox::Outbox;
 use super::source::{Dir, Stamp, file_type, meta, unreadable, xattrs};
 use super::walk::{Item, Job, Read, What};
@@ -123,10 +124,13 @@ impl File<'_> {
         let xattrs = xattrs(&self.fd, || self.dir.path_of(self.name))?;
         // Sizes are never negative.
         let size = before.st_size as u64;
-        let content = Reading::new(self, size).content(outbox)?;
+        let path = || self.dir.path_of(self.name);
+        let mut in_place = InPlace::begin(self.run, path, &self.fd, &before)?;
+        let content = Reading::new(self, size, in_place.as_mut()).content(outbox)?;
         if let Some(what) = stamp.change(&Stamp::of(&self.stat()?)) {
             return Err(self.changed(what));
         }
+        in_place.map(InPlace::finish).transpose()?;
         Ok(Node::File { meta: Meta { xattrs, ..meta(&before) }, nlink, size, content })
     }
 
@@ -183,9 +187,13 @@ impl File<'_> {
 }
 
 /// The content of one file while it is being read.
-struct Reading<'a> {
+struct Reading<'a, 'b> {
     file: &'a File<'a>,
     size: u64,
+    /// Takes the chunks instead of the outbox.
+    in_place: Option<&'a mut InPlace<'b>>,
+    /// Where the next extent begins.
+    offset: u64,
     /// Hash of all bytes so far. A file of one chunk does without: the chunk's id is the same. Fed by the
     /// buffer and not by the chunk, which BLAKE3 does faster.
     hasher: blake3::Hasher,
@@ -194,10 +202,10 @@ struct Reading<'a> {
     last_chunk: Option<ChunkId>,
 }
 
-impl<'a> Reading<'a> {
-    fn new(file: &'a File<'a>, size: u64) -> Self {
+impl<'a, 'b> Reading<'a, 'b> {
+    fn new(file: &'a File<'a>, size: u64, in_place: Option<&'a mut InPlace<'b>>) -> Self {
         let (hasher, blob) = (blake3::Hasher::new(), BlobBuilder::new());
-        Self { file, size, hasher, blob, extents: 0, last_chunk: None }
+        Self { file, size, in_place, offset: 0, hasher, blob, extents: 0, last_chunk: None }
     }
 
     fn content(mut self, outbox: &mut Outbox<'_>) -> Result<Content, IngestError> {
@@ -231,7 +239,7 @@ impl<'a> Reading<'a> {
     }
 
     /// Reads a file without holes that is sure to be one chunk.
-    fn only_chunk(&self, outbox: &mut Outbox<'_>) -> Result<Option<Content>, IngestError> {
+    fn only_chunk(&mut self, outbox: &mut Outbox<'_>) -> Result<Option<Content>, IngestError> {
         let chunking = self.file.run.options.chunking;
         if !chunking.is_one_chunk(self.size) {
             return Ok(None);
@@ -239,7 +247,7 @@ impl<'a> Reading<'a> {
         // One chunk has at most 4 MiB.
         let bytes = self.file.fill(&[], 0, self.size as usize)?;
         let id = ChunkId::of(&bytes);
-        outbox.add(id.into(), bytes)?;
+        self.keep(id, 0, bytes, outbox)?;
         self.done(self.size);
         Ok(Some(Content::Chunk { id, hash: None }))
     }
@@ -285,9 +293,22 @@ impl<'a> Reading<'a> {
     }
 
     fn chunk(&mut self, bytes: Bytes, outbox: &mut Outbox<'_>) -> Result<(), IngestError> {
-        let id = ChunkId::of(&bytes);
+        let (id, offset) = (ChunkId::of(&bytes), self.offset);
         self.extent(Extent { len: bytes.len() as u64, chunk: Some(id) }, outbox)?;
-        outbox.add(id.into(), bytes)
+        self.keep(id, offset, bytes, outbox)
+    }
+
+    fn keep(
+        &mut self,
+        id: ChunkId,
+        offset: u64,
+        bytes: Bytes,
+        outbox: &mut Outbox<'_>,
+    ) -> Result<(), IngestError> {
+        match &mut self.in_place {
+            Some(in_place) => in_place.add(id, offset, bytes.len()),
+            None => outbox.add(id.into(), bytes),
+        }
     }
 
     /// Holes are not read, but they count in the file's hash as the zeros that a reader sees.
@@ -306,6 +327,7 @@ impl<'a> Reading<'a> {
 
     fn extent(&mut self, extent: Extent, outbox: &mut Outbox<'_>) -> Result<(), IngestError> {
         self.extents += 1;
+        self.offset += extent.len;
         self.last_chunk = extent.chunk;
         self.blob.push(extent, &mut |id: ObjectId, bytes: Vec<u8>| outbox.add(id, bytes.into()))
     }

@@ -147,6 +147,7 @@ impl Node {
     /// The node at a glance.
     pub fn status(&self) -> Result<Status, Error> {
         let stats = self.store.stats()?;
+        let changed = self.store.changed_outside();
         let fetch = self.fetcher.stats();
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -164,6 +165,8 @@ impl Node {
                 cached_bytes: stats.cached_bytes,
                 cache_max_bytes: stats.cache_max_bytes,
                 evicted: stats.evicted,
+                in_place_bytes: stats.outside_bytes,
+                in_place_changed: changed.iter().map(|path| path.display().to_string()).collect(),
             },
             fetch: FetchStatus {
                 local_hits: fetch.local_hits,

@@ -57,6 +57,8 @@ impl Node {
             bytes: done.totals.bytes,
             new_objects: done.new_objects,
             new_bytes: done.new_bytes,
+            in_place_files: done.placed.in_place,
+            cloned_files: done.placed.cloned,
             skipped: done.skipped.iter().map(|path| path.display().to_string()).collect(),
             seconds: started.elapsed().as_secs_f64(),
         })
@@ -165,6 +167,7 @@ fn ingest_options(request: &SnapshotRequest) -> Result<ingest::Options, Error> {
         chunking: request.chunking.parse().map_err(|error| mistake("--chunking", &error))?,
         compression: request.compress.parse().map_err(|error| mistake("--compress", &error))?,
         skip_special: request.skip_special,
+        in_place: request.in_place,
     })
 }
 

@@ -41,6 +41,9 @@ pub struct SnapshotRequest {
     pub compress: String,
     #[serde(default)]
     pub skip_special: bool,
+    /// Serve larger files from where they are, instead of storing their content.
+    #[serde(default)]
+    pub in_place: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -52,6 +55,11 @@ pub struct Snapshotted {
     /// Objects and stored bytes that the store did not have before.
     pub new_objects: u64,
     pub new_bytes: u64,
+    /// Files that are served from where they are, and files of which the store has a clone; both only in place.
+    #[serde(default)]
+    pub in_place_files: u64,
+    #[serde(default)]
+    pub cloned_files: u64,
     /// Sockets, FIFOs and devices left out on request.
     pub skipped: Vec<String>,
     pub seconds: f64,
@@ -298,6 +306,12 @@ pub struct StoreStatus {
     pub cached_bytes: u64,
     pub cache_max_bytes: u64,
     pub evicted: u64,
+    /// Bytes of objects that lie in files which were published in place.
+    #[serde(default)]
+    pub in_place_bytes: u64,
+    /// Such files that were found changed or gone since the start when they were read; the first few.
+    #[serde(default)]
+    pub in_place_changed: Vec<String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -10,7 +10,7 @@
 //! owner has removed, and its file system from being unmounted.
 //! A crash leaves: clones that the index does not name; the next opening removes them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -60,8 +60,8 @@ pub(super) struct Outside {
     pending: RwLock<HashMap<u32, Arc<OutsideRow>>>,
     /// The file systems, by device number, whose files cannot be cloned into the store.
     unclonable: Mutex<HashSet<u64>>,
-    /// Files that were found changed when they were read.
-    changed: Mutex<BTreeSet<PathBuf>>,
+    /// Files that were found changed when they were read, each with an object that is not in there any more.
+    changed: Mutex<BTreeMap<PathBuf, ObjectId>>,
 }
 
 impl Outside {
@@ -89,12 +89,12 @@ impl Outside {
         }
     }
 
-    fn note(&self, path: &Path, changed: bool) {
+    fn note(&self, path: &Path, id: &ObjectId, sound: bool) {
         let mut noted = lock(&self.changed);
-        if !changed {
-            noted.remove(path);
-        } else if noted.len() < MAX_CHANGED {
-            noted.insert(path.to_owned());
+        match noted.get(path) {
+            Some(bad) if sound && bad == id => drop(noted.remove(path)),
+            None if !sound && noted.len() < MAX_CHANGED => drop(noted.insert(path.to_owned(), *id)),
+            _ => {}
         }
     }
 }
@@ -177,7 +177,7 @@ impl Store {
     /// Files published in place that were found changed when something was read from them, since the start; some of
     /// them, if they are many.
     pub fn changed_outside(&self) -> Vec<PathBuf> {
-        lock(&self.shared().outside.changed).iter().cloned().collect()
+        lock(&self.shared().outside.changed).keys().cloned().collect()
     }
 }
 
@@ -374,7 +374,7 @@ impl Shared {
         place: &Place,
     ) -> Result<Result<Packed, StoreError>, StoreError> {
         let damage = |path: &Path, cause: &str| {
-            self.outside.note(path, true);
+            self.outside.note(path, id, false);
             Ok(Err(StoreError::Outside { path: path.to_owned(), cause: cause.to_owned() }))
         };
         let Some(row) = self.outside_row(place.pack)? else {
@@ -396,8 +396,9 @@ impl Shared {
         };
         if stamp != row.stamp {
             let sound = ObjectId::of(id.kind, &bytes) == *id;
-            self.outside.note(&path, !sound);
-            if !sound {
+            if sound {
+                self.outside.note(&path, id, true);
+            } else {
                 return damage(&path, "it has changed since");
             }
         }

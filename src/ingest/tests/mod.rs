@@ -1,6 +1,7 @@
 //! Snapshots of real directories, compared with a plain reading of the same directory.
 
 mod formats;
+mod in_place;
 mod model;
 mod trouble;
 
@@ -460,6 +461,7 @@ fn a_directory_that_changes_after_the_scan_is_named() {
         options: &options,
         progress: &progress,
         claims: Claims::default(),
+        in_place: None,
         stop: AtomicBool::new(false),
         failure: Mutex::new(None),
     };

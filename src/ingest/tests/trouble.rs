@@ -15,6 +15,7 @@ fn run<'a>(bench: &'a Bench, options: &'a Options, progress: &'a Progress) -> Ru
         options,
         progress,
         claims: Claims::default(),
+        in_place: None,
         stop: AtomicBool::new(false),
         failure: Mutex::new(None),
     }
