@@ -98,9 +98,8 @@ impl Shared {
         for (number, grown) in &taken.packs {
             disk::sync(&grown.file).map_err(StoreError::io("sync", &self.files.path(*number)))?;
         }
-        for file_system in taken.file_systems.values() {
-            disk::sync_file_system(file_system)
-                .map_err(StoreError::io("sync a file published from", &self.dir))?;
+        for (file, path) in taken.file_systems.values() {
+            disk::sync_file_system(file).map_err(StoreError::io("sync the file system of", path))?;
         }
         if taken.new_files {
             disk::sync_dir(self.files.dir()).map_err(StoreError::io("sync", self.files.dir()))?;

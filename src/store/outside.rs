@@ -248,7 +248,8 @@ impl OutsideFile<'_> {
             if let std::collections::btree_map::Entry::Vacant(vacant) =
                 uncommitted.file_systems.entry(home.device)
             {
-                vacant.insert(self.descriptor(home).map_err(|error| self.failed(error))?);
+                let descriptor = self.descriptor(home).map_err(|error| self.failed(error))?;
+                vacant.insert((descriptor, self.path.clone()));
             }
             // Whoever finds a place finds its part.
             shared
@@ -347,7 +348,7 @@ impl Shared {
             None => {
                 let row = self.outside_row(place.pack)?;
                 let is_fresh = |row: &OutsideRow| {
-                    let stat = rustix::fs::lstat(&self.dir.join(&row.path));
+                    let stat = rustix::fs::lstat(self.dir.join(&row.path));
                     stat.is_ok_and(|stat| Stamp::of(&stat) == row.stamp)
                 };
                 let cloned = row.filter(|row| is_fresh(row)).map(|row| row.path.is_relative());

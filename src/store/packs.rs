@@ -249,9 +249,9 @@ pub(super) struct Uncommitted {
     pub packs: BTreeMap<u32, Grown>,
     pub places: Vec<(ObjectId, Place)>,
     pub bytes: u64,
-    /// What lies in files outside, and one descriptor of each file system they are on, by its device number.
+    /// What lies in files outside; and one file of each file system they are on, by its device number.
     pub outside: BTreeMap<u32, Arc<OutsideRow>>,
-    pub file_systems: BTreeMap<u64, OwnedFd>,
+    pub file_systems: BTreeMap<u64, (OwnedFd, PathBuf)>,
     /// Whether a pack file was created, so that the directory has to be synced too.
     pub new_files: bool,
 }

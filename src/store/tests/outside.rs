@@ -143,7 +143,7 @@ fn a_changed_file_is_named_and_its_good_parts_are_read() {
     assert_eq!((&corrupt[0].path, corrupt[0].offset), (&source.path, 3 * LEN as u64));
     assert!(corrupt[0].cause.contains("publish it again"), "{}", corrupt[0].cause);
     refusal(&store, &source.id(3));
-    assert_eq!(store.changed_outside(), [source.path.clone()]);
+    assert_eq!(store.changed_outside(), std::slice::from_ref(&source.path));
 
     // Restored, it is good again, whatever its times say.
     let bytes = source.bytes.clone();
