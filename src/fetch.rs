@@ -248,7 +248,11 @@ impl Inner {
             }
         };
         let Some(source) = &self.source else { return Err(failed.unwrap_or(FetchError::NotFound { id })) };
-        let outcome = self.fetch(id, class, &**source).await.map_err(|error| failed.unwrap_or(error));
+        let outcome = self.fetch(id, class, &**source).await.map_err(|error| match failed {
+            // That nobody can be reached is what another try may mend.
+            Some(_) if damaged && !matches!(error, FetchError::NotFound { .. }) => error,
+            failed => failed.unwrap_or(error),
+        });
         if let Err(FetchError::Corrupt { .. }) = &outcome {
             self.counters.corrupt.fetch_add(1, Ordering::Relaxed);
         }

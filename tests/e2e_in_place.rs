@@ -18,6 +18,11 @@ const LEN: usize = 600 << 10;
 /// Less than what is published in place.
 const SMALL: usize = 4 << 10;
 
+/// Where nothing can be cloned into a home: on another file system.
+fn elsewhere() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").unwrap()
+}
+
 fn make_source(dir: &Path) {
     for i in 0..FILES {
         fs::write(dir.join(format!("large-{i:02}")), noise(i, LEN)).unwrap();
@@ -65,9 +70,10 @@ fn damage(site: &Site, reference: &str) -> Vec<String> {
 #[cfg_attr(not(fuse_available), ignore = "no /dev/fuse here")]
 fn files_are_served_from_where_they_are_and_never_for_what_they_were() {
     let (publisher, reader) = (Site::initialised(), Site::new());
-    let source = publisher.dir("source");
-    make_source(&source);
-    let report = publish(&publisher, &source, "data@v1");
+    let elsewhere = elsewhere();
+    let source = elsewhere.path();
+    make_source(source);
+    let report = publish(&publisher, source, "data@v1");
     assert_eq!(report["ingest"]["in_place_files"], FILES, "{report}");
     assert_eq!(publisher.status()["store"]["in_place_bytes"], FILES * LEN as u64);
     assert!(publisher.ok(["status"]).contains("in place"));
@@ -102,11 +108,11 @@ fn files_are_served_from_where_they_are_and_never_for_what_they_were() {
     assert!(error.contains(&path) && error.contains("publish it again"), "{error}");
 
     // The next version has what is there now, from where it is.
-    let second = publish(&publisher, &source, "data@v2");
+    let second = publish(&publisher, source, "data@v2");
     assert_eq!(second["ingest"]["in_place_files"], FILES, "{second}");
     assert_eq!(corrupt(&publisher.json(["verify", "data@v2"])), Vec::<String>::new());
     let next = reader.mount(second["uri"].as_str().unwrap(), "next");
-    assert_same_tree(&source, &next);
+    assert_same_tree(source, &next);
 
     // Restored, the first one is whole again.
     fs::write(&last, noise(FILES - 1, LEN)).unwrap();

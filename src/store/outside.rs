@@ -203,6 +203,10 @@ impl OutsideFile<'_> {
             }
         };
         shared.after_put(Keep::Published, bytes, places)?;
+        if put.objects > 0 {
+            // Until a commit a descriptor is kept, which must not outlast a snapshot that fails.
+            shared.bell.waiting();
+        }
         Ok(Some(put))
     }
 

@@ -26,7 +26,8 @@ fn the_snapshot_is_the_same_and_only_small_files_take_space() {
     let stats = bench.store.stats().unwrap();
     assert!(stats.outside_bytes >= 50_000 + (3 << 20) + 600_000, "{stats:?}");
     // Each inode once: large, larger, one chunk, copy, many chunks, holes.
-    assert_eq!(done.placed, Placed { in_place: 6, cloned: 0 });
+    // In clones, if the directory for temporary files allows it.
+    assert_eq!(done.placed.in_place + done.placed.cloned, 6);
     assert!(stats.published_bytes + stats.outside_bytes >= done.totals.bytes / 2);
     let (stored, disk) = (in_store(&bench.store, done.snapshot), on_disk(bench.dir()));
     assert!(stored == disk, "the contents are the same");

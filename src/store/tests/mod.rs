@@ -45,6 +45,11 @@ fn temp() -> tempfile::TempDir {
     tempfile::tempdir().expect("a temporary directory")
 }
 
+/// A temporary directory on another file system than the store, so that nothing in it can be cloned.
+fn elsewhere() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").expect("a temporary directory")
+}
+
 /// `len` bytes that do not compress and that differ for each seed.
 fn noise(seed: u32, len: usize) -> Bytes {
     let mut bytes = vec![0; len];

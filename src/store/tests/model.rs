@@ -8,9 +8,20 @@ use super::*;
 
 #[derive(Debug, Clone)]
 enum Op {
-    Put { seed: u32, keep: Keep },
-    Get { seed: u32 },
-    Spoil { seed: u32 },
+    Put {
+        seed: u32,
+        keep: Keep,
+    },
+    Get {
+        seed: u32,
+    },
+    /// In a file outside of the store.
+    PutOutside {
+        seed: u32,
+    },
+    Spoil {
+        seed: u32,
+    },
     Commit,
     Reopen,
     Crash,
@@ -23,6 +34,7 @@ fn op() -> impl Strategy<Value = Op> {
         20 => (seed.clone(), prop_oneof![1 => Just(Keep::Published), 4 => Just(Keep::Cache)])
             .prop_map(|(seed, keep)| Op::Put { seed, keep }),
         10 => seed.clone().prop_map(|seed| Op::Get { seed }),
+        4 => seed.clone().prop_map(|seed| Op::PutOutside { seed: seed / 2 * 2 }),
         1 => seed.prop_map(|seed| Op::Spoil { seed }),
         2 => Just(Op::Commit),
         1 => Just(Op::Reopen),
@@ -38,6 +50,10 @@ enum State {
     Durable,
     /// Must be there until the next crash.
     Published,
+    /// Must be there until the index is lost.
+    InPlace,
+    /// Must be there until then or until the next crash.
+    NewInPlace,
     /// May be there.
     Maybe,
 }
@@ -54,6 +70,7 @@ const BUDGET: u64 = 128 << 10;
 
 struct Run {
     dir: tempfile::TempDir,
+    outside: tempfile::TempDir,
     store: Store,
     model: HashMap<u32, State>,
 }
@@ -62,8 +79,10 @@ impl Run {
     fn reopen(mut self, crash: bool, lose_index: bool) -> Self {
         if crash {
             let copy = crashed_copy(&self.store, self.dir.path());
-            for state in self.model.values_mut().filter(|state| **state == State::Published) {
-                *state = State::Maybe;
+            for state in self.model.values_mut() {
+                if matches!(state, State::Published | State::NewInPlace) {
+                    *state = State::Maybe;
+                }
             }
             self.dir = copy;
         } else {
@@ -71,6 +90,9 @@ impl Run {
         }
         drop(self.store);
         if lose_index {
+            for state in self.model.values_mut().filter(|state| **state == State::InPlace) {
+                *state = State::Maybe;
+            }
             std::fs::remove_file(self.dir.path().join("index.redb")).expect("removes");
         }
         self.store = open(self.dir.path(), BUDGET);
@@ -78,8 +100,12 @@ impl Run {
     }
 
     fn commit_model(&mut self) {
-        for state in self.model.values_mut().filter(|state| **state == State::Published) {
-            *state = State::Durable;
+        for state in self.model.values_mut() {
+            *state = match *state {
+                State::Published => State::Durable,
+                State::NewInPlace => State::InPlace,
+                same => same,
+            };
         }
     }
 
@@ -91,19 +117,40 @@ impl Run {
                     assert!(self.store.stats().expect("counts").cached_bytes <= BUDGET);
                 }
                 let state = self.model.entry(*seed).or_insert(State::Maybe);
-                if *keep == Keep::Published && *state == State::Maybe {
+                if *keep == Keep::Published && *state != State::Durable {
                     *state = State::Published;
                 }
             }
             Op::Get { seed } => self.check(*seed),
+            Op::PutOutside { seed } => {
+                self.put_outside(*seed);
+                let state = self.model.entry(*seed).or_insert(State::Maybe);
+                if *state == State::Maybe {
+                    *state = State::NewInPlace;
+                }
+            }
             Op::Spoil { seed } if object(*seed).packed().stored().len() < 8 => {}
             Op::Spoil { seed } => {
                 let (id, dir) = (object(*seed).id(), self.dir.path());
-                match spoil(&self.store, dir, &id).map(|place| place.keep()) {
+                let place = self.store.shared().find(&id).expect("looks");
+                let spoilt = match place.filter(Place::is_outside) {
+                    Some(place) => {
+                        std::fs::write(self.file(*seed), b"spoiled!").expect("writes");
+                        Some(place)
+                    }
+                    None => spoil(&self.store, dir, &id),
+                };
+                match spoilt.map(|place| place.keep()) {
                     Some(Keep::Published) => {
                         assert!(!self.store.forget(&id).expect("looks"), "published");
                         assert!(self.store.replace(&object(*seed)).expect("replaces"));
                         self.check(*seed);
+                        // It is in a pack now, but the pack may not be on disk yet.
+                        self.model.entry(*seed).and_modify(|state| {
+                            if *state != State::Durable {
+                                *state = State::Published;
+                            }
+                        });
                     }
                     _ => {
                         self.store.forget(&id).expect("forgets");
@@ -120,6 +167,24 @@ impl Run {
             Op::LoseIndex => return self.reopen(false, true),
         }
         self
+    }
+
+    fn file(&self, seed: u32) -> PathBuf {
+        self.outside.path().join(seed.to_string())
+    }
+
+    fn put_outside(&self, seed: u32) {
+        let (object, path) = (object(seed), self.file(seed));
+        if std::fs::read(&path).ok().as_deref() != Some(&object.plain()[..]) {
+            std::fs::write(&path, object.plain()).expect("writes");
+        }
+        let file = std::fs::File::open(&path).expect("opens");
+        let stat = rustix::fs::fstat(&file).expect("has a state");
+        let id = crate::id::ChunkId::from_bytes(object.id().hash);
+        let chunk = OutsideChunk { id, offset: 0, len: object.plain().len() as u32 };
+        let fd = std::os::fd::AsFd::as_fd(&file);
+        let mut begun = self.store.outside_file(path, fd, &stat).expect("begins").expect("may be in place");
+        begun.put(&[chunk]).expect("puts").expect("held still");
     }
 
     fn check(&self, seed: u32) {
@@ -139,7 +204,7 @@ proptest! {
     fn the_store_does_what_a_map_does(ops in proptest::collection::vec(op(), 1..150)) {
         let dir = temp();
         let store = open(dir.path(), BUDGET);
-        let mut run = Run { dir, store, model: HashMap::new() };
+        let mut run = Run { dir, outside: elsewhere(), store, model: HashMap::new() };
         for op in &ops {
             run = run.step(op);
         }

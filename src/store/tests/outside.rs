@@ -18,7 +18,7 @@ struct Source {
 
 impl Source {
     fn new(seeds: std::ops::Range<u32>) -> Self {
-        let dir = temp();
+        let dir = elsewhere();
         let path = dir.path().join("data");
         let bytes: Vec<u8> = seeds.flat_map(|seed| noise(seed, LEN)).collect();
         let source = Self { _dir: dir, path, chunks: Vec::new(), bytes: Vec::new() };
