@@ -137,6 +137,7 @@ impl Node {
         self.unmount_all().await;
         self.networks.stop().await;
         self.net.shutdown().await;
+        self.fetcher.flush().await;
         if let Err(error) = self.store.commit() {
             tracing::error!(%error, "the last commit of the store failed; cached chunks may be fetched again");
         }
