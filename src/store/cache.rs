@@ -3,7 +3,7 @@
 //! Owns: recency, eviction, holes in cache packs, and the thread that does this off the read path.
 //! Must not know: what is worth keeping beyond when it was last used.
 //! Invariant: cache packs and blob files never occupy more than the budget: what would exceed it evicts first, or
-//! is not stored. Published objects are never touched. A record is punched only after a durable commit has
+//! is not stored. Published objects are never touched, and pinned ones at most moved (`pins`). A record is punched only after a durable commit has
 //! dropped it from the index.
 //! Trust: internal state; what packs say about themselves may be damaged.
 //! Threads: `Keeper` runs one thread; everything else runs on the caller's.
@@ -85,7 +85,7 @@ impl Shared {
         }
         let victims = self.change_index(&turn, |tables| tables.take_oldest(used - goal, EVICT_BATCH))?;
         let found = !victims.is_empty();
-        self.evicted.fetch_add(victims.len() as u64, Ordering::Relaxed);
+        self.count_evicted(victims.len() as u64, victims.iter().map(Place::record_len).sum());
         self.release(&turn, victims)?;
         if self.cache_used.load(Ordering::SeqCst) <= goal {
             return Ok(true);
@@ -94,6 +94,11 @@ impl Shared {
         // then dropped with the rest of what is in it.
         let dropped = self.drop_worst_pack(&turn, !found)?;
         Ok(found || dropped)
+    }
+
+    pub(super) fn count_evicted(&self, objects: u64, bytes: u64) {
+        self.evicted.fetch_add(objects, Ordering::Relaxed);
+        self.evicted_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Frees what cached places occupy, after a commit has dropped them from the index.
@@ -184,8 +189,14 @@ impl Shared {
         };
         let entries = self.files.entries(number, row.len).unwrap_or_default();
         let ids: Vec<ObjectId> = entries.iter().map(|entry| entry.header.id).collect();
+        if !self.move_pinned(turn, &ids, number, row.disk)? {
+            return Ok(false);
+        }
+        // What was moved has been freed, and perhaps the pack with it.
+        let rows = self.view()?.packs().map_err(StoreError::index(&self.index_path))?;
+        let Some(row) = rows.get(&number) else { return Ok(true) };
         let dropped = self.change_index(turn, |tables| tables.drop_pack(number, &ids))?;
-        self.evicted.fetch_add(dropped, Ordering::Relaxed);
+        self.count_evicted(dropped, row.live_bytes);
         self.holes.fetch_add(1, Ordering::SeqCst);
         self.remove_file(number);
         self.cache_used.fetch_sub(row.disk, Ordering::SeqCst);

@@ -9,6 +9,7 @@
 //! A crash leaves: the last committed transaction. Each commit is durable and saves what redb needs to open
 //! at once afterwards (`set_quick_repair`), so opening does not depend on the size of the index.
 
+mod pins;
 mod rows;
 
 use std::collections::BTreeMap;
@@ -21,7 +22,7 @@ use redb::{
     TableDefinition, TableError,
 };
 
-pub(super) use rows::{BlobRow, PackRow, Place};
+pub(super) use rows::{BlobRow, PINNED, PackRow, Place};
 use rows::{BlobRowRaw, Key, ObjectRow, PackRowRaw, id_of, key};
 
 use crate::id::{BlobId, ID_LEN, Kind, ObjectId};
@@ -40,7 +41,9 @@ const PACKS: TableDefinition<u32, PackRowRaw> = TableDefinition::new("packs.v1")
 const SNAPSHOTS: TableDefinition<&[u8; ID_LEN], &[u8]> = TableDefinition::new("snapshots.v1");
 /// blob → length, bytes on disk, tick of the last use, BLAKE3 of the content: the blob files.
 const BLOBS: TableDefinition<&[u8; ID_LEN], BlobRowRaw> = TableDefinition::new("blobs.v1");
-/// "schema", "tick", "next_pack". The name has no version, because the version is in it.
+/// BLAKE3 of what a pin is of → encoded `PinRecord`.
+const PINS: TableDefinition<&[u8; ID_LEN], &[u8]> = TableDefinition::new("pins.v1");
+/// "schema", "tick", "next_pack", "pin_epoch", "pinned_bytes". The name has no version, because the version is in it.
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 
 const CACHE_BYTES: usize = 16 << 20;
@@ -131,11 +134,14 @@ impl Index {
                 packs: txn.open_table(PACKS)?,
                 snapshots: txn.open_table(SNAPSHOTS)?,
                 blobs: txn.open_table(BLOBS)?,
+                pins: txn.open_table(PINS)?,
                 meta: txn.open_table(META)?,
                 rows: BTreeMap::new(),
+                pinned: (0, 0),
             };
             let result = change(&mut tables)?;
             tables.store_rows()?;
+            tables.store_pinned()?;
             result
         };
         txn.commit()?;
@@ -226,7 +232,8 @@ impl View {
 
     /// The tick of the cached object that would be evicted first.
     pub(super) fn oldest_tick(&self) -> IndexResult<Option<u64>> {
-        Ok(self.txn.open_table(RECENCY)?.first()?.map(|(row, _)| row.value().0))
+        let first = self.txn.open_table(RECENCY)?.first()?.map(|(row, _)| row.value().0);
+        Ok(first.filter(|tick| *tick < PINNED))
     }
 
     /// A number from the meta table; 0 if it was never set.
@@ -242,9 +249,12 @@ pub(super) struct Tables<'txn> {
     packs: Table<'txn, u32, PackRowRaw>,
     snapshots: Table<'txn, &'static [u8; ID_LEN], &'static [u8]>,
     blobs: Table<'txn, &'static [u8; ID_LEN], BlobRowRaw>,
+    pins: Table<'txn, &'static [u8; ID_LEN], &'static [u8]>,
     meta: Table<'txn, &'static str, u64>,
     /// Pack rows in use by this transaction, written back at its end.
     rows: BTreeMap<u32, PackRow>,
+    /// Bytes of pinned records that this transaction has added, and taken away.
+    pinned: (u64, u64),
 }
 
 impl Tables<'_> {
@@ -306,6 +316,7 @@ impl Tables<'_> {
         if place.keep() == Keep::Cache {
             self.recency.insert((place.tick, &key), ())?;
         }
+        self.pinned.0 += if place.is_pinned() { place.record_len() } else { 0 };
         let row = self.pack(place.pack, place.keep())?;
         row.live += 1;
         row.live_bytes += place.record_len();
@@ -316,6 +327,7 @@ impl Tables<'_> {
         let key = key(id);
         self.objects.remove(&key)?;
         self.recency.remove((place.tick, &key))?;
+        self.pinned.1 += if place.is_pinned() { place.record_len() } else { 0 };
         let row = self.pack(place.pack, place.keep())?;
         row.live = row.live.saturating_sub(1);
         row.live_bytes = row.live_bytes.saturating_sub(place.record_len());
@@ -323,14 +335,16 @@ impl Tables<'_> {
     }
 
     /// Gives an object its one home. Published beats cached, and a later record an earlier one; the place
-    /// that lost is returned, and may be freed once the transaction has been committed.
+    /// that lost is returned, and may be freed once the transaction has been committed. What is pinned stays so.
     pub(super) fn settle(&mut self, id: &ObjectId, place: Place) -> IndexResult<Option<Place>> {
         match self.find(id)? {
             Some(old) if old == place => Ok(None),
             Some(old) if old.keep() == Keep::Published && place.keep() == Keep::Cache => Ok(Some(place)),
+            Some(old) if old.is_pinned() && old.is_at(&place) => Ok(None),
             Some(old) => {
+                let stays = old.is_pinned() && place.keep() == Keep::Cache;
                 self.detach(id, &old)?;
-                self.attach(id, &place)?;
+                self.attach(id, &Place { tick: if stays { old.tick } else { place.tick }, ..place })?;
                 Ok(Some(old))
             }
             None => {
@@ -374,6 +388,9 @@ impl Tables<'_> {
             }
             let (row, _) = row?;
             let (tick, key) = row.value();
+            if tick >= PINNED {
+                break;
+            }
             let id = id_of(key)?;
             match self.find(&id)? {
                 Some(place) if place.tick == tick => {
@@ -413,15 +430,16 @@ impl Tables<'_> {
     fn drop_places_in(&mut self, number: u32) -> IndexResult<u64> {
         let mut dropped = 0;
         let (objects, recency) = (&mut self.objects, &mut self.recency);
-        let mut ticks = Vec::new();
+        let mut places = Vec::new();
         objects.retain(|key, row| {
             if row.0 == number {
-                ticks.push((row.3, *key));
+                places.push((Place::from(row), *key));
             }
             row.0 != number
         })?;
-        for (tick, key) in ticks {
-            recency.remove((tick, &key))?;
+        for (place, key) in places {
+            recency.remove((place.tick, &key))?;
+            self.pinned.1 += if place.is_pinned() { place.record_len() } else { 0 };
             dropped += 1;
         }
         Ok(dropped)

@@ -13,19 +13,27 @@ pub(super) type ObjectRow = (u32, u32, u32, u64);
 pub(super) type PackRowRaw = (u8, bool, u64, u32, u64, u64, u64);
 pub(super) type BlobRowRaw = (u64, u64, u64, [u8; ID_LEN]);
 
+/// Ticks from here on are those of pinned objects: this and the epoch of the pin. Larger than any tick of use, so that
+/// eviction, which goes from the oldest tick up, never comes to them.
+pub(in crate::store) const PINNED: u64 = 1 << 63;
+
 /// Where one object lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) struct Place {
     pub pack: u32,
     pub offset: u32,
     pub stored_len: u32,
-    /// When a cached object was last used, in ticks from 1; 0 for a published one.
+    /// When a cached object was last used, in ticks from 1, or from [`PINNED`] if it is pinned; 0 for a published one.
     pub tick: u64,
 }
 
 impl Place {
     pub(in crate::store) fn keep(&self) -> Keep {
         if self.tick == 0 { Keep::Published } else { Keep::Cache }
+    }
+
+    pub(in crate::store) fn is_pinned(&self) -> bool {
+        self.tick >= PINNED
     }
 
     /// Whether the object need not be stored again to be kept so.

@@ -8,6 +8,7 @@ mod damage;
 mod garbled;
 mod mend;
 mod model;
+mod pins;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
