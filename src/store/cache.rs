@@ -36,8 +36,12 @@ impl Shared {
     }
 
     /// Where the keeper begins to evict: 95% of the budget.
+    pub(super) fn high_water(&self) -> u64 {
+        self.options.cache_max_bytes / 20 * 19
+    }
+
     pub(super) fn over_high_water(&self) -> bool {
-        self.cache_used.load(Ordering::SeqCst) > self.options.cache_max_bytes / 20 * 19
+        self.cache_used.load(Ordering::SeqCst) > self.high_water()
     }
 
     /// Whether `cost` more bytes fit in the budget now.

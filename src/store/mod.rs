@@ -455,6 +455,7 @@ impl Shared {
             blob_files: blob_files.len() as u64,
             packs: rows.len() as u64,
             cache_max_bytes: self.options.cache_max_bytes,
+            evicts_above: self.high_water(),
             hits: self.hits.load(Ordering::Relaxed),
             misses: self.misses.load(Ordering::Relaxed),
             evicted: self.evicted.load(Ordering::Relaxed),

@@ -108,6 +108,8 @@ pub struct Stats {
     pub blob_files: u64,
     pub packs: u64,
     pub cache_max_bytes: u64,
+    /// What the cache may occupy before anything is evicted.
+    pub evicts_above: u64,
     pub hits: u64,
     pub misses: u64,
     /// Objects evicted, and their bytes as stored.

@@ -10,6 +10,8 @@
 //! FUSE threads, and only there may the local disk be waited for.
 
 mod content;
+mod contents;
+mod globs;
 mod locate;
 mod materialise;
 mod mounted;
@@ -24,6 +26,8 @@ use std::sync::Arc;
 
 pub use bcai_mount::{Attr, DirEntry, FileKind, Listing, ROOT, Seek, StatFs};
 
+pub use self::contents::{Contents, FileContent, Files, Objects};
+pub use self::globs::{GlobError, Globs};
 pub use self::locate::Inode;
 pub use self::mounted::MountedView;
 pub use self::nodes::Cache;
