@@ -131,7 +131,7 @@ fn what_is_pinned_stays_until_it_is_unpinned() {
     assert_eq!(cache["pins"][1]["reference"], "small@v1");
     let pinned = cache["pinned_bytes"].as_u64().unwrap();
     assert!((6_300_000..7_000_000).contains(&pinned), "{cache}");
-    assert!(reader.ok(["cache"]).contains("pin        large@v1 (val/000*): 292"));
+    assert!(reader.ok(["cache"]).contains("pin        large@v1 (val/000*): 293.0 KiB"));
 
     // Through a cache of half its size.
     let through = |reader: &Site| {
