@@ -11,6 +11,9 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
+use bcai::api::{Client, route};
+use bcai::node::report::{HintRequest, Hinted};
+use bcai::node::{Error, Kind};
 use common::{DEADLINE, Running, Site, noise, wait_until};
 use serde_json::Value;
 
@@ -176,6 +179,76 @@ fn a_pin_that_was_interrupted_goes_on_when_the_node_starts_next() {
     let cache = reader.json(["cache"]);
     assert!(cache["pinned_bytes"].as_u64().unwrap() > 600 * 150_000, "{cache}");
     assert_eq!(check(&reader, &["data@v1"]).0, 0);
+}
+
+fn post(site: &Site, request: &HintRequest) -> Result<Hinted, Error> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let client = Client::new(&site.home.join("run/api.sock"));
+    runtime.block_on(async { client.post(route::HINTS, request).await })
+}
+
+fn hint(reference: Option<&str>, client: &str, paths: Vec<String>) -> HintRequest {
+    HintRequest { dir: None, reference: reference.map(str::to_owned), client: client.to_owned(), paths }
+}
+
+#[test]
+fn hints_are_bounded_counted_and_replaced_by_newer_ones() {
+    let (publisher, reader) = (Site::initialised(), reader(16));
+    let source = publisher.dir("source");
+    write_files(&source, 1, 60, 100_000);
+    let uri = publisher.publish(&source, "data@v1");
+    reader.ok(["daemon"]);
+    let path = |number: u64| {
+        let dir = ["train/a", "train/b", "val"][number as usize % 3];
+        format!("{dir}/{number:04}.bin")
+    };
+    let seen = |what: &str| reader.json(["cache"])["hints"][what].as_u64().unwrap();
+    let settled =
+        || ["fetched", "here", "unknown", "dropped", "failed"].iter().map(|what| seen(what)).sum::<u64>();
+
+    let all: Vec<String> = ["no/such".into(), "train".into()].into_iter().chain((0..60).map(path)).collect();
+    let hinted = post(&reader, &hint(Some(&uri), "loader", all)).unwrap();
+    assert_eq!((hinted.paths, hinted.max_bytes), (62, 2 * MIB));
+    wait_until("the hint is followed", || settled() == 62);
+    // 2 MiB are 20 files and a part of the next.
+    assert_eq!((seen("unknown"), seen("fetched"), seen("dropped"), seen("failed")), (2, 21, 39, 0));
+    assert!(seen("fetched_bytes") <= 2 * MIB + 200_000, "{}", seen("fetched_bytes"));
+    post(&reader, &hint(Some(&uri), "loader", (0..10).map(path).collect())).unwrap();
+    wait_until("the second hint is followed", || settled() == 72);
+    assert_eq!(seen("here"), 10);
+
+    // While nobody answers, a hint waits; what the client says next takes its place, another's does not.
+    publisher.ok(["stop"]);
+    post(&reader, &hint(Some("data@v1"), "loader", (50..55).map(path).collect())).unwrap();
+    post(&reader, &hint(Some("data@v1"), "other", vec![])).unwrap();
+    assert_eq!(seen("dropped"), 39);
+    post(&reader, &hint(Some("data@v1"), "loader", vec![])).unwrap();
+    wait_until("the older hint is dropped", || seen("dropped") == 44);
+}
+
+#[test]
+fn hints_that_cannot_be_followed_are_refused() {
+    let site = Site::initialised();
+    let source = site.dir("source");
+    fs::write(source.join("file"), b"content").unwrap();
+    site.publish(&source, "data@v1");
+    let mounted = |dir: &str| HintRequest { dir: Some(dir.into()), ..hint(None, "", vec![]) };
+    let both = HintRequest { reference: Some("data@v1".into()), ..mounted("/mnt") };
+    let many = vec![String::new(); 65_537];
+    let long = "x".repeat(65);
+    for (request, kind, says) in [
+        (hint(None, "", vec![]), Kind::Usage, "either a mount"),
+        (both, Kind::Usage, "either a mount"),
+        (mounted("/nowhere"), Kind::NotFound, "nothing is mounted by this node at /nowhere"),
+        (hint(Some("data@v1"), "", many), Kind::Usage, "more than 65536"),
+        (hint(Some("data@v1"), &long, vec![]), Kind::Usage, "at most 64 bytes"),
+        (hint(Some("other@v1"), "", vec![]), Kind::NotFound, "other"),
+    ] {
+        let error = post(&site, &request).unwrap_err();
+        assert_eq!(error.kind, kind, "{error}");
+        assert!(error.message.contains(says), "{error}");
+    }
+    assert_eq!(site.json(["cache"])["hints"]["hints"], 0);
 }
 
 /// What the store's packs and files occupy on disk.
