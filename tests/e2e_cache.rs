@@ -251,6 +251,39 @@ fn hints_that_cannot_be_followed_are_refused() {
     assert_eq!(site.json(["cache"])["hints"]["hints"], 0);
 }
 
+#[test]
+fn a_pin_that_is_given_up_holds_nothing_and_goes_on_when_it_is_asked_for_again() {
+    let (publisher, reader) = (Site::initialised(), reader(256));
+    let source = publisher.dir("source");
+    write_files(&source, 1, 600, 150_000);
+    let uri = publisher.publish(&source, "data@v1");
+    reader.ok(["daemon"]);
+    let mut pin = reader.command(["pin", &uri]);
+    let mut pin = Running(pin.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    wait_until("something is held", || reader.json(["cache"])["pinned_bytes"] != 0);
+    pin.0.kill().unwrap();
+    pin.0.wait().unwrap();
+    let cache = || reader.json(["cache"]);
+    wait_until("the pin is none", || {
+        cache()["pins"].as_array().unwrap().iter().all(|pin| pin["whole"] == true)
+    });
+    // It may have been made just before.
+    if cache()["pins"].as_array().unwrap().is_empty() {
+        wait_until("what was held is released", || cache()["pinned_bytes"] == 0);
+    }
+    let here = check(&reader, &[&uri]).1["bytes_here"].as_u64().unwrap();
+    let fetched = || reader.status()["fetch"]["fetched_bytes"].as_u64().unwrap();
+    let before = fetched();
+    reader.ok(["pin", &uri]);
+    let again = fetched() - before;
+    assert!(here > MIB && again <= 600 * 150_000 - here + MIB, "{here} were here, {again} came");
+    assert!(cache()["pinned_bytes"].as_u64().unwrap() > 600 * 150_000);
+    // Asking once more changes nothing, even while nobody answers.
+    publisher.ok(["stop"]);
+    reader.ok(["pin", "data@v1"]);
+    assert_eq!(cache()["pins"].as_array().unwrap().len(), 1);
+}
+
 /// What the store's packs and files occupy on disk.
 fn occupied(store: &Path) -> u64 {
     let mut sum = 0;

@@ -15,7 +15,8 @@ use crate::node::report::{Pin as Report, PinRequest, Unpinned};
 /// Fetch a dataset, or a part of it, and keep it from being evicted
 ///
 /// What is pinned counts in the budget of the cache, of which pins may take four fifths; one that does not fit is
-/// refused before anything is fetched. Interrupted, it goes on when it is run again or the node starts next.
+/// refused before anything is fetched. Interrupted, it is no pin; what has come is cached, and not fetched again when it
+/// is run again.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  bcai pin photos@v1\n  bcai pin photos@v1 --path 'train/**' --path labels.json\n  bcai cache"

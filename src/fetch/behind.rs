@@ -147,18 +147,34 @@ impl Behind {
                 self.slow.store(false, Ordering::Relaxed);
                 return;
             }
+            // Also if the store panics: nobody is to wait for a queue that nobody empties.
+            let _leave = Leave { behind: self, batch: &batch };
             #[cfg(test)]
             drop(self.gate.lock());
             if let Err(error) = self.store.put(&batch, Keep::Cache) {
                 tracing::warn!(%error, "fetched objects could not be stored");
             }
-            let mut queue = self.queue();
-            for object in &batch {
-                queue.order.pop_front();
-                queue.objects.remove(&object.id());
-            }
-            self.written.send_modify(|written| *written += batch.len() as u64);
         }
+    }
+}
+
+/// Takes a batch out of the queue, once the store has had it.
+struct Leave<'a> {
+    behind: &'a Behind,
+    batch: &'a [Checked],
+}
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        let mut queue = self.behind.queue();
+        for object in self.batch {
+            queue.order.pop_front();
+            queue.objects.remove(&object.id());
+        }
+        if std::thread::panicking() {
+            queue.writing = false;
+        }
+        self.behind.written.send_modify(|written| *written += self.batch.len() as u64);
     }
 }
 

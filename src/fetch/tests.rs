@@ -283,7 +283,6 @@ fn large(seed: u8) -> Checked {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[expect(clippy::await_holding_lock, reason = "the lock is the disk that does not keep up")]
 async fn readers_do_not_wait_for_a_slow_disk_and_what_it_cannot_take_is_not_cached() {
     // Each takes 4 MiB of the queue: once plain, once as stored.
     let objects: Vec<_> = (0..20).map(large).collect();

@@ -38,7 +38,7 @@ pub(super) struct Pins {
 }
 
 impl Node {
-    /// Fetches what the request means, and keeps it.
+    /// Fetches what the request means, and keeps it. What a pin that failed held is released in the background.
     pub async fn pin(self: &Arc<Self>, request: &PinRequest, job: &Job) -> Result<Pin, Error> {
         let _turn = self.pin_turn().await?;
         let made = self.make_pin(request, job).await;
@@ -64,9 +64,22 @@ impl Node {
             files: warming.expected().files,
             pinned_unix_ms: now_ms(),
         };
+        let known = off(|| self.store.pins())?;
+        let is_made =
+            known.iter().any(|pin| pin.whole && pin.snapshot == record.snapshot && pin.paths == record.paths);
+        if is_made {
+            // Nothing is taken away from it, whatever happens now.
+            return self.fill_pin(&mut warming, record).await;
+        }
         self.check_room(&record, &view)?;
         off(|| self.store.set_pin(&record))?;
-        self.fill_pin(&mut warming, record).await
+        let made = self.fill_pin(&mut warming, record.clone()).await;
+        // A pin that the end of the node interrupts is gone on with, like one that a crash does. One that fails, or
+        // that its user gives up, is none; what has come of it is cached like anything.
+        if made.is_err() && !self.stop.is_cancelled() {
+            off(|| self.store.remove_pin(&record))?;
+        }
+        made
     }
 
     /// Brings all of it here and holds it; only then it is a pin.

@@ -404,7 +404,7 @@ pub struct Pin {
     pub paths: Vec<String>,
     pub files: u64,
     pub bytes: u64,
-    /// Everything is here and held. Otherwise it is being made, and goes on when the node starts next.
+    /// Everything is here and held. Otherwise it is being made.
     pub whole: bool,
     pub time_ms: u64,
 }

@@ -188,9 +188,10 @@ impl Shared {
             self.commit(turn)?;
             worst = self.worst_pack()?;
         }
-        let Some((number, row)) = worst.filter(|(_, row)| whatever || row.live_bytes < row.disk / 2) else {
-            return Ok(false);
-        };
+        // When nothing is left to evict, what is alive is pinned.
+        let pinned = self.view()?.number("pinned_bytes").map_err(StoreError::index(&self.index_path))?;
+        let worth = |row: &PackRow| (whatever && pinned == 0) || row.live_bytes < row.disk / 2;
+        let Some((number, row)) = worst.filter(|(_, row)| worth(row)) else { return Ok(false) };
         let entries = self.files.entries(number, row.len).unwrap_or_default();
         let ids: Vec<ObjectId> = entries.iter().map(|entry| entry.header.id).collect();
         if !self.move_pinned(turn, &ids, number, row.disk)? {
