@@ -31,4 +31,10 @@ pub mod route {
     pub const READ: &str = "/v1/read";
     pub const EXPORT: &str = "/v1/export";
     pub const VERIFY: &str = "/v1/verify";
+    pub const CACHE: &str = "/v1/cache";
+    pub const PREFETCH: &str = "/v1/prefetch";
+    pub const PIN: &str = "/v1/pin";
+    pub const UNPIN: &str = "/v1/unpin";
+    /// For loaders; no command uses it.
+    pub const HINTS: &str = "/v1/hints";
 }

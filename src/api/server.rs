@@ -49,6 +49,11 @@ pub async fn serve(listener: UnixListener, node: Arc<Node>, stop: CancellationTo
         .route(route::READ, post(read))
         .route(route::EXPORT, post(export))
         .route(route::VERIFY, post(verify))
+        .route(route::CACHE, get(cache))
+        .route(route::PREFETCH, post(prefetch))
+        .route(route::PIN, post(pin))
+        .route(route::UNPIN, post(unpin))
+        .route(route::HINTS, post(hints))
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .with_state(node);
     axum::serve(OwnersOnly(listener), app).with_graceful_shutdown(stop.cancelled_owned()).await
@@ -164,6 +169,29 @@ async fn export(State(node): Shared, Json(request): Json<ExportRequest>) -> Resp
 async fn verify(State(node): Shared, Json(request): Json<VerifyRequest>) -> Response {
     let stop = node.stop_token();
     run(&stop, async move |job| node.verify(&request, &job).await)
+}
+
+async fn cache(State(node): Shared) -> Answer<CacheStatus> {
+    node.cache().map(Json)
+}
+
+async fn prefetch(State(node): Shared, Json(request): Json<PrefetchRequest>) -> Response {
+    let stop = node.stop_token();
+    run(&stop, async move |job| node.prefetch(&request, &job).await)
+}
+
+async fn pin(State(node): Shared, Json(request): Json<PinRequest>) -> Response {
+    let stop = node.stop_token();
+    run(&stop, async move |job| node.pin(&request, &job).await)
+}
+
+async fn unpin(State(node): Shared, Json(request): Json<PinRequest>) -> Response {
+    let stop = node.stop_token();
+    run(&stop, async move |job| node.unpin(&request, &job).await)
+}
+
+async fn hints(State(node): Shared, Json(request): Json<HintRequest>) -> Answer<Hinted> {
+    node.hint(request).await.map(Json)
 }
 
 /// Runs a job and streams its progress and result, one JSON line each.

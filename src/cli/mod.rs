@@ -6,6 +6,7 @@
 //! Trust: arguments are the user's; names from datasets are escaped before they reach a terminal.
 //! Threads: the main thread; the daemon command starts its own runtime.
 
+mod cache;
 mod cat;
 mod completions;
 mod daemon;
@@ -19,6 +20,8 @@ mod ls;
 mod man;
 mod mount;
 mod output;
+mod pin;
+mod prefetch;
 mod publish;
 mod snapshot;
 mod status;
@@ -77,6 +80,10 @@ enum Command {
     Ls(ls::Ls),
     Cat(cat::Cat),
     Export(export::Export),
+    Prefetch(prefetch::Prefetch),
+    Pin(pin::Pin),
+    Unpin(pin::Unpin),
+    Cache(cache::Cache),
     Verify(verify::Verify),
     Status(status::Status),
     Doctor(doctor::Doctor),
@@ -127,6 +134,10 @@ fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Ls(command) => done(command.run(&ctx()?)),
         Command::Cat(command) => done(command.run(&ctx()?)),
         Command::Export(command) => done(command.run(&ctx()?)),
+        Command::Prefetch(command) => command.run(&ctx()?),
+        Command::Pin(command) => done(command.run(&ctx()?)),
+        Command::Unpin(command) => done(command.run(&ctx()?)),
+        Command::Cache(command) => done(command.run(&ctx()?)),
         Command::Verify(command) => command.run(&ctx()?),
         Command::Status(command) => done(command.run(&ctx()?)),
         Command::Demo(command) => done(command.run(&ctx()?)),

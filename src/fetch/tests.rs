@@ -277,3 +277,64 @@ async fn get_many_keeps_the_order_and_its_bound() {
     let with_a_hole = [ids[0], object("missing").id()];
     assert!(fetcher.get_many(&with_a_hole, Class::Prefetch).await.is_err());
 }
+
+fn large(seed: u8) -> Checked {
+    Checked::pack(Kind::Chunk, Bytes::from(vec![seed; 2 << 20]), Compression::None)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_do_not_wait_for_a_slow_disk_and_what_it_cannot_take_is_not_cached() {
+    // Each takes 4 MiB of the queue: once plain, once as stored.
+    let objects: Vec<_> = (0..20).map(large).collect();
+    let fake = Fake::new(&objects, 1000);
+    let (_dir, store) = store();
+    let fetcher = Fetcher::new(store.clone(), Some(fake.clone()));
+    let fits = behind::QUEUE / (4 << 20) - 1;
+    {
+        let slow = fetcher.0.behind.gate.lock();
+        for object in &objects {
+            let class = if object.id() == objects[0].id() { Class::Fault } else { Class::Readahead };
+            assert_eq!(fetcher.get(object.id(), class).await.unwrap().plain(), object.plain());
+        }
+        assert_eq!(fetcher.stats().bypassed, (objects.len() - fits) as u64);
+        assert!(!store.contains(&objects[0].id()).unwrap(), "the disk has not taken it yet");
+        // What waits to be written is here.
+        assert!(fetcher.local(&objects[0].id()).unwrap().is_some());
+        fetcher.get(objects[0].id(), Class::Fault).await.unwrap();
+        assert_eq!(fake.calls(), objects.len());
+        let ids: Vec<_> = objects.iter().map(Checked::id).collect();
+        assert_eq!(fetcher.missing(&ids).unwrap(), ids[fits..]);
+        drop(slow);
+    }
+    fetcher.flush().await;
+    assert!(store.contains(&objects[0].id()).unwrap());
+    fetcher.get(objects[19].id(), Class::Fault).await.unwrap();
+    assert_eq!(fake.calls(), objects.len() + 1, "it was not cached");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_prefetch_waits_for_the_disk_and_loses_nothing() {
+    let objects: Vec<_> = (0..20).map(large).collect();
+    let fake = Fake::new(&objects, 1000);
+    let (_dir, store) = store();
+    let fetcher = Fetcher::new(store.clone(), Some(fake.clone()));
+    let tasks: Vec<_> = {
+        let _slow = fetcher.0.behind.gate.lock();
+        let tasks = objects.iter().map(|object| {
+            let (fetcher, id) = (fetcher.clone(), object.id());
+            tokio::spawn(async move { fetcher.get(id, Class::Prefetch).await })
+        });
+        let tasks: Vec<_> = tasks.collect();
+        while fake.calls() < objects.len() {
+            std::thread::yield_now();
+        }
+        assert!(tasks.iter().any(|task| !task.is_finished()));
+        tasks
+    };
+    for task in tasks {
+        task.await.unwrap().unwrap();
+    }
+    fetcher.flush().await;
+    assert!(objects.iter().all(|object| store.contains(&object.id()).unwrap()));
+    assert_eq!(fetcher.stats().bypassed, 0);
+}

@@ -20,7 +20,7 @@ use crate::manifest::ManifestError;
 use crate::net::NetError;
 use crate::store::StoreError;
 use crate::validator::ValidatorError;
-use crate::view::ViewError;
+use crate::view::{GlobError, ViewError};
 
 use super::reference::ReferenceError;
 
@@ -107,6 +107,7 @@ kinds! {
     ReferenceError: |_| Kind::Usage,
     ParseIdError: |_| Kind::Usage,
     NameError: |_| Kind::Usage,
+    GlobError: |_| Kind::Usage,
     CodecError: |_| Kind::Corrupt,
     ManifestError: |_| Kind::Corrupt,
     GenesisError: |_| Kind::Corrupt,

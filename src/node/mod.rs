@@ -6,14 +6,18 @@
 //! Trust: requests come from this machine's user; everything from peers was verified below.
 //! Threads: methods run on the daemon's tokio runtime; blocking work goes to its blocking pool.
 
+mod cache;
 mod error;
 mod export;
+mod hints;
 mod history;
 mod identity;
 mod job;
 mod lock;
 mod mounts;
 mod networks;
+mod pins;
+mod prefetch;
 mod publish;
 mod reading;
 mod reference;
@@ -22,6 +26,7 @@ mod resolve;
 mod state;
 mod text;
 mod verify;
+mod warming;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -64,6 +69,8 @@ pub struct Node {
     /// Entries of this node are numbered one after the other.
     publishing: tokio::sync::Mutex<()>,
     mounts: Mounts,
+    pins: pins::Pins,
+    hints: hints::Hints,
     started: Instant,
     stop: CancellationToken,
     _lock: Lock,
@@ -103,6 +110,8 @@ impl Node {
             nodes: Cache::new(NODE_CACHE),
             publishing: tokio::sync::Mutex::default(),
             mounts: Mounts::default(),
+            pins: pins::Pins::default(),
+            hints: hints::Hints::default(),
             started: Instant::now(),
             _lock: lock,
             paths,
@@ -116,6 +125,7 @@ impl Node {
         });
         let listener = listen(&node.paths.socket())?;
         node.restore_mounts();
+        node.resume_pins();
         tracing::info!(pid = std::process::id(), peer = node.net.peer_id(), "node is ready");
         Ok((node, listener))
     }
@@ -137,6 +147,7 @@ impl Node {
         self.unmount_all().await;
         self.networks.stop().await;
         self.net.shutdown().await;
+        self.fetcher.flush().await;
         if let Err(error) = self.store.commit() {
             tracing::error!(%error, "the last commit of the store failed; cached chunks may be fetched again");
         }
@@ -175,6 +186,7 @@ impl Node {
                 corrupt: fetch.corrupt,
                 retries: fetch.retries,
             },
+            cache: self.cache()?,
             peers: self.peers(),
         })
     }

@@ -36,6 +36,7 @@ struct Active {
     /// Why the mount was asked for its kind of IO.
     io_reason: String,
     request: MountRequest,
+    view: Arc<View>,
     mount: Arc<bcai_mount::Mount>,
     /// Set when the kernel has let go of it.
     ended: Arc<AtomicBool>,
@@ -93,6 +94,12 @@ impl Mounts {
         self.lock().active.values().map(Active::report).collect()
     }
 
+    /// What is mounted on a directory.
+    pub fn view(&self, dir: &Path) -> Option<Arc<View>> {
+        let of = |dir: &Path| self.lock().active.get(dir).map(|active| active.view.clone());
+        of(dir).or_else(|| of(&off(|| dir.canonicalize()).ok()?))
+    }
+
     /// Reserves a directory, so that two requests for it cannot overtake each other.
     fn claim(&self, dir: &Path) -> Result<Claim<'_>, Error> {
         if self.lock().claimed.insert(dir.to_owned()) {
@@ -143,9 +150,9 @@ impl Node {
         let (io, io_reason) = suitable_io(request.io, view.snapshot().totals);
         let options = bcai_mount::Options { allow_other: request.allow_other, io, ..Default::default() };
         let ended = Arc::new(AtomicBool::new(false));
-        let mount = Arc::new(self.attach(view, &dir, options, ended.clone()).await?);
+        let mount = Arc::new(self.attach(view.clone(), &dir, options, ended.clone()).await?);
         let request = MountRequest { dir: dir.clone(), ..request.clone() };
-        let active = Active { report, io_reason, request, mount, ended };
+        let active = Active { report, io_reason, request, view, mount, ended };
         let report = active.report();
         {
             let mut list = self.mounts.lock();

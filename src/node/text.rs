@@ -1,6 +1,6 @@
 //! Names are bytes; JSON and terminals want text.
 //!
-//! Owns: the lossless text form of a path. Must not know: what the path names.
+//! Owns: the lossless text form of a path, and sizes for people. Must not know: what the path names.
 //! Invariant: `unescape(escape(p)) == p` for all bytes; escaped text holds no control characters.
 //! Trust: both directions take anything. Threads: pure functions.
 
@@ -58,6 +58,11 @@ fn decode(after: &[u8]) -> Option<(u8, usize)> {
         }
         _ => None,
     }
+}
+
+/// A number of bytes for people, in binary units.
+pub fn size(bytes: u64) -> String {
+    bytesize::ByteSize(bytes).display().iec().to_string()
 }
 
 #[cfg(test)]

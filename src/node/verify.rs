@@ -26,6 +26,8 @@ const SEEN: NonZeroUsize = NonZeroUsize::new(1 << 18).expect("is not zero");
 impl Node {
     /// Checks one dataset, or everything in the store.
     pub async fn verify(&self, request: &VerifyRequest, job: &Job) -> Result<Verified, Error> {
+        // What waits to be written would be counted as absent.
+        self.fetcher.flush().await;
         match &request.reference {
             Some(reference) => self.verify_reference(reference, request.repair, job).await,
             None => self.verify_store(job).await,

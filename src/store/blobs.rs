@@ -301,21 +301,32 @@ impl Shared {
     /// uses it now; says whether there was one.
     pub(super) fn evict_blob_file(&self, turn: &Turn<'_>, oldest: Option<u64>) -> Result<bool, StoreError> {
         let Some(blob) = self.oldest_blob_file(oldest)? else { return Ok(false) };
-        self.evicted.fetch_add(1, Ordering::Relaxed);
-        self.drop_blob_file(turn, &blob)?;
+        let bytes = self.drop_blob_file(turn, &blob)?;
+        self.count_evicted(1, bytes);
         Ok(true)
     }
 
-    /// Drops a blob file from the index, and then removes it. Whoever has it open reads on.
-    fn drop_blob_file(&self, turn: &Turn<'_>, blob: &BlobId) -> Result<(), StoreError> {
-        let Some(row) = self.change_index(turn, |tables| tables.remove_blob(blob))? else { return Ok(()) };
+    /// Removes a blob file that nobody uses now; says how many bytes that freed.
+    pub(super) fn drop_unused_blob_file(&self, turn: &Turn<'_>, blob: &BlobId) -> Result<u64, StoreError> {
+        if lock(&self.blob_files.users).contains_key(blob) {
+            return Ok(0);
+        }
+        let bytes = self.drop_blob_file(turn, blob)?;
+        self.count_evicted(u64::from(bytes > 0), bytes);
+        Ok(bytes)
+    }
+
+    /// Drops a blob file from the index, and then removes it; says how many bytes that freed. Whoever has it open
+    /// reads on.
+    fn drop_blob_file(&self, turn: &Turn<'_>, blob: &BlobId) -> Result<u64, StoreError> {
+        let Some(row) = self.change_index(turn, |tables| tables.remove_blob(blob))? else { return Ok(0) };
         let path = self.blob_files.path(blob);
         if let Err(error) = disk::remove(&path) {
             // It is found again at the next opening.
             tracing::warn!(path = %path.display(), %error, "cannot remove an evicted blob file");
         }
         self.cache_used.fetch_sub(row.disk, Ordering::SeqCst);
-        Ok(())
+        Ok(row.disk)
     }
 
     /// Re-hashes all blob files, and removes those that are not what was written.

@@ -3,7 +3,7 @@
 //! Owns: recency, eviction, holes in cache packs, and the thread that does this off the read path.
 //! Must not know: what is worth keeping beyond when it was last used.
 //! Invariant: cache packs and blob files never occupy more than the budget: what would exceed it evicts first, or
-//! is not stored. Published objects are never touched. A record is punched only after a durable commit has
+//! is not stored. Published objects are never touched, and pinned ones at most moved (`pins`). A record is punched only after a durable commit has
 //! dropped it from the index.
 //! Trust: internal state; what packs say about themselves may be damaged.
 //! Threads: `Keeper` runs one thread; everything else runs on the caller's.
@@ -36,8 +36,12 @@ impl Shared {
     }
 
     /// Where the keeper begins to evict: 95% of the budget.
+    pub(super) fn high_water(&self) -> u64 {
+        self.options.cache_max_bytes / 20 * 19
+    }
+
     pub(super) fn over_high_water(&self) -> bool {
-        self.cache_used.load(Ordering::SeqCst) > self.options.cache_max_bytes / 20 * 19
+        self.cache_used.load(Ordering::SeqCst) > self.high_water()
     }
 
     /// Whether `cost` more bytes fit in the budget now.
@@ -85,7 +89,7 @@ impl Shared {
         }
         let victims = self.change_index(&turn, |tables| tables.take_oldest(used - goal, EVICT_BATCH))?;
         let found = !victims.is_empty();
-        self.evicted.fetch_add(victims.len() as u64, Ordering::Relaxed);
+        self.count_evicted(victims.len() as u64, victims.iter().map(Place::record_len).sum());
         self.release(&turn, victims)?;
         if self.cache_used.load(Ordering::SeqCst) <= goal {
             return Ok(true);
@@ -94,6 +98,11 @@ impl Shared {
         // then dropped with the rest of what is in it.
         let dropped = self.drop_worst_pack(&turn, !found)?;
         Ok(found || dropped)
+    }
+
+    pub(super) fn count_evicted(&self, objects: u64, bytes: u64) {
+        self.evicted.fetch_add(objects, Ordering::Relaxed);
+        self.evicted_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Frees what cached places occupy, after a commit has dropped them from the index.
@@ -179,13 +188,20 @@ impl Shared {
             self.commit(turn)?;
             worst = self.worst_pack()?;
         }
-        let Some((number, row)) = worst.filter(|(_, row)| whatever || row.live_bytes < row.disk / 2) else {
-            return Ok(false);
-        };
+        // When nothing is left to evict, what is alive is pinned.
+        let pinned = self.view()?.number("pinned_bytes").map_err(StoreError::index(&self.index_path))?;
+        let worth = |row: &PackRow| (whatever && pinned == 0) || row.live_bytes < row.disk / 2;
+        let Some((number, row)) = worst.filter(|(_, row)| worth(row)) else { return Ok(false) };
         let entries = self.files.entries(number, row.len).unwrap_or_default();
         let ids: Vec<ObjectId> = entries.iter().map(|entry| entry.header.id).collect();
+        if !self.move_pinned(turn, &ids, number, row.disk)? {
+            return Ok(false);
+        }
+        // What was moved has been freed, and perhaps the pack with it.
+        let rows = self.view()?.packs().map_err(StoreError::index(&self.index_path))?;
+        let Some(row) = rows.get(&number) else { return Ok(true) };
         let dropped = self.change_index(turn, |tables| tables.drop_pack(number, &ids))?;
-        self.evicted.fetch_add(dropped, Ordering::Relaxed);
+        self.count_evicted(dropped, row.live_bytes);
         self.holes.fetch_add(1, Ordering::SeqCst);
         self.remove_file(number);
         self.cache_used.fetch_sub(row.disk, Ordering::SeqCst);

@@ -44,6 +44,15 @@ pub enum StoreError {
     /// Corrupt: a snapshot record in the index does not decode.
     #[error("{}: {cause}", .path.display())]
     Record { path: PathBuf, cause: CodecError },
+    /// The user's to decide: pins have a share of the cache's budget.
+    #[error(
+        "pins would hold {needed} bytes in {}, and may hold {max}: raise cache.max_bytes, or pin less",
+        .path.display()
+    )]
+    PinsFull { path: PathBuf, needed: u64, max: u64 },
+    /// The user's to decide: pins are few.
+    #[error("{} has {max} pins, and no more are kept: remove some with `bcai unpin`", .path.display())]
+    TooManyPins { path: PathBuf, max: u64 },
     /// A caller's mistake: log heights have no gaps and are never rewritten.
     #[error("{} expects block {expected} next, not {height}", .path.display())]
     Height { path: PathBuf, height: u64, expected: u64 },

@@ -2,7 +2,7 @@
 //!
 //! Owns: the decision to forget a damaged record or to put a good one in its place.
 //! Must not know: where a good copy comes from.
-//! Invariant: a published object stays in the index until a good copy takes its place, so that damage to the only
+//! Invariant: a published or pinned object stays in the index until a good copy takes its place, so that damage to the only
 //! copy is seen by whoever verifies; and nothing is given up that reads well.
 //! Trust: none in the disk, and none in the caller's opinion of it: a record is read again before it is given up.
 //! Threads: any.
@@ -24,12 +24,11 @@ impl Shared {
         Ok((!sound).then_some(found.place))
     }
 
-    /// Drops a cached object, if it is damaged where it lies now.
+    /// Drops a cached object, if it is damaged where it lies now, and nobody holds it.
     pub(super) fn forget(&self, id: &ObjectId) -> Result<bool, StoreError> {
         self.check_writable()?;
-        let Some(bad) = self.damaged(id)?.filter(|place| place.keep() == Keep::Cache) else {
-            return Ok(false);
-        };
+        let evictable = |place: &Place| place.keep() == Keep::Cache && !place.is_pinned();
+        let Some(bad) = self.damaged(id)?.filter(evictable) else { return Ok(false) };
         let turn = self.turn();
         // It may wait for a commit itself. Once in the index, it is dropped and its bytes freed like any other, so
         // that no recovery finds it again.

@@ -23,6 +23,7 @@ mod log;
 mod mend;
 mod outside;
 mod packs;
+mod pins;
 mod recover;
 #[cfg(test)]
 mod tests;
@@ -51,7 +52,7 @@ pub use blobs::{BlobFile, BlobWriter, Lease};
 pub use error::StoreError;
 pub use log::LogStore;
 pub use outside::{OutsideChunk, OutsideFile, PutOutside};
-pub use types::{Options, Put, SnapshotRecord, Stats};
+pub use types::{Options, PinRecord, Put, SnapshotRecord, Stats};
 pub use verify::Corrupt;
 
 /// Locks a mutex whose holder may have panicked: what these protect is changed in single steps, so it is
@@ -138,6 +139,7 @@ struct Shared {
     hits: AtomicU64,
     misses: AtomicU64,
     evicted: AtomicU64,
+    evicted_bytes: AtomicU64,
     bypassed: AtomicU64,
     /// Whether the last cache fill was refused for want of space: so that this is said once, not each time.
     disk_was_full: AtomicBool,
@@ -194,6 +196,7 @@ impl Store {
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
             evicted: AtomicU64::new(0),
+            evicted_bytes: AtomicU64::new(0),
             bypassed: AtomicU64::new(0),
             disk_was_full: AtomicBool::new(false),
             _lock: lock,
@@ -441,6 +444,7 @@ impl Shared {
         let failed = || StoreError::index::<redb::Error>(&self.index_path);
         let view = self.view()?;
         let rows = view.packs().map_err(failed())?;
+        let blob_files = view.blobs().map_err(failed())?;
         let mut objects = view.object_count().map_err(failed())?;
         let mut published_bytes: u64 =
             rows.values().filter(|row| row.keep == Keep::Published).map(|row| row.live_bytes).sum();
@@ -458,11 +462,16 @@ impl Shared {
             published_bytes,
             outside_bytes,
             cached_bytes: self.cache_used.load(Ordering::SeqCst),
+            pinned_bytes: view.number("pinned_bytes").map_err(failed())?,
+            blob_file_bytes: blob_files.iter().map(|(_, row)| row.disk).sum(),
+            blob_files: blob_files.len() as u64,
             packs: rows.len() as u64,
             cache_max_bytes: self.options.cache_max_bytes,
+            evicts_above: self.high_water(),
             hits: self.hits.load(Ordering::Relaxed),
             misses: self.misses.load(Ordering::Relaxed),
             evicted: self.evicted.load(Ordering::Relaxed),
+            evicted_bytes: self.evicted_bytes.load(Ordering::Relaxed),
             bypassed: self.bypassed.load(Ordering::Relaxed),
         })
     }

@@ -15,7 +15,8 @@
 //! - **An index that does not open, that cannot be written, over which redb panics, or that names what the packs do not have**, is set aside as
 //!   `index.redb.broken-N` and rebuilt: from the trailers of sealed packs, by scanning the others.
 //!   What only the index knew is lost: recency and the liveness of superseded records. Snapshot records are
-//!   carried over if they can still be read, and otherwise made again from the snapshot objects found.
+//!   carried over if they can still be read, and otherwise made again from the snapshot objects found. Pins that can
+//!   be read are carried over as begun; whoever runs the store goes on with them.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -31,7 +32,7 @@ use crate::pack::{PackError, Packed};
 use crate::store::error::StoreError;
 use crate::store::index::{Index, IndexResult, PackRow, Place, SCHEMA, Tables, guarded, is_damage};
 use crate::store::packs::{self, Current, WriteFailure};
-use crate::store::{SnapshotRecord, disk};
+use crate::store::{PinRecord, SnapshotRecord, disk};
 
 /// What a running store begins with.
 pub(super) struct Recovered {
@@ -126,10 +127,11 @@ fn open_index(path: &Path, on_disk: &BTreeMap<u32, PathBuf>) -> Result<(Index, b
     };
     let Some(damage) = damage else { return Ok((index, false)) };
     let snapshots = guarded(|| index.read()?.snapshots()).unwrap_or_default();
+    let pins = guarded(|| index.read()?.pins()).unwrap_or_default();
     drop(index);
     set_aside(path, &damage)?;
     let index = begin(path)?;
-    index.write(|tables| carry_over(tables, &snapshots)).map_err(StoreError::index(path))?;
+    index.write(|tables| carry_over(tables, &snapshots, &pins)).map_err(StoreError::index(path))?;
     Ok((index, true))
 }
 
@@ -162,7 +164,14 @@ fn out_of_step(
     Ok(None)
 }
 
-fn carry_over(tables: &mut Tables, snapshots: &[Vec<u8>]) -> IndexResult<()> {
+fn carry_over(tables: &mut Tables, snapshots: &[Vec<u8>], pins: &[Vec<u8>]) -> IndexResult<()> {
+    for bytes in pins {
+        if let Ok(record) = PinRecord::decode(bytes) {
+            // What it held is not known any more; it is made again.
+            let record = PinRecord { whole: false, ..record };
+            tables.set_pin(&record.key(), &codec::encode(&record))?;
+        }
+    }
     for bytes in snapshots {
         if let Ok(record) = SnapshotRecord::decode(bytes) {
             tables.keep_snapshot(record.id.as_bytes(), bytes)?;

@@ -61,6 +61,39 @@ impl SnapshotRecord {
     }
 }
 
+/// Something that is not to be evicted: a snapshot, or what of it is below some paths.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
+pub struct PinRecord {
+    #[n(0)]
+    pub snapshot: SnapshotId,
+    /// Patterns of paths, sorted; none means everything.
+    #[n(1)]
+    pub paths: Vec<String>,
+    /// What the user called it.
+    #[n(2)]
+    pub reference: String,
+    /// Everything is here and held. Until then the pin is being made, or was interrupted.
+    #[n(3)]
+    pub whole: bool,
+    /// Plain bytes and number of the files that it is of.
+    #[n(4)]
+    pub bytes: u64,
+    #[n(5)]
+    pub files: u64,
+    /// When it was asked for, in milliseconds since 1970, UTC.
+    #[n(6)]
+    pub pinned_unix_ms: u64,
+}
+
+const MAX_PIN_RECORD: usize = 64 << 10;
+
+impl PinRecord {
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        codec::decode("a pin", bytes, MAX_PIN_RECORD)
+    }
+}
+
 /// The store in figures. Counts of events are since it was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stats {
@@ -71,12 +104,19 @@ pub struct Stats {
     pub outside_bytes: u64,
     /// Bytes that cache packs and blob files occupy on disk.
     pub cached_bytes: u64,
+    /// Of those, bytes of the records that pins hold, and bytes and number of the blob files.
+    pub pinned_bytes: u64,
+    pub blob_file_bytes: u64,
+    pub blob_files: u64,
     pub packs: u64,
     pub cache_max_bytes: u64,
+    /// What the cache may occupy before anything is evicted.
+    pub evicts_above: u64,
     pub hits: u64,
     pub misses: u64,
-    /// Objects evicted.
+    /// Objects evicted, and their bytes as stored.
     pub evicted: u64,
+    pub evicted_bytes: u64,
     /// Objects that could not be cached, for want of disk space or because they are larger than the budget.
     pub bypassed: u64,
 }

@@ -11,6 +11,8 @@
 
 mod ahead;
 mod content;
+mod contents;
+mod globs;
 mod listings;
 mod locate;
 mod materialise;
@@ -26,6 +28,8 @@ use std::sync::Arc;
 
 pub use bcai_mount::{Attr, DirEntry, FileKind, Listing, ROOT, Seek, StatFs};
 
+pub use self::contents::{Contents, FileContent, Files, Objects};
+pub use self::globs::{GlobError, Globs};
 pub use self::locate::Inode;
 pub use self::mounted::MountedView;
 pub use self::nodes::Cache;

@@ -237,6 +237,16 @@ impl Nodes {
         if fits { Ok(chunk) } else { Err(ViewError::unfit(id, "it is not as long as its file says")) }
     }
 
+    /// Brings an object here as `class`, so that whoever needs it next finds it.
+    pub(super) async fn bring(&self, id: ObjectId, class: Class) -> Result<(), FetchError> {
+        if self.is_here(&id)? { Ok(()) } else { self.fetcher.get(id, class).await.map(drop) }
+    }
+
+    /// Whether an object is here; what has been decoded and kept in memory may not be.
+    pub(super) fn is_here(&self, id: &ObjectId) -> Result<bool, FetchError> {
+        Ok(self.fetcher.missing(std::slice::from_ref(id))?.is_empty())
+    }
+
     /// The chunk `id` if it is here, with the proof that it was verified. Waits for the disk.
     pub(super) fn local_chunk(&self, id: ChunkId) -> Result<Option<Checked>, FetchError> {
         self.fetcher.local(&id.into())

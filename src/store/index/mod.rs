@@ -10,6 +10,7 @@
 //! at once afterwards (`set_quick_repair`), so opening does not depend on the size of the index.
 
 mod outside;
+mod pins;
 mod rows;
 
 use std::collections::BTreeMap;
@@ -22,7 +23,7 @@ use redb::{
     TableDefinition, TableError,
 };
 
-pub(super) use rows::{BlobRow, OUTSIDE, OutsideRow, PackRow, Place, Stamp};
+pub(super) use rows::{BlobRow, OUTSIDE, OutsideRow, PINNED, PackRow, Place, Stamp};
 use rows::{BlobRowRaw, Key, ObjectRow, OutsideRowRaw, PackRowRaw, id_of, key};
 
 use crate::id::{BlobId, ID_LEN, Kind, ObjectId};
@@ -43,7 +44,10 @@ const SNAPSHOTS: TableDefinition<&[u8; ID_LEN], &[u8]> = TableDefinition::new("s
 const BLOBS: TableDefinition<&[u8; ID_LEN], BlobRowRaw> = TableDefinition::new("blobs.v1");
 /// number of a part of a file outside of the packs → where it begins, stamp of the file, live objects, live bytes, path.
 const OUTSIDE_FILES: TableDefinition<u32, OutsideRowRaw<'static>> = TableDefinition::new("outside.v1");
-/// "schema", "tick", "next_pack", "next_outside", "outside_bytes". The name has no version, because the version is in it.
+/// BLAKE3 of what a pin is of → encoded `PinRecord`.
+const PINS: TableDefinition<&[u8; ID_LEN], &[u8]> = TableDefinition::new("pins.v1");
+/// "schema", "tick", "next_pack", "next_outside", "outside_bytes", "pin_epoch", "pinned_bytes". The name has no version,
+/// because the version is in it.
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 
 const CACHE_BYTES: usize = 16 << 20;
@@ -135,14 +139,17 @@ impl Index {
                 snapshots: txn.open_table(SNAPSHOTS)?,
                 blobs: txn.open_table(BLOBS)?,
                 outside: txn.open_table(OUTSIDE_FILES)?,
+                pins: txn.open_table(PINS)?,
                 meta: txn.open_table(META)?,
                 rows: BTreeMap::new(),
                 outside_rows: BTreeMap::new(),
                 outside_change: 0,
+                pinned: (0, 0),
             };
             let result = change(&mut tables)?;
             tables.store_rows()?;
             tables.store_outside()?;
+            tables.store_pinned()?;
             result
         };
         txn.commit()?;
@@ -233,7 +240,8 @@ impl View {
 
     /// The tick of the cached object that would be evicted first.
     pub(super) fn oldest_tick(&self) -> IndexResult<Option<u64>> {
-        Ok(self.txn.open_table(RECENCY)?.first()?.map(|(row, _)| row.value().0))
+        let first = self.txn.open_table(RECENCY)?.first()?.map(|(row, _)| row.value().0);
+        Ok(first.filter(|tick| *tick < PINNED))
     }
 
     /// A number from the meta table; 0 if it was never set.
@@ -250,6 +258,7 @@ pub(super) struct Tables<'txn> {
     snapshots: Table<'txn, &'static [u8; ID_LEN], &'static [u8]>,
     blobs: Table<'txn, &'static [u8; ID_LEN], BlobRowRaw>,
     outside: Table<'txn, u32, OutsideRowRaw<'static>>,
+    pins: Table<'txn, &'static [u8; ID_LEN], &'static [u8]>,
     meta: Table<'txn, &'static str, u64>,
     /// Pack rows in use by this transaction, written back at its end.
     rows: BTreeMap<u32, PackRow>,
@@ -257,6 +266,8 @@ pub(super) struct Tables<'txn> {
     outside_rows: BTreeMap<u32, OutsideRow>,
     /// By how much the bytes that are outside have grown in it.
     outside_change: i64,
+    /// Bytes of pinned records that this transaction has added, and taken away.
+    pinned: (u64, u64),
 }
 
 impl Tables<'_> {
@@ -321,6 +332,7 @@ impl Tables<'_> {
         if place.is_outside() {
             return self.attach_outside(place);
         }
+        self.pinned.0 += if place.is_pinned() { place.record_len() } else { 0 };
         let row = self.pack(place.pack, place.keep())?;
         row.live += 1;
         row.live_bytes += place.record_len();
@@ -334,6 +346,7 @@ impl Tables<'_> {
         if place.is_outside() {
             return self.detach_outside(place);
         }
+        self.pinned.1 += if place.is_pinned() { place.record_len() } else { 0 };
         let row = self.pack(place.pack, place.keep())?;
         row.live = row.live.saturating_sub(1);
         row.live_bytes = row.live_bytes.saturating_sub(place.record_len());
@@ -341,14 +354,16 @@ impl Tables<'_> {
     }
 
     /// Gives an object its one home. Published beats cached, and a later record an earlier one; the place
-    /// that lost is returned, and may be freed once the transaction has been committed.
+    /// that lost is returned, and may be freed once the transaction has been committed. What is pinned stays so.
     pub(super) fn settle(&mut self, id: &ObjectId, place: Place) -> IndexResult<Option<Place>> {
         match self.find(id)? {
             Some(old) if old == place => Ok(None),
             Some(old) if old.keep() == Keep::Published && place.keep() == Keep::Cache => Ok(Some(place)),
+            Some(old) if old.is_pinned() && old.is_at(&place) => Ok(None),
             Some(old) => {
+                let stays = old.is_pinned() && place.keep() == Keep::Cache;
                 self.detach(id, &old)?;
-                self.attach(id, &place)?;
+                self.attach(id, &Place { tick: if stays { old.tick } else { place.tick }, ..place })?;
                 Ok(Some(old))
             }
             None => {
@@ -392,6 +407,9 @@ impl Tables<'_> {
             }
             let (row, _) = row?;
             let (tick, key) = row.value();
+            if tick >= PINNED {
+                break;
+            }
             let id = id_of(key)?;
             match self.find(&id)? {
                 Some(place) if place.tick == tick => {
@@ -431,15 +449,16 @@ impl Tables<'_> {
     fn drop_places_in(&mut self, number: u32) -> IndexResult<u64> {
         let mut dropped = 0;
         let (objects, recency) = (&mut self.objects, &mut self.recency);
-        let mut ticks = Vec::new();
+        let mut places = Vec::new();
         objects.retain(|key, row| {
             if row.0 == number {
-                ticks.push((row.3, *key));
+                places.push((Place::from(row), *key));
             }
             row.0 != number
         })?;
-        for (tick, key) in ticks {
-            recency.remove((tick, &key))?;
+        for (place, key) in places {
+            recency.remove((place.tick, &key))?;
+            self.pinned.1 += if place.is_pinned() { place.record_len() } else { 0 };
             dropped += 1;
         }
         Ok(dropped)

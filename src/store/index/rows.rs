@@ -23,6 +23,10 @@ pub(super) type OutsideRowRaw<'a> = (u64, StampRaw, u64, u64, &'a [u8]);
 /// Numbers from here on are not of packs, but of parts of files outside of the packs.
 pub(in crate::store) const OUTSIDE: u32 = 1 << 31;
 
+/// Ticks from here on are those of pinned objects: this and the epoch of the pin. Larger than any tick of use, so that
+/// eviction, which goes from the oldest tick up, never comes to them.
+pub(in crate::store) const PINNED: u64 = 1 << 63;
+
 /// Where one object lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) struct Place {
@@ -31,13 +35,17 @@ pub(in crate::store) struct Place {
     /// Where the record begins in the pack; or the plain bytes, which are all there is, in that part of the file.
     pub offset: u32,
     pub stored_len: u32,
-    /// When a cached object was last used, in ticks from 1; 0 for a published one.
+    /// When a cached object was last used, in ticks from 1, or from [`PINNED`] if it is pinned; 0 for a published one.
     pub tick: u64,
 }
 
 impl Place {
     pub(in crate::store) fn keep(&self) -> Keep {
         if self.tick == 0 { Keep::Published } else { Keep::Cache }
+    }
+
+    pub(in crate::store) fn is_pinned(&self) -> bool {
+        self.tick >= PINNED
     }
 
     /// Whether it is in a file outside of the packs.

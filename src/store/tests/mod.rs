@@ -9,6 +9,7 @@ mod garbled;
 mod mend;
 mod model;
 mod outside;
+mod pins;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

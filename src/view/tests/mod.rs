@@ -1,5 +1,6 @@
 //! Views against naive models, with and without a network that fails.
 
+mod contents;
 mod fetching;
 mod large;
 mod listings;

@@ -1,7 +1,7 @@
 //! The one way to an object: the local store first, then whoever else may have it, and never an unverified byte.
 //!
 //! Owns: which objects are being got (one flight each, however many wait), retries and their deadlines, the check of
-//! what the local store gives, and the counters of all that.
+//! what the local store gives, the way of what was fetched into the cache (`behind`), and the counters of all that.
 //! Must not know: peers, connections, files.
 //! Invariant: what is returned for an id hashes to that id. There is at most one request for an object at a time; it
 //! ends when it is answered or when nobody waits any more.
@@ -23,7 +23,9 @@ use crate::id::ObjectId;
 use crate::pack::Checked;
 use crate::store::{Keep, Store, StoreError};
 pub use crate::swarm::Class;
+use behind::Behind;
 
+mod behind;
 #[cfg(test)]
 mod tests;
 
@@ -76,6 +78,8 @@ pub fn patience(class: Class) -> Duration {
 pub struct FetchStats {
     /// Found in the local store and verified.
     pub local_hits: u64,
+    /// Plain bytes of those.
+    pub local_bytes: u64,
     /// Fetched from elsewhere and verified.
     pub fetched: u64,
     /// Plain bytes of those.
@@ -84,11 +88,14 @@ pub struct FetchStats {
     pub corrupt: u64,
     /// Further rounds of asking after a failed one.
     pub retries: u64,
+    /// Fetched and not cached, because the disk did not keep up.
+    pub bypassed: u64,
 }
 
 #[derive(Default)]
 struct Counters {
     local_hits: AtomicU64,
+    local_bytes: AtomicU64,
     fetched: AtomicU64,
     fetched_bytes: AtomicU64,
     corrupt: AtomicU64,
@@ -97,10 +104,13 @@ struct Counters {
 
 type Outcome = Result<Checked, FetchError>;
 
+/// How a flight ends: with the object, and whether it is in the store or on its way there.
+type Landed = Result<(Checked, bool), FetchError>;
+
 /// One object being got. Whoever waits holds the future; the table does not, so that it ends with the last waiter.
 struct Flight {
     number: u64,
-    future: WeakShared<BoxFuture<'static, Outcome>>,
+    future: WeakShared<BoxFuture<'static, Landed>>,
     class: watch::Sender<Class>,
 }
 
@@ -116,6 +126,7 @@ pub struct Fetcher(Arc<Inner>);
 
 struct Inner {
     store: Store,
+    behind: Arc<Behind>,
     source: Option<Arc<dyn ChunkSource>>,
     flights: Mutex<Flights>,
     counters: Counters,
@@ -125,7 +136,8 @@ impl Fetcher {
     /// Without a source only the local store is asked.
     pub fn new(store: Store, source: Option<Arc<dyn ChunkSource>>) -> Fetcher {
         let (flights, counters) = (Mutex::default(), Counters::default());
-        Fetcher(Arc::new(Inner { store, source, flights, counters }))
+        let behind = Arc::new(Behind::new(store.clone()));
+        Fetcher(Arc::new(Inner { store, behind, source, flights, counters }))
     }
 
     /// The object if it is here and intact; never asks the network. Blocks for a disk read. What is here but wrong is
@@ -139,8 +151,27 @@ impl Fetcher {
 
     /// The object, from here or from wherever it can be had within the [`patience`] of `class`. However many ask for
     /// the same object, one request is made; it goes on until the last of them has stopped waiting.
+    ///
+    /// Readers, and what is read ahead for them, do not wait for the cache: when the disk does not keep up, the
+    /// object is not cached. Whoever fetches for later waits until it can be.
     pub async fn get(&self, id: ObjectId, class: Class) -> Result<Checked, FetchError> {
-        self.0.join(id, class).await
+        let (object, kept) = self.0.join(id, class).await?;
+        if !kept && class > Class::Readahead {
+            self.0.behind.add(&object).await;
+        }
+        Ok(object)
+    }
+
+    /// Which of `ids` are not here, in their order. Blocks for look-ups in the index.
+    pub fn missing(&self, ids: &[ObjectId]) -> Result<Vec<ObjectId>, FetchError> {
+        // The queue first: what leaves it is in the store.
+        let rest = self.0.behind.without(ids);
+        Ok(self.0.store.missing(&rest, Keep::Cache).map_err(Arc::new)?)
+    }
+
+    /// Waits until everything fetched so far is in the store, if it is to be cached at all.
+    pub async fn flush(&self) {
+        self.0.behind.flush().await;
     }
 
     /// Like [`get`](Self::get) for each of `ids`, some at a time; in the same order. Ends at the first error.
@@ -155,10 +186,12 @@ impl Fetcher {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         FetchStats {
             local_hits: read(&counters.local_hits),
+            local_bytes: read(&counters.local_bytes),
             fetched: read(&counters.fetched),
             fetched_bytes: read(&counters.fetched_bytes),
             corrupt: read(&counters.corrupt),
             retries: read(&counters.retries),
+            bypassed: self.0.behind.bypassed(),
         }
     }
 }
@@ -173,13 +206,14 @@ enum Local {
 
 impl Inner {
     fn local(&self, id: &ObjectId) -> Result<Local, FetchError> {
+        // The queue first: what leaves it is in the store.
+        if let Some(checked) = self.behind.get(id) {
+            return Ok(self.hit(checked));
+        }
         let (cause, error) = match self.store.get(id) {
             Ok(None) => return Ok(Local::Absent),
             Ok(Some(packed)) => match packed.verify(id) {
-                Ok(checked) => {
-                    self.counters.local_hits.fetch_add(1, Ordering::Relaxed);
-                    return Ok(Local::Here(checked));
-                }
+                Ok(checked) => return Ok(self.hit(checked)),
                 Err(cause) => (cause.to_string(), None),
             },
             Err(error) if error.is_damage() => (error.to_string(), Some(Arc::new(error))),
@@ -194,8 +228,14 @@ impl Inner {
         Ok(Local::Damaged(error))
     }
 
+    fn hit(&self, object: Checked) -> Local {
+        self.counters.local_hits.fetch_add(1, Ordering::Relaxed);
+        self.counters.local_bytes.fetch_add(object.plain().len() as u64, Ordering::Relaxed);
+        Local::Here(object)
+    }
+
     /// Waits for the flight of `id`, which is begun if there is none and hurried if it is less urgent.
-    async fn join(self: &Arc<Self>, id: ObjectId, class: Class) -> Outcome {
+    async fn join(self: &Arc<Self>, id: ObjectId, class: Class) -> Landed {
         let future = {
             let mut flights = self.flights();
             let known = flights.by_object.get(&id);
@@ -219,7 +259,7 @@ impl Inner {
         flights: &mut Flights,
         id: ObjectId,
         class: Class,
-    ) -> Shared<BoxFuture<'static, Outcome>> {
+    ) -> Shared<BoxFuture<'static, Landed>> {
         flights.started += 1;
         let number = flights.started;
         let (sender, receiver) = watch::channel(class);
@@ -234,12 +274,12 @@ impl Inner {
 
     /// The store is asked within the flight, so that whoever comes just after another flight has landed finds what
     /// that one has brought.
-    async fn fly(self: Arc<Self>, id: ObjectId, class: watch::Receiver<Class>) -> Outcome {
+    async fn fly(self: Arc<Self>, id: ObjectId, class: watch::Receiver<Class>) -> Landed {
         let inner = self.clone();
         let local = blocking(move || inner.local(&id)).await;
         // What the disk cannot give others may; if not, the disk is what there is to complain about.
         let (damaged, failed) = match local {
-            Ok(Local::Here(here)) => return Ok(here),
+            Ok(Local::Here(here)) => return Ok((here, true)),
             Ok(Local::Absent) => (false, None),
             Ok(Local::Damaged(error)) => (true, error.map(FetchError::Store)),
             Err(error) => {
@@ -248,7 +288,7 @@ impl Inner {
             }
         };
         let Some(source) = &self.source else { return Err(failed.unwrap_or(FetchError::NotFound { id })) };
-        let outcome = self.fetch(id, class, &**source).await.map_err(|error| match failed {
+        let outcome = self.fetch(id, class.clone(), &**source).await.map_err(|error| match failed {
             // That nobody can be reached is what another try may mend.
             Some(_) if damaged && !matches!(error, FetchError::NotFound { .. }) => error,
             failed => failed.unwrap_or(error),
@@ -259,15 +299,23 @@ impl Inner {
         let checked = outcome?;
         self.counters.fetched.fetch_add(1, Ordering::Relaxed);
         self.counters.fetched_bytes.fetch_add(checked.plain().len() as u64, Ordering::Relaxed);
-        let (inner, object) = (self.clone(), checked.clone());
-        let stored = blocking(move || match damaged {
-            true => inner.store.replace(&object).map(drop),
-            false => inner.store.put(&[object], Keep::Cache).map(drop),
-        });
-        if let Err(error) = stored.await {
-            tracing::warn!(%id, %error, "a fetched object could not be stored");
+        if damaged {
+            self.replace(&checked).await;
+            return Ok((checked, true));
         }
-        Ok(checked)
+        let kept = self.behind.try_add(&checked);
+        if !kept && *class.borrow() <= Class::Readahead {
+            self.behind.bypass();
+        }
+        Ok((checked, kept))
+    }
+
+    /// Puts a good copy in the place of a damaged one, at once: whoever repairs looks again.
+    async fn replace(self: &Arc<Self>, object: &Checked) {
+        let (inner, good) = (self.clone(), object.clone());
+        if let Err(error) = blocking(move || inner.store.replace(&good)).await {
+            tracing::warn!(id = %object.id(), %error, "a damaged object could not be replaced");
+        }
     }
 
     /// Asks as urgently as the most urgent of those who wait.

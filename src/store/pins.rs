@@ -1,0 +1,194 @@
+//! Pins: cached objects that are not evicted, and why.
+//!
+//! Owns: the records of pins, the marks of what they hold, and how much of the budget they may take.
+//! Must not know: which objects a pin is of; whoever makes one walks the snapshot and has them held.
+//! Invariant: a held object is in the cache until it is published, or released. Pins never hold more than
+//! [`Options::pins_max_bytes`]. A pin whose record says that it is whole has all its objects held.
+//! Trust: records come from the index, which may be damaged; decoding is checked and bounded.
+//! Threads: any. Holding for one pin while another is released is for the caller to prevent.
+//! A crash leaves: marks of a pin that is not whole, or that is gone. The first are taken up when it is gone on with,
+//! the others are stale after the next epoch.
+//!
+//! To release a pin, its record is removed and an epoch begun; what the remaining pins are of is held again, with the
+//! mark of that epoch; what still has an earlier mark is nobody's, and is released. That needs neither counts of
+//! references nor a set of objects in memory, and it can be interrupted anywhere: then too much is held, until it is
+//! done again.
+
+use std::sync::atomic::Ordering;
+
+use crate::codec;
+use crate::id::{BlobId, ID_LEN, Kind, ObjectId};
+use crate::pack::Checked;
+use crate::pack::file::Keep;
+use crate::store::commit::Turn;
+use crate::store::error::StoreError;
+use crate::store::packs::WriteFailure;
+use crate::store::{Options, PinRecord, Shared, Store, disk, lock};
+
+/// Pins of one store. They are few by nature; each is walked when another is released.
+const MAX_PINS: u64 = 256;
+
+/// Objects released in one transaction.
+const BATCH: usize = 4096;
+
+impl Options {
+    /// What pins may hold: four fifths of the budget of the cache, so that what is read has room too.
+    pub fn pins_max_bytes(&self) -> u64 {
+        self.cache_max_bytes / 5 * 4
+    }
+}
+
+impl PinRecord {
+    /// What makes it another pin: the snapshot, and the paths in it.
+    pub(super) fn key(&self) -> [u8; ID_LEN] {
+        *blake3::hash(&codec::encode(&(self.snapshot, &self.paths))).as_bytes()
+    }
+}
+
+impl Store {
+    /// All pins, in no order.
+    pub fn pins(&self) -> Result<Vec<PinRecord>, StoreError> {
+        let shared = self.shared();
+        let records = shared.view()?.pins().map_err(StoreError::index(&shared.index_path))?;
+        let damaged = |cause| StoreError::Record { path: shared.index_path.clone(), cause };
+        records.iter().map(|bytes| PinRecord::decode(bytes)).collect::<Result<_, _>>().map_err(damaged)
+    }
+
+    /// Remembers a pin, durably; the record of a pin of the same is replaced.
+    pub fn set_pin(&self, record: &PinRecord) -> Result<(), StoreError> {
+        let shared = self.shared();
+        let bytes = codec::encode(record);
+        PinRecord::decode(&bytes)
+            .map_err(|cause| StoreError::Record { path: shared.index_path.clone(), cause })?;
+        let known = self.pins()?.iter().any(|known| known.key() == record.key());
+        let turn = shared.turn();
+        let kept = shared.change_index(&turn, |tables| {
+            let room = known || tables.pin_count()? < MAX_PINS;
+            if room {
+                tables.set_pin(&record.key(), &bytes)?;
+            }
+            Ok(room)
+        })?;
+        if kept { Ok(()) } else { Err(StoreError::TooManyPins { path: shared.dir.clone(), max: MAX_PINS }) }
+    }
+
+    /// Forgets a pin, durably; says whether there was one. Its objects stay held until what the others hold has been
+    /// held again and [`Store::release_stale`] is called.
+    pub fn remove_pin(&self, record: &PinRecord) -> Result<bool, StoreError> {
+        let shared = self.shared();
+        shared.change_index(&shared.turn(), |tables| {
+            let removed = tables.remove_pin(&record.key())?;
+            if removed {
+                tables.begin_epoch()?;
+            }
+            Ok(removed)
+        })
+    }
+
+    /// Keeps what is cached of `ids` from being evicted, durably. Those that are not here are returned; published
+    /// ones are kept anyway. [`StoreError::PinsFull`], and nothing is changed, if pins would hold too much.
+    pub fn hold(&self, ids: &[ObjectId]) -> Result<Vec<ObjectId>, StoreError> {
+        let shared = self.shared();
+        let max = shared.options.pins_max_bytes();
+        let turn = shared.turn();
+        // What waits for a commit has no row to mark.
+        shared.commit(&turn)?;
+        let held = shared.change_index(&turn, |tables| tables.hold(ids, max))?;
+        held.map_err(|needed| StoreError::PinsFull { path: shared.dir.clone(), needed, max })
+    }
+
+    /// Whether objects are held for a pin that is gone, because releasing it was interrupted.
+    pub fn has_stale_marks(&self) -> Result<bool, StoreError> {
+        let shared = self.shared();
+        shared.view()?.has_stale_marks().map_err(StoreError::index(&shared.index_path))
+    }
+
+    /// Makes evictable again, a batch at a time, what was not held again since the last pin was removed; false when
+    /// there is no more.
+    pub fn release_stale(&self) -> Result<bool, StoreError> {
+        let shared = self.shared();
+        let tick = shared.tick();
+        let released = shared.change_index(&shared.turn(), |tables| tables.release_stale(BATCH, tick))?;
+        Ok(released == BATCH)
+    }
+
+    /// Drops those of `ids` that are cached and not pinned, and the blob files of blobs among them that nobody uses.
+    /// Says how many bytes of records and files went.
+    pub fn evict(&self, ids: &[ObjectId]) -> Result<u64, StoreError> {
+        let shared = self.shared();
+        shared.check_writable()?;
+        let turn = shared.turn();
+        shared.commit(&turn)?;
+        let mut bytes = 0;
+        for id in ids.iter().filter(|id| id.kind == Kind::Blob) {
+            if !shared.find(id)?.is_some_and(|place| place.is_pinned()) {
+                bytes += shared.drop_unused_blob_file(&turn, &BlobId::from_bytes(id.hash))?;
+            }
+        }
+        let dropped = shared.change_index(&turn, |tables| tables.drop_cached(ids))?;
+        let records = dropped.iter().map(|place| place.record_len()).sum::<u64>();
+        shared.count_evicted(dropped.len() as u64, records);
+        shared.release(&turn, dropped)?;
+        Ok(bytes + records)
+    }
+}
+
+impl Shared {
+    /// Copies what is pinned in a pack to the current one, so that the pack can be dropped; false if that is not worth
+    /// it: when half of the pack or more is pinned, or there is no room for the copies.
+    pub(super) fn move_pinned(
+        &self,
+        turn: &Turn<'_>,
+        ids: &[ObjectId],
+        number: u32,
+        occupied: u64,
+    ) -> Result<bool, StoreError> {
+        let mut pinned = Vec::new();
+        let view = self.view()?;
+        for id in ids {
+            let place = view.find(id).map_err(StoreError::index(&self.index_path))?;
+            pinned.extend(place.filter(|place| place.pack == number && place.is_pinned()).map(|p| (*id, p)));
+        }
+        if pinned.is_empty() {
+            return Ok(true);
+        }
+        // Each may begin a pack.
+        let bytes: u64 = pinned.iter().map(|(_, place)| place.record_len()).sum();
+        if bytes > occupied / 2 || !self.has_room(bytes + disk::BLOCK * 2) {
+            return Ok(false);
+        }
+        for (id, place) in &pinned {
+            let found = self.find_and_read(id)?;
+            // A damaged one cannot be carried over; it is fetched again when it is read.
+            let sound = found.and_then(|found| found.packed.ok()?.verify(id).ok());
+            if let Some(object) = sound
+                && !self.append_copy(&object, place.tick)?
+            {
+                return Ok(false);
+            }
+        }
+        self.commit(turn)?;
+        Ok(true)
+    }
+
+    /// Appends another record of a cached object, if that fits; says whether it did.
+    fn append_copy(&self, object: &Checked, tick: u64) -> Result<bool, StoreError> {
+        let mut writer = lock(&self.writer);
+        if !self.has_room(writer.cost(object, Keep::Cache)) {
+            return Ok(false);
+        }
+        let appended = writer.append(object, Keep::Cache, tick);
+        self.cache_used.fetch_add(std::mem::take(&mut writer.cache_growth), Ordering::SeqCst);
+        match appended {
+            Ok(place) => {
+                let mut pending = self.pending.write().unwrap_or_else(|broken| broken.into_inner());
+                pending.insert(object.id(), place);
+                Ok(true)
+            }
+            Err(WriteFailure::Full | WriteFailure::NotBegun(_)) => Ok(false),
+            Err(WriteFailure::Broken(error)) => {
+                Err(self.stop_writing(StoreError::io("append to", self.files.dir())(error)))
+            }
+        }
+    }
+}
