@@ -19,14 +19,16 @@ pub struct Machine {
     kernel: String,
     pub file_system: String,
     disk: String,
+    /// Processes that wanted to run in the last minute, before ours: figures of a busy machine say little.
+    load: f64,
 }
 
 impl fmt::Display for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{}, {} hardware threads, {:.0} GiB of memory, Linux {}, {} on {}.",
-            self.cpu, self.threads, self.memory_gib, self.kernel, self.file_system, self.disk
+            "{}, {} hardware threads, {:.0} GiB of memory, Linux {}, {} on {}. Load average before the run: {:.1}.",
+            self.cpu, self.threads, self.memory_gib, self.kernel, self.file_system, self.disk, self.load
         )
     }
 }
@@ -41,6 +43,7 @@ pub fn describe(dir: &Path) -> anyhow::Result<Machine> {
     let unknown = || "unknown".to_owned();
     let memory = field(&read("/proc/meminfo"), "MemTotal")
         .and_then(|text| text.trim_end_matches("kB").trim().parse::<f64>().ok());
+    let load = read("/proc/loadavg").split(' ').next().and_then(|text| text.parse().ok());
     let device = fs::metadata(dir)?.dev();
     let numbers = format!("{}:{}", rustix::fs::major(device), rustix::fs::minor(device));
     Ok(Machine {
@@ -50,6 +53,7 @@ pub fn describe(dir: &Path) -> anyhow::Result<Machine> {
         kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
         file_system: file_system(&read("/proc/self/mountinfo"), &numbers).unwrap_or_else(unknown),
         disk: disk(Path::new("/sys/dev/block").join(&numbers).as_path()).unwrap_or_else(unknown),
+        load: load.unwrap_or(0.0),
     })
 }
 

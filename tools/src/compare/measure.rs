@@ -51,8 +51,9 @@ pub fn seconds<T>(work: impl FnOnce() -> anyhow::Result<T>) -> anyhow::Result<(T
     Ok((result, started.elapsed().as_secs_f64().max(1e-9)))
 }
 
-/// Reads files, each from its beginning to its end, with several readers that each take the next in the list. Returns
-/// bytes a second. Fails if the lengths do not add up to `bytes`.
+/// An epoch of training: lists `top`, as a loader does to know its files, then reads them, each from its beginning to its
+/// end, with several readers that each take the next in the order given. Returns bytes a second. Fails if the lengths do
+/// not add up to `bytes`.
 pub fn epoch(top: &Path, files: &[PathBuf], bytes: u64, readers: usize, stop: &Stop) -> anyhow::Result<f64> {
     let next = AtomicUsize::new(0);
     let reader = || -> anyhow::Result<u64> {
@@ -64,6 +65,13 @@ pub fn epoch(top: &Path, files: &[PathBuf], bytes: u64, readers: usize, stop: &S
         Ok(read)
     };
     let (read, seconds) = seconds(|| {
+        let listed = list(top, stop)?;
+        ensure!(
+            listed == files.len(),
+            "{} has {listed} files where there should be {}",
+            top.display(),
+            files.len()
+        );
         thread::scope(|scope| {
             let threads: Vec<_> = (0..readers).map(|_| scope.spawn(reader)).collect();
             let mut sum = 0;
@@ -76,6 +84,23 @@ pub fn epoch(top: &Path, files: &[PathBuf], bytes: u64, readers: usize, stop: &S
     })?;
     ensure!(read == bytes, "{} has {read} bytes where there should be {bytes}", top.display());
     Ok(bytes as f64 / seconds)
+}
+
+/// The number of files below `top`, by what its directories say.
+fn list(top: &Path, stop: &Stop) -> anyhow::Result<usize> {
+    let mut found = 0;
+    let mut pending = vec![top.to_owned()];
+    while let Some(dir) = pending.pop() {
+        stop.check()?;
+        for entry in fs::read_dir(&dir).with_context(|| format!("cannot list {}", dir.display()))? {
+            let entry = entry?;
+            match entry.file_type()?.is_dir() {
+                true => pending.push(entry.path()),
+                false => found += 1,
+            }
+        }
+    }
+    Ok(found)
 }
 
 fn read_whole(path: &Path, buffer: &mut [u8]) -> anyhow::Result<u64> {
