@@ -1,5 +1,5 @@
 //! Tells the tests what this machine can do, so that one that cannot run here is reported as ignored, with the
-//! reason, instead of passing.
+//! reason, instead of passing. The tools have the same build script.
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::MetadataExt;
@@ -7,7 +7,6 @@ use std::path::Path;
 
 fn main() {
     println!("cargo::rustc-check-cfg=cfg(fuse_available, passthrough, reflink, root, torch)");
-    println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=/dev/fuse");
     // Debian's python3-torch and python3-torchvision.
     let torch = ["torch", "torchvision"].map(|name| Path::new("/usr/lib/python3/dist-packages").join(name));

@@ -1,9 +1,13 @@
 //! What developers of bcai run.
 //!
-//! Owns: writing the manual pages into `man/`.
-//! Must not know: what is on the pages; the command line describes itself.
-//! Invariant: running it twice changes nothing.
+//! Owns: the command line; writing the manual pages into `man/`.
+//! Must not know: what is on the pages; the command line describes itself. How a corpus is made or a row measured.
+//! Invariant: `man` run twice changes nothing.
 //! Trust: developers only. Threads: the main thread.
+
+mod compare;
+mod corpus;
+mod stop;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -20,11 +24,29 @@ enum Tool {
         #[arg(default_value = "man")]
         dir: PathBuf,
     },
+    /// Make a corpus, the same for the same seed and scale, and print where it is
+    ///
+    /// `compare --dir DIR` uses corpora that it finds complete in DIR, and leaves them there.
+    Corpus {
+        kind: corpus::Kind,
+        /// A folder for it; the corpus gets a folder of its own in there
+        dir: PathBuf,
+        #[command(flatten)]
+        size: corpus::Size,
+    },
+    /// Measure bcai beside other means to the same end, and say which targets are met
+    Compare(compare::Compare),
 }
 
 fn main() -> anyhow::Result<()> {
     match Tool::parse() {
         Tool::Man { dir } => man(&dir),
+        Tool::Corpus { kind, dir, size } => {
+            let stop = stop::on_signals()?;
+            println!("{}", corpus::make(kind, &dir, size, &stop)?.path.display());
+            Ok(())
+        }
+        Tool::Compare(compare) => compare.run(),
     }
 }
 

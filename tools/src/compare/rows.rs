@@ -1,0 +1,173 @@
+//! The rows of the table.
+//!
+//! Owns: their names, what each measures and against what, and the targets.
+//! Must not know: how they are measured.
+//! Invariant: a row has one unit on both sides; where there is a reference, more is better.
+//! Trust: none needed. Threads: plain values.
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+/// One comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Row {
+    SeqWarm,
+    RandomReads,
+    MmapSeq,
+    MmapRandom,
+    EpochFirst,
+    EpochSecond,
+    EpochCold,
+    EpochPeer,
+    EpochPeerShuffled,
+    EpochOverBudget,
+    BudgetDisk,
+    ShardsOfFolder,
+    ShardsSecond,
+    Ingest,
+    IngestCp,
+    IngestRestic,
+    IngestRustic,
+    IngestBorg,
+    IngestCasync,
+    FindFirst,
+    FindWarm,
+    MountMillion,
+    Memory,
+    Republish,
+}
+
+pub const LARGE: &[Row] = &[Row::SeqWarm, Row::RandomReads, Row::MmapSeq, Row::MmapRandom];
+pub const FOLDER: &[Row] = &[
+    Row::EpochFirst,
+    Row::EpochSecond,
+    Row::EpochCold,
+    Row::EpochPeer,
+    Row::EpochPeerShuffled,
+    Row::EpochOverBudget,
+    Row::BudgetDisk,
+    Row::ShardsOfFolder,
+    Row::ShardsSecond,
+];
+pub const INGEST: &[Row] =
+    &[Row::Ingest, Row::IngestCp, Row::IngestRestic, Row::IngestRustic, Row::IngestBorg, Row::IngestCasync];
+pub const MILLION: &[Row] = &[Row::FindFirst, Row::FindWarm, Row::MountMillion, Row::Memory, Row::Republish];
+
+/// What a row must reach.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Goal {
+    /// At least so many times the reference.
+    Ratio(f64),
+    AtLeast(f64),
+    AtMost(f64),
+    /// Nothing was promised; the figure is for information.
+    None,
+}
+
+impl Row {
+    pub fn all() -> impl Iterator<Item = Self> {
+        Self::value_variants().iter().copied()
+    }
+
+    pub fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    pub fn what(self) -> &'static str {
+        match self {
+            Self::SeqWarm => "large file, read in order, warm",
+            Self::RandomReads => "large file, 4 KiB at random, warm",
+            Self::MmapSeq => "large file, mapped, pages in order, warm",
+            Self::MmapRandom => "large file, mapped, pages at random, warm",
+            Self::EpochFirst => "epoch, first after mount, packs in page cache",
+            Self::EpochSecond => "epoch, second",
+            Self::EpochCold => "epoch, first after mount, nothing in memory",
+            Self::EpochPeer => "epoch from a peer, in order, nothing local",
+            Self::EpochPeerShuffled => "epoch from a peer, shuffled, nothing local",
+            Self::EpochOverBudget => "epoch from a peer, cache a third of the data",
+            Self::BudgetDisk => "its peak disk use, in parts of the budget",
+            Self::ShardsOfFolder => "tar shards of a published folder: added of their bytes",
+            Self::ShardsSecond => "shards with 1% new records: added of the new bytes",
+            Self::Ingest
+            | Self::IngestCp
+            | Self::IngestRestic
+            | Self::IngestRustic
+            | Self::IngestBorg
+            | Self::IngestCasync => "publish mixed data from page cache",
+            Self::FindFirst => "lstat of everything, first after mount",
+            Self::FindWarm => "lstat of everything, again",
+            Self::MountMillion => "mount, metadata local",
+            Self::Memory => "daemon's peak resident memory, 8 readers",
+            Self::Republish => "publish an unchanged tree again",
+        }
+    }
+
+    /// Whether it begins with an empty page cache, which only root can have.
+    pub fn is_cold(self) -> bool {
+        matches!(self, Self::EpochCold | Self::EpochPeer | Self::EpochPeerShuffled | Self::FindFirst)
+    }
+
+    pub fn unit(self) -> &'static str {
+        match self {
+            Self::SeqWarm
+            | Self::EpochFirst
+            | Self::EpochSecond
+            | Self::EpochCold
+            | Self::EpochPeer
+            | Self::EpochPeerShuffled
+            | Self::EpochOverBudget
+            | Self::Ingest
+            | Self::IngestCp
+            | Self::IngestRestic
+            | Self::IngestRustic
+            | Self::IngestBorg
+            | Self::IngestCasync => "MiB/s",
+            Self::RandomReads => "reads/s",
+            Self::MmapSeq | Self::MmapRandom => "pages/s",
+            Self::BudgetDisk | Self::ShardsSecond => "×",
+            Self::ShardsOfFolder => "%",
+            Self::FindFirst | Self::FindWarm | Self::Republish => "files/s",
+            Self::MountMillion => "ms",
+            Self::Memory => "MB",
+        }
+    }
+
+    pub fn goal(self) -> Goal {
+        match self {
+            Self::SeqWarm | Self::RandomReads | Self::MmapSeq | Self::MmapRandom => Goal::Ratio(0.9),
+            Self::EpochFirst => Goal::Ratio(0.4),
+            Self::EpochSecond => Goal::Ratio(0.95),
+            Self::FindFirst => Goal::Ratio(1.0),
+            Self::Ingest => Goal::Ratio(0.7),
+            Self::IngestRestic | Self::IngestRustic | Self::IngestBorg | Self::IngestCasync => {
+                Goal::Ratio(3.0)
+            }
+            Self::Republish => Goal::AtLeast(100_000.0),
+            Self::BudgetDisk => Goal::AtMost(1.0),
+            Self::ShardsOfFolder => Goal::AtMost(3.0),
+            Self::ShardsSecond => Goal::AtMost(1.3),
+            Self::MountMillion => Goal::AtMost(200.0),
+            Self::Memory => Goal::AtMost(100.0),
+            Self::EpochCold
+            | Self::EpochPeer
+            | Self::EpochPeerShuffled
+            | Self::EpochOverBudget
+            | Self::IngestCp
+            | Self::FindWarm => Goal::None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_is_in_one_group() {
+        let mut grouped: Vec<Row> = [LARGE, FOLDER, INGEST, MILLION].concat();
+        grouped.sort();
+        assert!(grouped.into_iter().eq(Row::all()));
+    }
+}
