@@ -1,6 +1,6 @@
 //! Blob nodes: the extents of one file.
 //!
-//! Owns: `BlobNode`, its rules, `BlobBuilder`, and finding an extent in one node by byte offset.
+//! Owns: `BlobNode`, its rules, `BlobBuilder`.
 //! Must not know: how the other nodes of the file, or its chunks, are got.
 //! Invariant, trust, threads: those of `manifest`.
 
@@ -93,37 +93,6 @@ impl BlobNode {
             }
         };
         sum.ok_or(ManifestError::Rule { what: WHAT, rule: "totals stay below 2^63" })
-    }
-
-    /// The way to the byte at `offset` from the node's first; `None` past its end.
-    pub fn at_byte(&self, offset: u64) -> Option<BlobStep<'_>> {
-        self.steps().find(|step| {
-            let (start, len) = match step {
-                BlobStep::Extent { extent, start } => (*start, extent.len),
-                BlobStep::Child { child, start } => (*start, child.bytes),
-            };
-            offset - start < len
-        })
-    }
-
-    /// All extents or children in order, each with the number of bytes before it.
-    pub fn steps(&self) -> impl Iterator<Item = BlobStep<'_>> {
-        let (extents, children) = match self {
-            Self::Leaf(extents) => (extents.as_slice(), &[][..]),
-            Self::Branch(children) => (&[][..], children.as_slice()),
-        };
-        // No sum can overflow in a checked node; one made by hand must not panic here.
-        let extents = extents.iter().scan(0u64, |next, extent| {
-            let start = *next;
-            *next = next.saturating_add(extent.len);
-            Some(BlobStep::Extent { extent, start })
-        });
-        let children = children.iter().scan(0u64, |next, child| {
-            let start = *next;
-            *next = next.saturating_add(child.bytes);
-            Some(BlobStep::Child { child, start })
-        });
-        extents.chain(children)
     }
 
     fn check(&self) -> Result<(), ManifestError> {

@@ -18,6 +18,7 @@
 
 mod blob;
 mod entry;
+mod lookup;
 mod snapshot;
 mod split;
 #[cfg(test)]
@@ -28,6 +29,7 @@ use minicbor::{Decode, Decoder, Encode};
 
 pub use self::blob::{BlobBuilder, BlobChild, BlobNode, BlobStep, Extent};
 pub use self::entry::{Content, Entry, Meta, Name, Node, Xattr};
+pub use self::lookup::{IndexedBlob, IndexedTree};
 pub use self::snapshot::Snapshot;
 pub use self::tree::{TreeBuilder, TreeChild, TreeNode, TreeStep};
 use crate::codec::{self, CodecError};

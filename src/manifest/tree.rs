@@ -1,6 +1,6 @@
 //! Tree nodes: the entries of one directory.
 //!
-//! Owns: `TreeNode`, its rules, `TreeBuilder`, and finding an entry in one node by name, position or index.
+//! Owns: `TreeNode`, its rules, `TreeBuilder`.
 //! Must not know: how the other nodes of the directory are got.
 //! Invariant, trust, threads: those of `manifest`.
 
@@ -87,62 +87,6 @@ impl TreeNode {
             Self::Leaf(entries) => Totals::sum(WHAT, entries.iter().map(|entry| entry.node.totals())),
             Self::Branch(children) => Totals::sum(WHAT, children.iter().map(|child| Some(child.totals))),
         }
-    }
-
-    /// The way to the entry called `name`; `None` if the node has none.
-    pub fn find(&self, name: &[u8]) -> Option<TreeStep<'_>> {
-        match self {
-            Self::Leaf(entries) => {
-                let at = entries.binary_search_by(|entry| entry.name.as_bytes().cmp(name)).ok()?;
-                let offset = entries[..at].iter().map(|entry| entry.node.span()).sum();
-                Some(TreeStep::Entry { entry: &entries[at], index: at as u64, offset })
-            }
-            Self::Branch(children) => {
-                let after = children.partition_point(|child| child.first.as_bytes() <= name);
-                self.steps().nth(after.checked_sub(1)?)
-            }
-        }
-    }
-
-    /// The way to the inode `offset` positions after the node's first: to the entry that takes the position,
-    /// or to the directory above it.
-    pub fn at_position(&self, offset: u64) -> Option<TreeStep<'_>> {
-        self.steps().find(|step| {
-            let (start, span) = match step {
-                TreeStep::Entry { entry, offset, .. } => (*offset, entry.node.span()),
-                TreeStep::Child { child, offset, .. } => (*offset, child.totals.inodes),
-            };
-            offset - start < span
-        })
-    }
-
-    /// The way to the entry before which the node has `index` others.
-    pub fn at_index(&self, index: u64) -> Option<TreeStep<'_>> {
-        self.steps().find(|step| match step {
-            TreeStep::Entry { index: at, .. } => *at == index,
-            TreeStep::Child { child, index: start, .. } => index - start < child.entries,
-        })
-    }
-
-    /// All entries or children in order, with what comes before each.
-    pub fn steps(&self) -> impl Iterator<Item = TreeStep<'_>> {
-        let (entries, children) = match self {
-            Self::Leaf(entries) => (entries.as_slice(), &[][..]),
-            Self::Branch(children) => (&[][..], children.as_slice()),
-        };
-        // Neither sum can overflow in a checked node; one made by hand must not panic here.
-        let entries = entries.iter().zip(0..).scan(0u64, |next, (entry, index)| {
-            let offset = *next;
-            *next = next.saturating_add(entry.node.span());
-            Some(TreeStep::Entry { entry, index, offset })
-        });
-        let children = children.iter().scan((0u64, 0u64), |(next_index, next_offset), child| {
-            let (index, offset) = (*next_index, *next_offset);
-            *next_index = next_index.saturating_add(child.entries);
-            *next_offset = next_offset.saturating_add(child.totals.inodes);
-            Some(TreeStep::Child { child, index, offset })
-        });
-        entries.chain(children)
     }
 
     fn check(&self) -> Result<(), ManifestError> {

@@ -49,9 +49,10 @@ struct Piece {
 }
 
 impl Run {
-    /// The extents with their offsets in the file.
-    pub(super) fn extents(&self) -> impl Iterator<Item = (u64, Extent)> {
-        let steps = self.blob.iter().flat_map(|blob| blob.node.steps());
+    /// The extents with their offsets in the file, from the one that holds the byte at `from` on.
+    pub(super) fn extents_from(&self, from: u64) -> impl Iterator<Item = (u64, Extent)> {
+        let steps =
+            self.blob.iter().flat_map(move |blob| blob.index.steps_from(from.saturating_sub(self.start)));
         let many = steps.filter_map(|step| match step {
             BlobStep::Extent { extent, start } => Some((self.start.saturating_add(start), *extent)),
             BlobStep::Child { .. } => None,
@@ -61,8 +62,7 @@ impl Run {
 
     /// What a read of the bytes from `from` up to `to` needs of it.
     fn pieces(&self, from: u64, to: u64) -> Vec<Piece> {
-        self.extents()
-            .skip_while(|(start, extent)| start.saturating_add(extent.len) <= from)
+        self.extents_from(from)
             .take_while(|(start, _)| *start < to)
             .map(|(start, extent)| {
                 let skip = from.saturating_sub(start);
@@ -74,7 +74,9 @@ impl Run {
 
     /// Offset in the file after the last.
     pub(super) fn end(&self) -> u64 {
-        self.extents().last().map_or(self.start, |(start, extent)| start.saturating_add(extent.len))
+        let single = self.single.iter().map(|extent| extent.len);
+        let bytes = single.chain(self.blob.iter().map(|blob| blob.bytes())).sum();
+        self.start.saturating_add(bytes)
     }
 }
 
@@ -112,10 +114,8 @@ impl View {
         let mut leaves = 0;
         while next < file.size && leaves < SEEK_LEAVES {
             let run = self.run(&file, next, Class::Fault).await?;
-            let here = run.extents().find(|(start, extent)| {
-                let is_data = extent.chunk.is_some();
-                start.saturating_add(extent.len) > next && is_data == (what == Seek::Data)
-            });
+            let wanted = |extent: &Extent| extent.chunk.is_some() == (what == Seek::Data);
+            let here = run.extents_from(next).find(|(_, extent)| wanted(extent));
             if let Some((start, _)) = here {
                 return Ok(start.max(next));
             }
@@ -178,7 +178,7 @@ impl View {
         let mut start = 0u64;
         for _ in 0..MAX_LEVELS {
             let blob = self.nodes.blob(promise, class).await?;
-            match blob.node.at_byte(offset.saturating_sub(start)) {
+            match blob.index.at_byte(offset.saturating_sub(start)) {
                 Some(BlobStep::Extent { .. }) => return Ok(Run { blob: Some(blob), single: None, start }),
                 Some(BlobStep::Child { child, start: before }) => {
                     start = start.saturating_add(before);

@@ -98,7 +98,7 @@ impl Objects {
         }
         let blob = view.nodes.blob(promise, class).await?;
         let mut objects = vec![(promise.blob.into(), 0)];
-        match &blob.node {
+        match blob.index.node() {
             BlobNode::Leaf(extents) => {
                 let chunks = extents.iter().filter_map(|extent| Some((extent.chunk?.into(), extent.len)));
                 objects.extend(chunks);
@@ -162,7 +162,7 @@ impl Contents {
             }
             let tree = self.view.nodes.tree(&frame.promise, self.class).await?;
             self.path.truncate(frame.path);
-            match &tree.node {
+            match tree.index.node() {
                 TreeNode::Branch(children) => {
                     let Some(child) = children.get(frame.next) else {
                         self.frames.pop();

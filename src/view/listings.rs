@@ -192,7 +192,7 @@ impl View {
             let node = self.nodes.tree(&promise, Class::Readahead).await?;
             let leads = |start: u64, inodes: u64| start.saturating_add(inodes) > range.after;
             let (mut here, mut children) = (Vec::new(), Vec::new());
-            for step in node.node.steps() {
+            for step in node.index.steps() {
                 match step {
                     TreeStep::Entry { entry, offset, .. } => {
                         let ino = first.saturating_add(offset);

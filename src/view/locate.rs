@@ -13,7 +13,7 @@ use super::nodes::{Tree, TreePromise};
 use super::{Attr, DirEntry, Listing, ROOT, View, ViewError, at};
 use crate::fetch::Class;
 use crate::id::TreeId;
-use crate::manifest::{Entry, MAX_DEPTH, MAX_LEVELS, Node, Totals, TreeNode, TreeStep};
+use crate::manifest::{Entry, IndexedTree, MAX_DEPTH, MAX_LEVELS, Node, Totals, TreeStep};
 
 /// A file, directory or symbolic link that has been found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -198,13 +198,13 @@ impl View {
     async fn descend(
         &self,
         dir: &Dir,
-        pick: impl for<'a> Fn(&'a TreeNode, u64, u64) -> Option<TreeStep<'a>>,
+        pick: impl for<'a> Fn(&'a IndexedTree, u64, u64) -> Option<TreeStep<'a>>,
     ) -> Result<Option<Slot>, ViewError> {
         let mut promise = TreePromise::of_directory(dir.tree, dir.totals);
         let (mut indices, mut positions) = (0u64, 0u64);
         for _ in 0..MAX_LEVELS {
             let tree = self.nodes.tree(&promise, Class::Fault).await?;
-            let Some(step) = pick(&tree.node, indices, positions) else { return Ok(None) };
+            let Some(step) = pick(&tree.index, indices, positions) else { return Ok(None) };
             match Next::new(&promise, &tree, step) {
                 Next::Slot { place, offset } => {
                     let offset = positions.saturating_add(offset);

@@ -225,7 +225,7 @@ impl Copy {
         while next < file.size && !self.ended.is_cancelled() {
             let run = self.view.run(&file, next, Class::Prefetch).await?;
             let chunks: Vec<Extent> =
-                run.extents().map(|(_, extent)| extent).filter(|extent| extent.chunk.is_some()).collect();
+                run.extents_from(0).map(|(_, extent)| extent).filter(|extent| extent.chunk.is_some()).collect();
             let ids: Vec<ObjectId> =
                 chunks.iter().filter_map(|extent| extent.chunk).map(Into::into).collect();
             let store = self.store.clone();
@@ -250,7 +250,7 @@ impl Copy {
         let mut next = 0;
         while next < file.size {
             let run = self.view.run(&file, next, Class::Prefetch).await?;
-            let extents: Vec<Extent> = run.extents().map(|(_, extent)| extent).collect();
+            let extents: Vec<Extent> = run.extents_from(0).map(|(_, extent)| extent).collect();
             for batch in extents.chunks(BATCH) {
                 if self.ended.is_cancelled() {
                     return Ok(None);

@@ -16,7 +16,9 @@ use lru::LruCache;
 use super::{ViewError, mounted};
 use crate::fetch::{Class, FetchError, Fetcher};
 use crate::id::{BlobId, ChunkId, ObjectId, SnapshotId, TreeId};
-use crate::manifest::{BlobNode, Entry, Name, Snapshot, Totals, TreeChild, TreeNode, Xattr};
+use crate::manifest::{
+    BlobNode, Entry, IndexedBlob, IndexedTree, Name, Snapshot, Totals, TreeChild, TreeNode, Xattr,
+};
 use crate::pack::Checked;
 
 /// What a cache weighs at most unless told otherwise, in bytes.
@@ -96,14 +98,14 @@ impl std::fmt::Debug for Cache {
 
 /// A tree node and its sums.
 pub(super) struct Tree {
-    pub(super) node: TreeNode,
+    pub(super) index: IndexedTree,
     totals: Totals,
     entries: u64,
 }
 
 /// A blob node and its sums.
 pub(super) struct Blob {
-    pub(super) node: BlobNode,
+    pub(super) index: IndexedBlob,
     bytes: u64,
     chunks: u64,
 }
@@ -135,7 +137,7 @@ impl TreePromise {
 
     fn is_kept_by(&self, tree: &Tree) -> bool {
         // The last name of a branch is in its last child, which is checked when it is come to.
-        let (first, last) = match &tree.node {
+        let (first, last) = match tree.index.node() {
             TreeNode::Leaf(entries) => (entries.first().map(|e| &e.name), entries.last().map(|e| &e.name)),
             TreeNode::Branch(children) => {
                 (children.first().map(|c| &c.first), children.last().map(|c| &c.first))
@@ -187,8 +189,10 @@ impl Nodes {
                 let bytes = self.plain(id.into(), class).await?;
                 let node = TreeNode::decode(&bytes).map_err(ViewError::malformed(id))?;
                 let totals = node.totals().map_err(ViewError::malformed(id))?;
-                let weight = tree_weight(&node, bytes.len());
-                let tree = Arc::new(Tree { entries: node.entries(), node, totals });
+                let (entries, weight) = (node.entries(), tree_weight(&node, bytes.len()));
+                let index = IndexedTree::new(node);
+                let weight = weight + index.weight();
+                let tree = Arc::new(Tree { index, entries, totals });
                 put(&self.cache.0.trees, id, Arc::clone(&tree), weight);
                 tree
             }
@@ -206,7 +210,9 @@ impl Nodes {
                 let node = BlobNode::decode(&encoded).map_err(ViewError::malformed(id))?;
                 let (bytes, chunks) = node.totals().map_err(ViewError::malformed(id))?;
                 let weight = blob_weight(&node);
-                let blob = Arc::new(Blob { node, bytes, chunks });
+                let index = IndexedBlob::new(node);
+                let weight = weight + index.weight();
+                let blob = Arc::new(Blob { index, bytes, chunks });
                 put(&self.cache.0.blobs, id, Arc::clone(&blob), weight);
                 blob
             }
@@ -282,10 +288,17 @@ fn blob_weight(node: &BlobNode) -> usize {
     }
 }
 
+impl Blob {
+    /// Bytes in and below it.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
 impl Tree {
     /// The entries, if it is a leaf.
     pub(super) fn leaf(&self) -> &[Entry] {
-        match &self.node {
+        match self.index.node() {
             TreeNode::Leaf(entries) => entries,
             TreeNode::Branch(_) => &[],
         }
@@ -293,7 +306,7 @@ impl Tree {
 
     /// The children, if it is a branch.
     pub(super) fn branch(&self) -> &[TreeChild] {
-        match &self.node {
+        match self.index.node() {
             TreeNode::Branch(children) => children,
             TreeNode::Leaf(_) => &[],
         }

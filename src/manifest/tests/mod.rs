@@ -54,11 +54,11 @@ impl Nodes {
     fn walk(
         &self,
         root: TreeId,
-        step: impl Fn(&TreeNode, u64, u64) -> Option<TreeStep<'_>>,
+        step: impl Fn(&IndexedTree, u64, u64) -> Option<TreeStep<'_>>,
     ) -> Option<(Entry, u64, u64)> {
         let (mut tree, mut indices, mut positions) = (root, 0, 0);
         for _ in 0..MAX_LEVELS {
-            let node = self.tree(tree);
+            let node = IndexedTree::new(self.tree(tree));
             match step(&node, indices, positions)? {
                 TreeStep::Entry { entry, index, offset } => {
                     return Some((entry.clone(), indices + index, positions + offset));
@@ -78,7 +78,7 @@ impl Nodes {
     fn extent_at(&self, root: BlobId, offset: u64) -> Option<(Extent, u64)> {
         let (mut blob, mut before) = (root, 0);
         for _ in 0..MAX_LEVELS {
-            match self.blob(blob).at_byte(offset - before)? {
+            match IndexedBlob::new(self.blob(blob)).at_byte(offset - before)? {
                 BlobStep::Extent { extent, start } => return Some((*extent, before + start)),
                 BlobStep::Child { child, start } => {
                     assert_eq!(self.blob(child.blob).totals().unwrap(), (child.bytes, child.chunks));
