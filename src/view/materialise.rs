@@ -224,8 +224,11 @@ impl Copy {
         let (mut next, mut bytes, mut absent) = (0, 0u64, Vec::new());
         while next < file.size && !self.ended.is_cancelled() {
             let run = self.view.run(&file, next, Class::Prefetch).await?;
-            let chunks: Vec<Extent> =
-                run.extents_from(0).map(|(_, extent)| extent).filter(|extent| extent.chunk.is_some()).collect();
+            let chunks: Vec<Extent> = run
+                .extents_from(0)
+                .map(|(_, extent)| extent)
+                .filter(|extent| extent.chunk.is_some())
+                .collect();
             let ids: Vec<ObjectId> =
                 chunks.iter().filter_map(|extent| extent.chunk).map(Into::into).collect();
             let store = self.store.clone();
