@@ -17,7 +17,7 @@ use crate::node::report::{SnapshotRequest, Snapshotted};
 /// Build a snapshot of a directory in the local store
 ///
 /// Prints its id; publishes nothing. The same directory always has the same id. A file that changes while it is
-/// read fails the snapshot with its name.
+/// read fails the snapshot with its name. Files that have not changed since an earlier snapshot are not read again.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  bcai snapshot ./photos")]
 pub struct Snapshot {
@@ -41,6 +41,13 @@ pub struct IngestArgs {
     /// Leave out sockets, FIFOs and devices instead of refusing the directory
     #[arg(long)]
     skip_special: bool,
+
+    /// Read all files, also those that have not changed since an earlier snapshot
+    ///
+    /// A file counts as unchanged when inode number, size, modification time and change time are what they were, and all
+    /// of its content is in the store. Programs that write through a memory mapping can evade that.
+    #[arg(long)]
+    paranoid: bool,
 }
 
 impl IngestArgs {
@@ -53,6 +60,7 @@ impl IngestArgs {
             chunking: self.chunking.unwrap_or_else(|| ctx.config.chunking.to_string()),
             compress: self.compress.unwrap_or_else(|| ctx.config.compression.to_string()),
             skip_special: self.skip_special,
+            paranoid: self.paranoid,
         })
     }
 }
@@ -78,8 +86,12 @@ pub fn summary(ctx: &Context, done: &Snapshotted) {
     for path in &done.skipped {
         ctx.output.note(&format!("skipped {}", output::safe(path)));
     }
+    let unchanged = match done.unchanged {
+        0 => String::new(),
+        files => format!("; {files} file(s) unchanged"),
+    };
     ctx.output.note(&format!(
-        "{} inodes, {} in {} chunks; {} new in the store; {:.1} s, {}",
+        "{} inodes, {} in {} chunks{unchanged}; {} new in the store; {:.1} s, {}",
         done.inodes,
         output::size(done.bytes),
         done.chunks,

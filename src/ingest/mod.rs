@@ -24,6 +24,7 @@
 //! Every channel is bounded. Held in memory are a few buffers for each thread, the listings of the directories
 //! between the root and the present one, and one small record for each directory and hard-linked inode.
 
+mod known;
 mod outbox;
 mod read;
 mod scan;
@@ -46,7 +47,7 @@ use crate::chunking::{Chunking, ChunkingError};
 use crate::id::SnapshotId;
 use crate::manifest::{ManifestError, Snapshot, Totals};
 use crate::pack::{Checked, Compression};
-use crate::store::{Keep, SnapshotRecord, Store, StoreError};
+use crate::store::{DirId, Keep, SnapshotRecord, Store, StoreError};
 
 /// Why there is no snapshot. Nothing of it is visible in the store.
 #[derive(Debug, thiserror::Error)]
@@ -106,6 +107,8 @@ pub struct Options {
     pub compression: Compression,
     /// Leaves out sockets, FIFOs and devices and lists them, instead of refusing the tree.
     pub skip_special: bool,
+    /// Reads all files, also those that have not changed since an earlier snapshot.
+    pub paranoid: bool,
 }
 
 /// How far a snapshot has come, for another thread to watch; and its off switch.
@@ -115,6 +118,8 @@ pub struct Progress {
     bytes_found: AtomicU64,
     files_done: AtomicU64,
     bytes_done: AtomicU64,
+    bytes_read: AtomicU64,
+    unchanged: AtomicU64,
     stored_bytes: AtomicU64,
     cancelled: AtomicBool,
 }
@@ -128,6 +133,10 @@ pub struct Counts {
     pub bytes_found: u64,
     pub files_done: u64,
     pub bytes_done: u64,
+    /// Bytes of contents that were read from files; what is known from an earlier snapshot is not.
+    pub bytes_read: u64,
+    /// Files that were not read because they have not changed since an earlier snapshot.
+    pub unchanged: u64,
     /// Bytes that the store has grown by.
     pub stored_bytes: u64,
 }
@@ -145,6 +154,8 @@ impl Progress {
             bytes_found: self.bytes_found.load(Relaxed),
             files_done: self.files_done.load(Relaxed),
             bytes_done: self.bytes_done.load(Relaxed),
+            bytes_read: self.bytes_read.load(Relaxed),
+            unchanged: self.unchanged.load(Relaxed),
             stored_bytes: self.stored_bytes.load(Relaxed),
         }
     }
@@ -159,6 +170,8 @@ pub struct Done {
     /// Objects that the store did not have before, and their stored size.
     pub new_objects: u64,
     pub new_bytes: u64,
+    /// Files that were not read because they have not changed since an earlier snapshot.
+    pub unchanged: u64,
     /// What `skip_special` left out, in the order of the walk.
     pub skipped: Vec<PathBuf>,
 }
@@ -177,6 +190,8 @@ pub fn snapshot(
 /// What the threads of one snapshot share.
 struct Run<'a> {
     store: &'a Store,
+    /// The root, by which the store tells what it remembers of this tree.
+    tree: DirId,
     options: &'a Options,
     progress: &'a Progress,
     claims: Claims,
@@ -209,6 +224,7 @@ fn snapshot_with(
     let root = source::Dir::open_root(dir)?;
     let run = Run {
         store,
+        tree: root.id(),
         options,
         progress,
         claims: Claims::default(),
@@ -223,14 +239,20 @@ fn snapshot_with(
         }
     };
     let stopped = run.check();
+    if built.is_none() || stopped.is_err() {
+        // So that the next try goes on from here. What is lost when this fails is only time, and the failure of the
+        // run is the one to report.
+        let _ = store.commit();
+    }
     if let Some(error) = run.failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
         return Err(error);
     }
     stopped?;
-    let walk::Built { snapshot, skipped } = built.ok_or(IngestError::Cancelled)?;
-    // The object that names all others comes last, when they are durable: so that the recovery of a store may take
-    // a published snapshot object for a whole snapshot.
-    store.commit()?;
+    let walk::Built { snapshot, skipped, dirs } = built.ok_or(IngestError::Cancelled)?;
+    // This makes all that was put durable.
+    store.tidy_listings(run.tree, |dir| dirs.contains(&dir))?;
+    // The object that names all others comes last: so that the recovery of a store may take a published snapshot
+    // object for a whole snapshot.
     let (id, totals) = (snapshot.id(), snapshot.totals);
     let put = store.put(&[whole(&snapshot, options.compression)], Keep::Published)?;
     stored.objects += put.objects;
@@ -244,7 +266,14 @@ fn snapshot_with(
         created_unix_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis() as u64),
         source: dir.canonicalize().unwrap_or_else(|_| dir.to_owned()).to_string_lossy().into_owned(),
     })?;
-    Ok(Done { snapshot: id, totals, new_objects: stored.objects, new_bytes: stored.bytes, skipped })
+    Ok(Done {
+        snapshot: id,
+        totals,
+        new_objects: stored.objects,
+        new_bytes: stored.bytes,
+        unchanged: progress.counts().unchanged,
+        skipped,
+    })
 }
 
 /// The snapshot object as the store takes it.

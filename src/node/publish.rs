@@ -4,7 +4,8 @@
 //! Must not know: how a directory is cut or a height decided.
 //! Invariant: an entry is submitted only after everything it names is on disk for good.
 //! Trust: the request is the user's. Threads: ingest runs on the blocking pool, the rest on the runtime.
-//! A crash before the entry is decided leaves a kept snapshot and no version; running it again goes on from there.
+//! A crash before the entry is decided leaves a kept snapshot and no version, one before that what was read so far;
+//! running it again goes on from there.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -57,6 +58,7 @@ impl Node {
             bytes: done.totals.bytes,
             new_objects: done.new_objects,
             new_bytes: done.new_bytes,
+            unchanged: done.unchanged,
             skipped: done.skipped.iter().map(|path| path.display().to_string()).collect(),
             seconds: started.elapsed().as_secs_f64(),
         })
@@ -165,6 +167,7 @@ fn ingest_options(request: &SnapshotRequest) -> Result<ingest::Options, Error> {
         chunking: request.chunking.parse().map_err(|error| mistake("--chunking", &error))?,
         compression: request.compress.parse().map_err(|error| mistake("--compress", &error))?,
         skip_special: request.skip_special,
+        paranoid: request.paranoid,
     })
 }
 

@@ -41,6 +41,9 @@ pub struct SnapshotRequest {
     pub compress: String,
     #[serde(default)]
     pub skip_special: bool,
+    /// Reads files again that have not changed since an earlier snapshot.
+    #[serde(default)]
+    pub paranoid: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -52,6 +55,9 @@ pub struct Snapshotted {
     /// Objects and stored bytes that the store did not have before.
     pub new_objects: u64,
     pub new_bytes: u64,
+    /// Files that were not read because they have not changed since an earlier snapshot.
+    #[serde(default)]
+    pub unchanged: u64,
     /// Sockets, FIFOs and devices left out on request.
     pub skipped: Vec<String>,
     pub seconds: f64,

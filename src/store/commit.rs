@@ -61,7 +61,8 @@ impl Shared {
             let mut writer = lock(&self.writer);
             (std::mem::take(&mut writer.uncommitted), writer.next_number())
         };
-        if taken.packs.is_empty() {
+        let listings = std::mem::take(&mut *lock(&self.listings));
+        if taken.packs.is_empty() && listings.is_empty() {
             return Ok(());
         }
         self.sync(&taken).map_err(|error| self.stop_writing(error))?;
@@ -81,6 +82,7 @@ impl Shared {
             }
             tables.set("tick", tick)?;
             tables.set("next_pack", next_number.into())?;
+            tables.keep_listings(&listings)?;
             settle_all(tables, &places)
         })?;
         self.no_longer_pending(&places);

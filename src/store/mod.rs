@@ -18,6 +18,7 @@ mod commit;
 mod disk;
 mod error;
 mod index;
+mod listings;
 mod lock;
 mod log;
 mod mend;
@@ -51,6 +52,7 @@ use packs::{PackFiles, WriteFailure, Writer};
 pub use crate::pack::file::Keep;
 pub use blobs::{BlobFile, BlobWriter, Lease};
 pub use error::StoreError;
+pub use listings::{DirId, Listing};
 pub use log::LogStore;
 pub use types::{Options, Put, SnapshotRecord, Stats};
 pub use verify::Corrupt;
@@ -126,6 +128,8 @@ struct Shared {
     pending: RwLock<HashMap<ObjectId, Place>>,
     turn: Mutex<()>,
     touched: Mutex<HashSet<ObjectId>>,
+    /// Listings that are not in the index yet.
+    listings: Mutex<listings::Waiting>,
     bell: Bell,
     /// The first write that failed, after which none is tried.
     stopped: OnceLock<String>,
@@ -182,6 +186,7 @@ impl Store {
             pending: RwLock::default(),
             turn: Mutex::default(),
             touched: Mutex::default(),
+            listings: Mutex::default(),
             bell: Bell::default(),
             stopped: OnceLock::new(),
             holes: AtomicU64::new(0),

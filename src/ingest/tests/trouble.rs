@@ -12,6 +12,7 @@ use crate::pack::file::{RECORD_HEADER_LEN, RecordHeader};
 fn run<'a>(bench: &'a Bench, options: &'a Options, progress: &'a Progress) -> Run<'a> {
     Run {
         store: &bench.store,
+        tree: (0, 0),
         options,
         progress,
         claims: Claims::default(),

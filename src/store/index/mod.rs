@@ -9,6 +9,7 @@
 //! A crash leaves: the last committed transaction. Each commit is durable and saves what redb needs to open
 //! at once afterwards (`set_quick_repair`), so opening does not depend on the size of the index.
 
+mod listings;
 mod rows;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use redb::{
     TableDefinition, TableError,
 };
 
+use listings::{DirKey, ListingKey};
 pub(super) use rows::{BlobRow, PackRow, Place};
 use rows::{BlobRowRaw, Key, ObjectRow, PackRowRaw, id_of, key};
 
@@ -40,7 +42,11 @@ const PACKS: TableDefinition<u32, PackRowRaw> = TableDefinition::new("packs.v1")
 const SNAPSHOTS: TableDefinition<&[u8; ID_LEN], &[u8]> = TableDefinition::new("snapshots.v1");
 /// blob → length, bytes on disk, tick of the last use, BLAKE3 of the content: the blob files.
 const BLOBS: TableDefinition<&[u8; ID_LEN], BlobRowRaw> = TableDefinition::new("blobs.v1");
-/// "schema", "tick", "next_pack". The name has no version, because the version is in it.
+/// (root of the tree, directory, last name) → what an earlier snapshot found out about the names up to that one.
+const LISTINGS: TableDefinition<ListingKey, &[u8]> = TableDefinition::new("listings.v1");
+/// root of a tree → number of its last use: the trees that have listings.
+const TREES: TableDefinition<DirKey, u64> = TableDefinition::new("trees.v1");
+/// "schema", "tick", "next_pack", "tree_uses". The name has no version, because the version is in it.
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 
 const CACHE_BYTES: usize = 16 << 20;
@@ -131,6 +137,8 @@ impl Index {
                 packs: txn.open_table(PACKS)?,
                 snapshots: txn.open_table(SNAPSHOTS)?,
                 blobs: txn.open_table(BLOBS)?,
+                listings: txn.open_table(LISTINGS)?,
+                trees: txn.open_table(TREES)?,
                 meta: txn.open_table(META)?,
                 rows: BTreeMap::new(),
             };
@@ -242,6 +250,8 @@ pub(super) struct Tables<'txn> {
     packs: Table<'txn, u32, PackRowRaw>,
     snapshots: Table<'txn, &'static [u8; ID_LEN], &'static [u8]>,
     blobs: Table<'txn, &'static [u8; ID_LEN], BlobRowRaw>,
+    listings: Table<'txn, ListingKey<'static>, &'static [u8]>,
+    trees: Table<'txn, DirKey, u64>,
     meta: Table<'txn, &'static str, u64>,
     /// Pack rows in use by this transaction, written back at its end.
     rows: BTreeMap<u32, PackRow>,
