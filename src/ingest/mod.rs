@@ -8,7 +8,7 @@
 //! Trust: the tree may be hostile and may change underfoot. Nothing is opened through a symlink, so nothing
 //! outside of the tree is read; what changes while it is read fails the snapshot by name.
 //! Threads: called on a thread that may block. It walks the tree itself and starts, for the time of the call,
-//! one reader and one compressor for each processor (two at least) and one writer.
+//! one reader and one compressor for each processor (two at least), one writer and one that commits.
 //! A crash leaves objects that no snapshot refers to; the next snapshot of the tree finds and uses them.
 //!
 //! Kept: names, permission bits, uid and gid, modification times, sizes, contents with their holes, symlink
@@ -293,6 +293,7 @@ fn work(
         let (reads_tx, reads_rx) = bounded(walk::WINDOW);
         let (pack_tx, pack_rx) = bounded(workers);
         let (put_tx, put_rx) = bounded(16);
+        let (due_tx, due_rx) = bounded(0);
         let spawn = |name: &str| thread::Builder::new().name(format!("ingest-{name}"));
         for _ in 0..workers {
             let (jobs, reads) = (job_rx.clone(), reads_tx.clone());
@@ -306,7 +307,10 @@ fn work(
                 .map_err(IngestError::Thread)?;
         }
         let writer = spawn("put")
-            .spawn_scoped(scope, move || outbox::writer(run, &put_rx))
+            .spawn_scoped(scope, move || outbox::writer(run, &put_rx, &due_tx))
+            .map_err(IngestError::Thread)?;
+        spawn("commit")
+            .spawn_scoped(scope, move || outbox::committer(run, &due_rx))
             .map_err(IngestError::Thread)?;
         // The threads end when the last sender is gone: keep none but the walk's own.
         drop((job_rx, reads_tx, pack_rx, put_tx));

@@ -27,7 +27,7 @@ use crate::id::{ChunkId, FileHash, ObjectId};
 use crate::manifest::{BlobBuilder, Content, Entry, Extent, Meta, Name, Node};
 
 /// Least size of a read buffer. With the usual chunking an eighth of it at most is carried over to the next.
-const BUFFER_LEN: usize = 2 << 20;
+const BUFFER_LEN: usize = 1 << 20;
 /// How often a file may turn out to have just been changed before it counts as changing.
 const SETTLE_TRIES: usize = 10;
 /// Holes are hashed as zeros in pieces of this size.
