@@ -124,11 +124,14 @@ impl File<'_> {
 
     /// The description of the file, taken when any later change is sure to show in the next. For a tree at rest that
     /// is at once, for one just written after a tick; not at all for a file that is written all the time.
-    fn settled(&self) -> Result<Stat, IngestError> {
+    /// The time comes with it. It is that of before: whoever was kept waiting between the two must not take the stamp
+    /// for older than it was.
+    fn settled(&self) -> Result<(Stat, SystemTime), IngestError> {
         for _ in 0..SETTLE_TRIES {
+            let now = SystemTime::now();
             let stat = self.stat()?;
-            match Stamp::of(&stat).settles_in(SystemTime::now()) {
-                None => return Ok(stat),
+            match Stamp::of(&stat).settles_in(now) {
+                None => return Ok((stat, now)),
                 Some(wait) => std::thread::sleep(wait),
             }
             self.run.check()?;
@@ -143,8 +146,7 @@ impl File<'_> {
         listed: &Stamp,
         nlink: u32,
     ) -> Result<(Node, Option<Stamp>), IngestError> {
-        let before = self.settled()?;
-        let now = SystemTime::now();
+        let (before, now) = self.settled()?;
         let stamp = Stamp::of(&before);
         // Content that is newer than the listing is as good; another inode is not, it may be hard-linked.
         if file_type(&before) != FileType::RegularFile || (stamp.dev, stamp.ino) != (listed.dev, listed.ino) {
