@@ -17,7 +17,7 @@ use crate::node::report::{SnapshotRequest, Snapshotted};
 /// Build a snapshot of a directory in the local store
 ///
 /// Prints its id; publishes nothing. The same directory always has the same id. A file that changes while it is
-/// read fails the snapshot with its name.
+/// read fails the snapshot with its name. Files that have not changed since an earlier snapshot are not read again.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  bcai snapshot ./photos")]
 pub struct Snapshot {
@@ -49,6 +49,12 @@ pub struct IngestArgs {
     /// removed can no longer be read from this node: nobody is given other bytes for it.
     #[arg(long)]
     in_place: bool,
+    /// Read all files, also those that have not changed since an earlier snapshot
+    ///
+    /// A file counts as unchanged when inode number, size, modification time and change time are what they were, and all
+    /// of its content is in the store. Programs that write through a memory mapping can evade that.
+    #[arg(long)]
+    paranoid: bool,
 }
 
 impl IngestArgs {
@@ -62,6 +68,7 @@ impl IngestArgs {
             compress: self.compress.unwrap_or_else(|| ctx.config.compression.to_string()),
             skip_special: self.skip_special,
             in_place: self.in_place,
+            paranoid: self.paranoid,
         })
     }
 }
@@ -87,8 +94,12 @@ pub fn summary(ctx: &Context, done: &Snapshotted) {
     for path in &done.skipped {
         ctx.output.note(&format!("skipped {}", output::safe(path)));
     }
+    let unchanged = match done.unchanged {
+        0 => String::new(),
+        files => format!("; {files} file(s) unchanged"),
+    };
     ctx.output.note(&format!(
-        "{} inodes, {} in {} chunks; {} new in the store; {:.1} s, {}",
+        "{} inodes, {} in {} chunks{unchanged}; {} new in the store; {:.1} s, {}",
         done.inodes,
         output::size(done.bytes),
         done.chunks,

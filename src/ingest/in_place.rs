@@ -50,6 +50,12 @@ impl Sources {
         Ok(Self { dir: dir.to_owned(), real, in_place, cloned, objects })
     }
 
+    /// Counts a file by where its chunks are.
+    pub(super) fn count(&self, chunks: &PutOutside) {
+        self.in_place.fetch_add(u64::from(chunks.in_place > 0), Relaxed);
+        self.cloned.fetch_add(u64::from(chunks.in_place == 0 && chunks.cloned > 0), Relaxed);
+    }
+
     /// Adds what was kept in place to what was put into packs, and says where the files are.
     pub(super) fn finish(&self, stored: &mut Stored) -> Placed {
         stored.objects += self.objects.load(Relaxed);
@@ -110,8 +116,7 @@ impl<'a> InPlace<'a> {
     pub(super) fn finish(mut self) -> Result<(), IngestError> {
         self.flush()?;
         self.sources.objects.fetch_add(self.put.objects, Relaxed);
-        self.sources.in_place.fetch_add(u64::from(self.put.in_place > 0), Relaxed);
-        self.sources.cloned.fetch_add(u64::from(self.put.in_place == 0 && self.put.cloned > 0), Relaxed);
+        self.sources.count(&self.put);
         Ok(())
     }
 }

@@ -8,7 +8,7 @@
 //! Trust: the tree may be hostile and may change underfoot. Nothing is opened through a symlink, so nothing
 //! outside of the tree is read; what changes while it is read fails the snapshot by name.
 //! Threads: called on a thread that may block. It walks the tree itself and starts, for the time of the call,
-//! one reader and one compressor for each processor (two at least) and one writer.
+//! one reader and one compressor for each processor (two at least), one writer and one that commits.
 //! A crash leaves objects that no snapshot refers to; the next snapshot of the tree finds and uses them.
 //!
 //! Kept: names, permission bits, uid and gid, modification times, sizes, contents with their holes, symlink
@@ -25,6 +25,7 @@
 //! between the root and the present one, and one small record for each directory and hard-linked inode.
 
 mod in_place;
+mod known;
 mod outbox;
 mod read;
 mod scan;
@@ -48,7 +49,7 @@ use crate::chunking::{Chunking, ChunkingError};
 use crate::id::SnapshotId;
 use crate::manifest::{ManifestError, Snapshot, Totals};
 use crate::pack::{Checked, Compression};
-use crate::store::{Keep, SnapshotRecord, Store, StoreError};
+use crate::store::{DirId, Keep, SnapshotRecord, Store, StoreError};
 
 pub use self::in_place::Placed;
 
@@ -112,6 +113,8 @@ pub struct Options {
     pub skip_special: bool,
     /// Leaves the chunks of larger files where they are, instead of putting them into packs.
     pub in_place: bool,
+    /// Reads all files, also those that have not changed since an earlier snapshot.
+    pub paranoid: bool,
 }
 
 /// How far a snapshot has come, for another thread to watch; and its off switch.
@@ -121,6 +124,8 @@ pub struct Progress {
     bytes_found: AtomicU64,
     files_done: AtomicU64,
     bytes_done: AtomicU64,
+    bytes_read: AtomicU64,
+    unchanged: AtomicU64,
     stored_bytes: AtomicU64,
     cancelled: AtomicBool,
 }
@@ -134,6 +139,10 @@ pub struct Counts {
     pub bytes_found: u64,
     pub files_done: u64,
     pub bytes_done: u64,
+    /// Bytes of contents that were read from files; what is known from an earlier snapshot is not.
+    pub bytes_read: u64,
+    /// Files that were not read because they have not changed since an earlier snapshot.
+    pub unchanged: u64,
     /// Bytes that the store has grown by.
     pub stored_bytes: u64,
 }
@@ -151,6 +160,8 @@ impl Progress {
             bytes_found: self.bytes_found.load(Relaxed),
             files_done: self.files_done.load(Relaxed),
             bytes_done: self.bytes_done.load(Relaxed),
+            bytes_read: self.bytes_read.load(Relaxed),
+            unchanged: self.unchanged.load(Relaxed),
             stored_bytes: self.stored_bytes.load(Relaxed),
         }
     }
@@ -167,6 +178,8 @@ pub struct Done {
     pub new_bytes: u64,
     /// The files whose content was not put into packs.
     pub placed: Placed,
+    /// Files that were not read because they have not changed since an earlier snapshot.
+    pub unchanged: u64,
     /// What `skip_special` left out, in the order of the walk.
     pub skipped: Vec<PathBuf>,
 }
@@ -185,6 +198,8 @@ pub fn snapshot(
 /// What the threads of one snapshot share.
 struct Run<'a> {
     store: &'a Store,
+    /// The root, by which the store tells what it remembers of this tree.
+    tree: DirId,
     options: &'a Options,
     progress: &'a Progress,
     claims: Claims,
@@ -219,6 +234,7 @@ fn snapshot_with(
     let in_place = options.in_place.then(|| Sources::new(dir)).transpose()?;
     let run = Run {
         store,
+        tree: root.id(),
         options,
         progress,
         claims: Claims::default(),
@@ -234,15 +250,21 @@ fn snapshot_with(
         }
     };
     let stopped = run.check();
+    if built.is_none() || stopped.is_err() {
+        // So that the next try goes on from here. What is lost when this fails is only time, and the failure of the
+        // run is the one to report.
+        let _ = store.commit();
+    }
     let placed = run.in_place.as_ref().map(|sources| sources.finish(&mut stored)).unwrap_or_default();
     if let Some(error) = run.failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
         return Err(error);
     }
     stopped?;
-    let walk::Built { snapshot, skipped } = built.ok_or(IngestError::Cancelled)?;
-    // The object that names all others comes last, when they are durable: so that the recovery of a store may take
-    // a published snapshot object for a whole snapshot.
-    store.commit()?;
+    let walk::Built { snapshot, skipped, dirs } = built.ok_or(IngestError::Cancelled)?;
+    // This makes all that was put durable.
+    store.tidy_listings(run.tree, |dir| dirs.contains(&dir))?;
+    // The object that names all others comes last: so that the recovery of a store may take a published snapshot
+    // object for a whole snapshot.
     let (id, totals) = (snapshot.id(), snapshot.totals);
     let put = store.put(&[whole(&snapshot, options.compression)], Keep::Published)?;
     stored.objects += put.objects;
@@ -256,7 +278,15 @@ fn snapshot_with(
         created_unix_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis() as u64),
         source: dir.canonicalize().unwrap_or_else(|_| dir.to_owned()).to_string_lossy().into_owned(),
     })?;
-    Ok(Done { snapshot: id, totals, new_objects: stored.objects, new_bytes: stored.bytes, placed, skipped })
+    Ok(Done {
+        snapshot: id,
+        totals,
+        new_objects: stored.objects,
+        new_bytes: stored.bytes,
+        unchanged: progress.counts().unchanged,
+        placed,
+        skipped,
+    })
 }
 
 /// The snapshot object as the store takes it.
@@ -276,6 +306,7 @@ fn work(
         let (reads_tx, reads_rx) = bounded(walk::WINDOW);
         let (pack_tx, pack_rx) = bounded(workers);
         let (put_tx, put_rx) = bounded(16);
+        let (due_tx, due_rx) = bounded(0);
         let spawn = |name: &str| thread::Builder::new().name(format!("ingest-{name}"));
         for _ in 0..workers {
             let (jobs, reads) = (job_rx.clone(), reads_tx.clone());
@@ -289,7 +320,10 @@ fn work(
                 .map_err(IngestError::Thread)?;
         }
         let writer = spawn("put")
-            .spawn_scoped(scope, move || outbox::writer(run, &put_rx))
+            .spawn_scoped(scope, move || outbox::writer(run, &put_rx, &due_tx))
+            .map_err(IngestError::Thread)?;
+        spawn("commit")
+            .spawn_scoped(scope, move || outbox::committer(run, &due_rx))
             .map_err(IngestError::Thread)?;
         // The threads end when the last sender is gone: keep none but the walk's own.
         drop((job_rx, reads_tx, pack_rx, put_tx));

@@ -26,9 +26,11 @@ const BATCH_OBJECTS: usize = 256;
 const SPARSE_BYTES: usize = 128 << 10;
 /// The writer puts at once what is ready, up to this many plain bytes.
 const PUT_BYTES: usize = 16 << 20;
-/// The writer commits each time that the store has grown by this much, so that a commit stays short and a
-/// crash during a long snapshot costs little.
-const COMMIT_BYTES: u64 = 64 << 20;
+/// A commit is due each time that the store has grown by this much, so that commits stay short and a crash during a
+/// long snapshot costs little. Half of what makes the store commit by itself, so that the writer seldom waits for it.
+const COMMIT_BYTES: u64 = 32 << 20;
+/// The same in objects: a commit of few among very many rewrites most of the index.
+const COMMIT_OBJECTS: u64 = 32 << 10;
 
 /// Objects that the store lacks, with their plain bytes.
 pub(super) type Batch = Vec<(ObjectId, Bytes)>;
@@ -116,11 +118,10 @@ pub(super) struct Stored {
     pub bytes: u64,
 }
 
-/// Puts batches into the store until there are no more senders. Like [`compressor`], it leaves nothing undone in
-/// silence.
-pub(super) fn writer(run: &Run<'_>, puts: &Receiver<Vec<Checked>>) -> Stored {
-    let mut stored = Stored::default();
-    let mut uncommitted = 0;
+/// Puts batches into the store until there are no more senders, and says when a commit is due. Like [`compressor`], it
+/// leaves nothing undone in silence.
+pub(super) fn writer(run: &Run<'_>, puts: &Receiver<Vec<Checked>>, due: &Sender<()>) -> Stored {
+    let (mut stored, mut committed) = (Stored::default(), Stored::default());
     while let Ok(mut objects) = puts.recv() {
         if let Err(error) = run.check() {
             run.fail(error);
@@ -133,30 +134,35 @@ pub(super) fn writer(run: &Run<'_>, puts: &Receiver<Vec<Checked>>) -> Stored {
             bytes += more.iter().map(|object| object.plain().len()).sum::<usize>();
             objects.extend(more);
         }
-        if let Err(error) = put(run, &objects, &mut stored, &mut uncommitted) {
+        if let Err(error) = put(run, &objects, &mut stored) {
             run.fail(error.into());
             break;
+        }
+        let grown = stored.bytes - committed.bytes >= COMMIT_BYTES
+            || stored.objects - committed.objects >= COMMIT_OBJECTS;
+        // The commit before may be under way still; then the next batch asks again.
+        if grown && due.try_send(()).is_ok() {
+            committed = stored;
         }
     }
     stored
 }
 
-fn put(
-    run: &Run<'_>,
-    objects: &[Checked],
-    stored: &mut Stored,
-    uncommitted: &mut u64,
-) -> Result<(), StoreError> {
+/// Commits whenever it is told to, beside the writer, who need not wait for the disk.
+pub(super) fn committer(run: &Run<'_>, due: &Receiver<()>) {
+    for () in due {
+        if let Err(error) = run.store.commit() {
+            return run.fail(error.into());
+        }
+    }
+}
+
+fn put(run: &Run<'_>, objects: &[Checked], stored: &mut Stored) -> Result<(), StoreError> {
     let put = run.store.put(objects, Keep::Published)?;
     let ids: Vec<ObjectId> = objects.iter().map(Checked::id).collect();
     run.claims.release(ids.iter());
     stored.objects += put.objects;
     stored.bytes += put.stored_bytes;
     run.progress.stored_bytes.fetch_add(put.stored_bytes, Relaxed);
-    *uncommitted += put.stored_bytes;
-    if *uncommitted >= COMMIT_BYTES {
-        *uncommitted = 0;
-        run.store.commit()?;
-    }
     Ok(())
 }

@@ -18,16 +18,17 @@ use rustix::fs::{FileType, SeekFrom, Stat};
 use rustix::io::Errno;
 
 use super::in_place::InPlace;
+use super::known::{self, Fact};
 use super::outbox::Outbox;
 use super::source::{Dir, Stamp, file_type, meta, unreadable, xattrs};
-use super::walk::{Item, Job, Read, What};
+use super::walk::{Job, Read, What};
 use super::{IngestError, Run};
 use crate::chunking::Cutter;
 use crate::id::{ChunkId, FileHash, ObjectId};
 use crate::manifest::{BlobBuilder, Content, Entry, Extent, Meta, Name, Node};
 
 /// Least size of a read buffer. With the usual chunking an eighth of it at most is carried over to the next.
-const BUFFER_LEN: usize = 2 << 20;
+const BUFFER_LEN: usize = 1 << 20;
 /// How often a file may turn out to have just been changed before it counts as changing.
 const SETTLE_TRIES: usize = 10;
 /// Holes are hashed as zeros in pieces of this size.
@@ -41,11 +42,11 @@ pub(super) fn reader(
     mut outbox: Outbox<'_>,
 ) {
     for job in jobs {
-        let entry = |item| read_item(run, &mut outbox, &job.dir, item);
-        let entries: Result<Vec<Entry>, _> = job.items.into_iter().map(entry).collect();
+        let number = job.number;
+        let entries = read_job(run, &mut outbox, job);
         // The walk waits for each job, so it must hear of a failure too.
         let failed = entries.is_err();
-        let sent = reads.send(entries.map(|entries| Read { number: job.number, entries }));
+        let sent = reads.send(entries.map(|entries| Read { number, entries }));
         if failed || sent.is_err() {
             return;
         }
@@ -55,19 +56,41 @@ pub(super) fn reader(
     }
 }
 
-fn read_item(run: &Run<'_>, outbox: &mut Outbox<'_>, dir: &Dir, item: Item) -> Result<Entry, IngestError> {
-    run.check()?;
-    let node = match item.what {
-        What::Link { first } => Node::Link { first },
-        What::Symlink { stat, nlink } => symlink(dir, &item.name, &stat, nlink)?,
-        What::File { stat, nlink } => {
-            let fd = dir.open_file(&item.name)?;
-            let file = File { run, dir, name: &item.name, fd };
-            file.read(outbox, &Stamp::of(&stat), nlink)?
-        }
-    };
-    run.progress.files_done.fetch_add(1, Relaxed);
-    Ok(Entry { name: item.name, node })
+/// The entries of a job, from what is known of its files or else from the files.
+fn read_job(run: &Run<'_>, outbox: &mut Outbox<'_>, job: Job) -> Result<Vec<Entry>, IngestError> {
+    let facts = known::recall(run, &job)?;
+    let mut entries = Vec::with_capacity(job.items.len());
+    // What to remember, which is done only when it is news.
+    let mut found: Vec<Fact> = Vec::new();
+    let mut news = false;
+    for (item, fact) in job.items.into_iter().zip(facts) {
+        run.check()?;
+        let node = match (item.what, fact) {
+            (What::Link { first }, _) => Node::Link { first },
+            (What::Symlink { stat, nlink }, _) => symlink(&job.dir, &item.name, &stat, nlink)?,
+            (What::File { stat, nlink }, Some(fact)) => {
+                run.progress.unchanged.fetch_add(1, Relaxed);
+                run.progress.bytes_done.fetch_add(fact.stamp.size, Relaxed);
+                let node = fact.node(meta(&stat), nlink);
+                found.push(fact);
+                node
+            }
+            (What::File { stat, nlink }, None) => {
+                let fd = job.dir.open_file(&item.name)?;
+                let file = File { run, dir: &job.dir, name: &item.name, fd };
+                let (node, stamp) = file.read(outbox, &Stamp::of(&stat), nlink)?;
+                news = true;
+                found.extend(Fact::of(&item.name, stamp, &node));
+                node
+            }
+        };
+        run.progress.files_done.fetch_add(1, Relaxed);
+        entries.push(Entry { name: item.name, node });
+    }
+    if let (true, Some(first), Some(last)) = (news, entries.first(), entries.last()) {
+        known::remember(run, job.dir.id(), (&first.name, &last.name), found)?;
+    }
+    Ok(entries)
 }
 
 fn symlink(dir: &Dir, name: &Name, stat: &Stat, nlink: u32) -> Result<Node, IngestError> {
@@ -102,11 +125,14 @@ impl File<'_> {
 
     /// The description of the file, taken when any later change is sure to show in the next. For a tree at rest that
     /// is at once, for one just written after a tick; not at all for a file that is written all the time.
-    fn settled(&self) -> Result<Stat, IngestError> {
+    /// The time comes with it. It is that of before: whoever was kept waiting between the two must not take the stamp
+    /// for older than it was.
+    fn settled(&self) -> Result<(Stat, SystemTime), IngestError> {
         for _ in 0..SETTLE_TRIES {
+            let now = SystemTime::now();
             let stat = self.stat()?;
-            match Stamp::of(&stat).settles_in(SystemTime::now()) {
-                None => return Ok(stat),
+            match Stamp::of(&stat).settles_in(now) {
+                None => return Ok((stat, now)),
                 Some(wait) => std::thread::sleep(wait),
             }
             self.run.check()?;
@@ -114,8 +140,14 @@ impl File<'_> {
         Err(self.changed("it is being written"))
     }
 
-    fn read(&self, outbox: &mut Outbox<'_>, listed: &Stamp, nlink: u32) -> Result<Node, IngestError> {
-        let before = self.settled()?;
+    /// Reads the file. Its stamp comes with it if whoever meets it again may rely on it.
+    fn read(
+        &self,
+        outbox: &mut Outbox<'_>,
+        listed: &Stamp,
+        nlink: u32,
+    ) -> Result<(Node, Option<Stamp>), IngestError> {
+        let (before, now) = self.settled()?;
         let stamp = Stamp::of(&before);
         // Content that is newer than the listing is as good; another inode is not, it may be hard-linked.
         if file_type(&before) != FileType::RegularFile || (stamp.dev, stamp.ino) != (listed.dev, listed.ino) {
@@ -131,7 +163,8 @@ impl File<'_> {
             return Err(self.changed(what));
         }
         in_place.map(InPlace::finish).transpose()?;
-        Ok(Node::File { meta: Meta { xattrs, ..meta(&before) }, nlink, size, content })
+        let node = Node::File { meta: Meta { xattrs, ..meta(&before) }, nlink, size, content };
+        Ok((node, stamp.is_final(now).then_some(stamp)))
     }
 
     /// The first data at or after `at`, up to the next hole: start and end. `None` if only a hole follows.
@@ -162,6 +195,7 @@ impl File<'_> {
                 Err(error) => return Err(self.failed(error)),
             }
         }
+        self.run.progress.bytes_read.fetch_add(len as u64, Relaxed);
         // The allocator may have given more room than was asked for.
         buffer.truncate(whole);
         Ok(buffer.into())

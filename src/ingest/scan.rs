@@ -35,7 +35,7 @@ struct DirRecord {
 /// Lists the whole tree, and refuses special files before any work is done.
 pub(super) fn scan(run: &Run<'_>, root: &Dir) -> Result<Scan, IngestError> {
     // The stamp comes before the listing: a change in between shows in the stamp at the end.
-    let stamp = Stamp::of(&root.stat()?);
+    let stamp = root.stamp_now()?;
     let mut scan = Scan { links: HashMap::new(), root: stamp, dirs: Vec::new() };
     scan.directory(run, root, 0)?;
     scan.links.retain(|_, names| *names > 1);
@@ -53,7 +53,7 @@ impl Scan {
                         return Err(IngestError::TooDeep { path: dir.path_of(&name) });
                     }
                     let below = dir.open_dir(&name)?;
-                    let stamp = Stamp::of(&below.stat()?);
+                    let stamp = below.stamp();
                     // `MAX_DEPTH` fits.
                     self.dirs.push(DirRecord { name, depth: depth as u8, stamp });
                     self.directory(run, &below, depth + 1)?;
@@ -82,6 +82,12 @@ impl Scan {
         }
     }
 
+    /// The directories of the tree.
+    pub(super) fn dirs(&self) -> impl Iterator<Item = Inode> {
+        let all = self.dirs.iter().map(|record| &record.stamp).chain([&self.root]);
+        all.map(|stamp| (stamp.dev, stamp.ino))
+    }
+
     /// Looks at every directory once more.
     pub(super) fn unchanged(&self, run: &Run<'_>, root: &Dir) -> Result<(), IngestError> {
         same(&self.root, root)?;
@@ -99,7 +105,7 @@ impl Scan {
 }
 
 fn same(before: &Stamp, dir: &Dir) -> Result<(), IngestError> {
-    match before.change(&Stamp::of(&dir.stat()?)) {
+    match before.change(&dir.stamp_now()?) {
         Some(what) => Err(IngestError::Changed { path: dir.path().to_owned(), what }),
         None => Ok(()),
     }

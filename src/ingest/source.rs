@@ -13,11 +13,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use minicbor::{Decode, Encode};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::IngestError;
 use crate::manifest::{MAX_XATTRS_LEN, ManifestError, Meta, Name, Xattr};
+use crate::store::DirId;
 
 /// The only attributes kept; the header of `ingest` says why.
 const XATTR_PREFIX: &[u8] = b"user.";
@@ -26,14 +28,23 @@ const XATTR_PREFIX: &[u8] = b"user.";
 /// A file system whose stamps are coarser, such as one of whole seconds, keeps no better promise than its stamps.
 pub(super) const TICK: Duration = Duration::from_millis(20);
 
+/// The same for file systems that keep whole seconds, or two at a time as FAT does.
+const COARSE_TICK: Duration = Duration::from_secs(3);
+
 /// What tells one state of an inode from another, provided that it is older than a [`TICK`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(array)]
 pub(super) struct Stamp {
+    #[n(0)]
     pub dev: u64,
+    #[n(1)]
     pub ino: u64,
-    size: u64,
+    #[n(2)]
+    pub size: u64,
+    #[n(3)]
     mtime: (i64, u32),
     /// Set by the kernel at each change of content or metadata; programs cannot set it back.
+    #[n(4)]
     ctime: (i64, u32),
 }
 
@@ -60,6 +71,16 @@ impl Stamp {
             Err(_) => return None,
         };
         TICK.checked_sub(age).filter(|wait| !wait.is_zero())
+    }
+
+    /// Whether any change after `now` is sure to show, for as long as the file system lives. Stricter than
+    /// [`Self::settles_in`], because who relies on it may come back after years: a clock that is ahead of ours says
+    /// nothing, and a stamp of whole seconds may be that of a file system which keeps no finer ones.
+    pub(super) fn is_final(&self, now: SystemTime) -> bool {
+        let Ok(seconds) = u64::try_from(self.ctime.0) else { return false };
+        let changed = UNIX_EPOCH + Duration::from_secs(seconds) + Duration::from_nanos(self.ctime.1.into());
+        let age = if self.ctime.1 == 0 { COARSE_TICK } else { TICK };
+        now.duration_since(changed).is_ok_and(|past| past >= age)
     }
 
     /// What differs in `later`, in words; `None` if nothing does.
@@ -115,10 +136,11 @@ pub(super) fn unreadable(path: PathBuf, error: Errno) -> IngestError {
     }
 }
 
-/// An open directory and the path it was reached by, which is for messages only.
+/// An open directory, what it was like when it was opened, and the path it was reached by, which is for messages only.
 pub(super) struct Dir {
     fd: OwnedFd,
     path: PathBuf,
+    opened: Stat,
 }
 
 impl Dir {
@@ -138,8 +160,14 @@ impl Dir {
             }
             _ => return Err(IngestError::NotADirectory { path: owned() }),
         }
-        let fd = rustix::fs::openat(CWD, path, Self::FLAGS, Mode::empty());
-        Ok(Self { fd: fd.map_err(|error| unreadable(owned(), error))?, path: owned() })
+        Self::new(rustix::fs::openat(CWD, path, Self::FLAGS, Mode::empty()), owned())
+    }
+
+    fn new(fd: Result<OwnedFd, Errno>, path: PathBuf) -> Result<Self, IngestError> {
+        match fd.and_then(|fd| Ok((rustix::fs::fstat(&fd)?, fd))) {
+            Ok((opened, fd)) => Ok(Self { fd, path, opened }),
+            Err(error) => Err(unreadable(path, error)),
+        }
     }
 
     const FLAGS: OFlags =
@@ -157,11 +185,7 @@ impl Dir {
 
     pub(super) fn open_dir(&self, name: &Name) -> Result<Self, IngestError> {
         let fd = rustix::fs::openat(&self.fd, name.as_bytes(), Self::FLAGS, Mode::empty());
-        let path = self.path_of(name);
-        match fd {
-            Ok(fd) => Ok(Self { fd, path }),
-            Err(error) => Err(unreadable(path, error)),
-        }
+        Self::new(fd, self.path_of(name))
     }
 
     /// Opens a file for reading. Should it have become a FIFO, this does not wait for a writer.
@@ -196,15 +220,26 @@ impl Dir {
             .map_err(|error| unreadable(self.path_of(name), error))
     }
 
-    /// Describes the directory.
-    pub(super) fn stat(&self) -> Result<Stat, IngestError> {
-        rustix::fs::fstat(&self.fd).map_err(|error| unreadable(self.path.clone(), error))
+    /// The directory as it was when it was opened, which is before it was listed.
+    pub(super) fn stamp(&self) -> Stamp {
+        Stamp::of(&self.opened)
     }
 
-    /// The metadata of the directory, with its attributes.
+    /// The directory as it is now.
+    pub(super) fn stamp_now(&self) -> Result<Stamp, IngestError> {
+        let stat = rustix::fs::fstat(&self.fd).map_err(|error| unreadable(self.path.clone(), error))?;
+        Ok(Stamp::of(&stat))
+    }
+
+    /// Device and inode number.
+    pub(super) fn id(&self) -> DirId {
+        (self.opened.st_dev, self.opened.st_ino)
+    }
+
+    /// The metadata of the directory when it was opened, with its attributes.
     pub(super) fn meta(&self) -> Result<Meta, IngestError> {
         let xattrs = xattrs(&self.fd, || self.path.clone())?;
-        Ok(Meta { xattrs, ..meta(&self.stat()?) })
+        Ok(Meta { xattrs, ..meta(&self.opened) })
     }
 
     pub(super) fn read_link(&self, name: &Name) -> Result<Vec<u8>, IngestError> {

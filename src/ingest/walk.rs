@@ -5,7 +5,7 @@
 //! Invariant: entries reach the tree builders in the order of the walk, whatever order the readers finish in.
 //! Trust: none in the tree. Threads: runs on the caller's thread.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -17,11 +17,12 @@ use super::scan::{Inode, Scan};
 use super::source::{Dir, file_type, special};
 use super::{IngestError, Run};
 use crate::manifest::{Entry, MAX_DEPTH, Meta, Name, Node, Snapshot, TreeBuilder};
+use crate::store::DirId;
 
 /// Most steps (batches, and beginnings and ends of directories) that wait for an earlier one.
-pub(super) const WINDOW: usize = 1024;
+pub(super) const WINDOW: usize = 256;
 /// A batch is closed when it has this many names or bytes.
-const BATCH_NAMES: usize = 64;
+const BATCH_NAMES: usize = 256;
 const BATCH_BYTES: u64 = 1 << 20;
 
 /// Neighbours in one directory, for one reader.
@@ -52,6 +53,8 @@ pub(super) struct Read {
 pub(super) struct Built {
     pub snapshot: Snapshot,
     pub skipped: Vec<PathBuf>,
+    /// The directories of the tree.
+    pub dirs: HashSet<DirId>,
 }
 
 /// One thing to do to the tree under construction, in order.
@@ -102,7 +105,8 @@ pub(super) fn walk(
     let Walk { tree: Assembly { mut outbox, root: builder, .. }, skipped, .. } = walk;
     let (tree, totals) = builder.finish(&mut |id, bytes| outbox.add(id, bytes.into()))?;
     outbox.flush()?;
-    Ok(Built { snapshot: Snapshot { root: meta, tree, totals, chunking: run.options.chunking }, skipped })
+    let snapshot = Snapshot { root: meta, tree, totals, chunking: run.options.chunking };
+    Ok(Built { snapshot, skipped, dirs: scan.dirs().collect() })
 }
 
 /// What the walk knows of a hard-linked inode: the position of its first name, and the number of its names.

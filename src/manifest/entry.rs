@@ -266,7 +266,8 @@ impl Node {
         }
     }
 
-    pub(super) fn check(&self) -> Result<(), ManifestError> {
+    /// Checks the rules that the entry alone can break.
+    pub fn check(&self) -> Result<(), ManifestError> {
         let what = "an entry";
         if let Some(meta) = self.meta() {
             meta.check()?;

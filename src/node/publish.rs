@@ -4,7 +4,8 @@
 //! Must not know: how a directory is cut or a height decided.
 //! Invariant: an entry is submitted only after everything it names is on disk for good.
 //! Trust: the request is the user's. Threads: ingest runs on the blocking pool, the rest on the runtime.
-//! A crash before the entry is decided leaves a kept snapshot and no version; running it again goes on from there.
+//! A crash before the entry is decided leaves a kept snapshot and no version, one before that what was read so far;
+//! running it again goes on from there.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -59,6 +60,7 @@ impl Node {
             new_bytes: done.new_bytes,
             in_place_files: done.placed.in_place,
             cloned_files: done.placed.cloned,
+            unchanged: done.unchanged,
             skipped: done.skipped.iter().map(|path| path.display().to_string()).collect(),
             seconds: started.elapsed().as_secs_f64(),
         })
@@ -168,6 +170,7 @@ fn ingest_options(request: &SnapshotRequest) -> Result<ingest::Options, Error> {
         compression: request.compress.parse().map_err(|error| mistake("--compress", &error))?,
         skip_special: request.skip_special,
         in_place: request.in_place,
+        paranoid: request.paranoid,
     })
 }
 

@@ -44,6 +44,9 @@ pub struct SnapshotRequest {
     /// Serve larger files from where they are, instead of storing their content.
     #[serde(default)]
     pub in_place: bool,
+    /// Reads files again that have not changed since an earlier snapshot.
+    #[serde(default)]
+    pub paranoid: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -60,6 +63,9 @@ pub struct Snapshotted {
     pub in_place_files: u64,
     #[serde(default)]
     pub cloned_files: u64,
+    /// Files that were not read because they have not changed since an earlier snapshot.
+    #[serde(default)]
+    pub unchanged: u64,
     /// Sockets, FIFOs and devices left out on request.
     pub skipped: Vec<String>,
     pub seconds: f64,

@@ -61,7 +61,8 @@ impl Shared {
             let mut writer = lock(&self.writer);
             (std::mem::take(&mut writer.uncommitted), writer.next_number())
         };
-        if taken.packs.is_empty() && taken.places.is_empty() {
+        let listings = std::mem::take(&mut *lock(&self.listings));
+        if taken.packs.is_empty() && taken.places.is_empty() && listings.is_empty() {
             return Ok(());
         }
         self.sync(&taken).map_err(|error| self.stop_writing(error))?;
@@ -86,6 +87,7 @@ impl Shared {
                 tables.set("next_outside", next_outside.into())?;
                 outside.iter().try_for_each(|(number, row)| tables.add_outside(*number, row))?;
             }
+            tables.keep_listings(&listings)?;
             settle_all(tables, &places)
         })?;
         self.no_longer_pending(&places);

@@ -9,7 +9,7 @@
 //! A crash leaves: whatever the kernel had; only `sync` and `sync_dir` promise anything about power loss.
 
 use std::fs::{self, File, Metadata, OpenOptions};
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -20,6 +20,9 @@ use rustix::io::Errno;
 
 /// Granularity in which file systems free space.
 pub(super) const BLOCK: u64 = 4096;
+
+/// Pieces that one system call takes (Linux's `IOV_MAX`).
+const MAX_PIECES: usize = 1024;
 
 /// Creates `dir` and its parents, and makes the last of them durable.
 pub(super) fn create_dir(dir: &Path) -> io::Result<()> {
@@ -42,6 +45,24 @@ pub(super) fn open_for_writing(path: &Path) -> io::Result<File> {
 
 pub(super) fn write(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
     file.write_all_at(bytes, offset)
+}
+
+/// Writes the pieces one behind the other.
+pub(super) fn write_pieces(file: &File, mut pieces: &mut [IoSlice<'_>], mut offset: u64) -> io::Result<()> {
+    // An empty piece at the front would look like a write of nothing.
+    IoSlice::advance_slices(&mut pieces, 0);
+    while !pieces.is_empty() {
+        match rustix::io::pwritev(file, &pieces[..pieces.len().min(MAX_PIECES)], offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(written) => {
+                IoSlice::advance_slices(&mut pieces, written);
+                offset += written as u64;
+            }
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn truncate(file: &File, len: u64) -> io::Result<()> {

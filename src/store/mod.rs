@@ -18,12 +18,14 @@ mod commit;
 mod disk;
 mod error;
 mod index;
+mod listings;
 mod lock;
 mod log;
 mod mend;
 mod outside;
 mod packs;
 mod pins;
+mod publish;
 mod recover;
 #[cfg(test)]
 mod tests;
@@ -50,6 +52,7 @@ use packs::{PackFiles, WriteFailure, Writer};
 pub use crate::pack::file::Keep;
 pub use blobs::{BlobFile, BlobWriter, Lease};
 pub use error::StoreError;
+pub use listings::{DirId, Listing};
 pub use log::LogStore;
 pub use outside::{OutsideChunk, OutsideFile, PutOutside};
 pub use types::{Options, PinRecord, Put, SnapshotRecord, Stats};
@@ -91,7 +94,7 @@ impl Tuning {
             batch_bytes: 8 << 20,
             batch_age: Duration::from_secs(2),
             max_pending_bytes: 64 << 20,
-            max_pending: 32 << 10,
+            max_pending: 64 << 10,
             uses_per_tick: 1024,
             touch_after: 4,
             max_touches: 4096,
@@ -127,6 +130,8 @@ struct Shared {
     pending: RwLock<HashMap<ObjectId, Place>>,
     turn: Mutex<()>,
     touched: Mutex<HashSet<ObjectId>>,
+    /// Listings that are not in the index yet.
+    listings: Mutex<listings::Waiting>,
     bell: Bell,
     /// The first write that failed, after which none is tried.
     stopped: OnceLock<String>,
@@ -187,6 +192,7 @@ impl Store {
             pending: RwLock::default(),
             turn: Mutex::default(),
             touched: Mutex::default(),
+            listings: Mutex::default(),
             bell: Bell::default(),
             stopped: OnceLock::new(),
             holes: AtomicU64::new(0),
@@ -233,15 +239,7 @@ impl Store {
     /// Which of `ids` a put with `keep` would store, in their order: what is not here, and for
     /// [`Keep::Published`] also what is only cached and would be evicted one day, or is in a file outside.
     pub fn missing(&self, ids: &[ObjectId], keep: Keep) -> Result<Vec<ObjectId>, StoreError> {
-        let shared = self.shared();
-        let unknown: Vec<ObjectId> = {
-            let pending = shared.pending.read().unwrap_or_else(|broken| broken.into_inner());
-            ids.iter()
-                .filter(|id| !pending.get(id).is_some_and(|place| place.is_kept(keep)))
-                .copied()
-                .collect()
-        };
-        shared.view()?.missing(&unknown, keep).map_err(StoreError::index(&shared.index_path))
+        self.shared().missing(ids, keep)
     }
 
     /// Stores what is not there yet; readable at once. Published objects are durable after [`Store::commit`].
@@ -249,6 +247,10 @@ impl Store {
     /// for want of space is skipped and counted. On an error, the objects before the failing one are stored.
     pub fn put(&self, objects: &[Checked], keep: Keep) -> Result<Put, StoreError> {
         let mut put = Put::default();
+        if keep == Keep::Published {
+            self.shared().put_published(objects, &mut put)?;
+            return Ok(put);
+        }
         for object in objects {
             if self.shared().put_one(object, keep, None)? {
                 put.objects += 1;
@@ -385,26 +387,30 @@ impl Shared {
                 return self.no_space(keep, cost);
             }
             let tick = if keep == Keep::Published { 0 } else { self.tick() };
-            let appended = writer.append(object, keep, tick);
+            let appended = writer.append(&[object], keep, tick);
             self.cache_used.fetch_add(std::mem::take(&mut writer.cache_growth), Ordering::SeqCst);
             match appended {
-                Ok(place) => {
+                Ok(places) => {
                     let mut pending = self.pending.write().unwrap_or_else(|broken| broken.into_inner());
-                    pending.insert(object.id(), place);
+                    pending.extend(places.into_iter().map(|place| (object.id(), place)));
                 }
-                Err(WriteFailure::Full) => return self.no_space(keep, cost),
-                Err(WriteFailure::NotBegun(error)) => {
-                    return Err(StoreError::io("create a pack in", self.files.dir())(error));
-                }
-                Err(WriteFailure::Broken(error)) => {
-                    return Err(self.stop_writing(StoreError::io("append to", self.files.dir())(error)));
-                }
+                Err(failure) => return self.append_failed(failure, keep, cost),
             }
             let (bytes, places) = (writer.uncommitted.bytes, writer.uncommitted.places.len());
             drop(writer);
             self.uses.fetch_add(1, Ordering::Relaxed);
             self.after_put(keep, bytes, places)?;
             return Ok(true);
+        }
+    }
+
+    fn append_failed(&self, failure: WriteFailure, keep: Keep, cost: u64) -> Result<bool, StoreError> {
+        match failure {
+            WriteFailure::Full => self.no_space(keep, cost),
+            WriteFailure::NotBegun(error) => Err(StoreError::io("create a pack in", self.files.dir())(error)),
+            WriteFailure::Broken(error) => {
+                Err(self.stop_writing(StoreError::io("append to", self.files.dir())(error)))
+            }
         }
     }
 

@@ -174,6 +174,23 @@ impl Store {
         Ok(Some(OutsideFile { store: self, path, fd, device: stat.st_dev, stamp, home: None }))
     }
 
+    /// Where published objects are, as [`OutsideFile::put`] says it: `None` if one of them is in no pack, and in no file
+    /// that is as it was.
+    pub fn placed(&self, ids: &[ObjectId]) -> Result<Option<PutOutside>, StoreError> {
+        let (mut placed, mut fresh) = (PutOutside::default(), HashMap::new());
+        for id in ids {
+            match self.shared().known_outside(id, &mut fresh)? {
+                Known::No => return Ok(None),
+                Known::Packed => {}
+                Known::Outside { cloned } => {
+                    placed.cloned += u64::from(cloned);
+                    placed.in_place += u64::from(!cloned);
+                }
+            }
+        }
+        Ok(Some(placed))
+    }
+
     /// Files published in place that were found changed when something was read from them, since the start; some of
     /// them, if they are many.
     pub fn changed_outside(&self) -> Vec<PathBuf> {
@@ -388,9 +405,8 @@ impl Shared {
         let path = self.dir.join(&row.path);
         let read = open(&path).and_then(|opened| {
             let Some((file, stamp)) = opened else { return Ok(None) };
-            let mut bytes = vec![0; (place.stored_len as usize).min(MAX_OBJECT_LEN)];
-            let len = disk::read_up_to(&file, &mut bytes, row.base + u64::from(place.offset))?;
-            bytes.truncate(len);
+            let len = (place.stored_len as usize).min(MAX_OBJECT_LEN);
+            let bytes = disk::read(&file, len, row.base + u64::from(place.offset))?;
             Ok(Some((Bytes::from(bytes), stamp)))
         });
         let (bytes, stamp) = match read {

@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io;
+use std::io::{self, IoSlice};
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -196,7 +196,7 @@ fn next_header(file: &File, mut from: u64, to: u64) -> io::Result<u64> {
 pub(super) fn seal(file: &File, len: u64) -> Result<u64, WriteFailure> {
     let mut entries = scan(file, FILE_HEADER_LEN as u64, len).map_err(WriteFailure::Broken)?;
     let trailer = file::encode_trailer(&mut entries, len);
-    write_or_cut(file, &trailer, len)?;
+    write_or_cut(file, &mut [IoSlice::new(&trailer)], len)?;
     Ok(len + trailer.len() as u64)
 }
 
@@ -212,8 +212,8 @@ pub(super) enum WriteFailure {
     Broken(io::Error),
 }
 
-fn write_or_cut(file: &File, bytes: &[u8], at: u64) -> Result<(), WriteFailure> {
-    match disk::write(file, bytes, at) {
+fn write_or_cut(file: &File, pieces: &mut [IoSlice<'_>], at: u64) -> Result<(), WriteFailure> {
+    match disk::write_pieces(file, pieces, at) {
         Ok(()) => Ok(()),
         Err(error) if disk::is_full(&error) => {
             disk::truncate(file, at).map_err(WriteFailure::Broken)?;
@@ -221,6 +221,14 @@ fn write_or_cut(file: &File, bytes: &[u8], at: u64) -> Result<(), WriteFailure> 
         }
         Err(error) => Err(WriteFailure::Broken(error)),
     }
+}
+
+/// What stands before an object in a pack.
+fn header_of(object: &Checked) -> RecordHeader {
+    let packed = object.packed();
+    // The length is at most `MAX_OBJECT_LEN`.
+    let stored_len = packed.stored().len() as u32;
+    RecordHeader { id: object.id(), codec: packed.codec(), stored_len, plain_len: packed.plain_len() }
 }
 
 /// A pack that is being appended to.
@@ -266,7 +274,6 @@ pub(super) struct Writer {
     pub uncommitted: Uncommitted,
     /// What cache packs have grown by since somebody last took this number.
     pub cache_growth: u64,
-    scratch: Vec<u8>,
 }
 
 impl Writer {
@@ -276,8 +283,7 @@ impl Writer {
         next_number: u32,
         full_len: [u64; 2],
     ) -> Self {
-        let (uncommitted, scratch) = (Uncommitted::default(), Vec::new());
-        Self { dir, current, next_number, full_len, uncommitted, cache_growth: 0, scratch }
+        Self { dir, current, next_number, full_len, uncommitted: Uncommitted::default(), cache_growth: 0 }
     }
 
     pub(super) fn next_number(&self) -> u32 {
@@ -301,40 +307,55 @@ impl Writer {
         record + overhead
     }
 
-    /// Appends an object to the current pack of its class. `tick` is 0 for a published one.
-    pub(super) fn append(&mut self, object: &Checked, keep: Keep, tick: u64) -> Result<Place, WriteFailure> {
-        let packed = object.packed();
-        let header = RecordHeader {
-            id: object.id(),
-            codec: packed.codec(),
-            // At most `MAX_OBJECT_LEN`.
-            stored_len: packed.stored().len() as u32,
-            plain_len: packed.plain_len(),
+    /// Appends objects to the current pack of their class: the first, and as many of the others as it has room for, in
+    /// one write. Says where they lie. `tick` is 0 for published ones.
+    pub(super) fn append(
+        &mut self,
+        objects: &[&Checked],
+        keep: Keep,
+        tick: u64,
+    ) -> Result<Vec<Place>, WriteFailure> {
+        let headers: Vec<RecordHeader> = objects.iter().map(|object| header_of(object)).collect();
+        let Some(first) = headers.first().map(|header| record_len(header.stored_len)) else {
+            return Ok(Vec::new());
         };
-        let record = record_len(header.stored_len);
-        if self.current[keep as usize].as_ref().is_some_and(|current| self.is_full(current, keep, record)) {
+        if self.current[keep as usize].as_ref().is_some_and(|current| self.is_full(current, keep, first)) {
             self.seal_current(keep)?;
         }
-        let mut current = match self.current[keep as usize].take() {
+        let before = match self.current[keep as usize].take() {
             Some(current) => current,
             None => self.begin(keep)?,
         };
-        self.scratch.clear();
-        self.scratch.extend_from_slice(&header.encode());
-        self.scratch.extend_from_slice(packed.stored());
-        let written = write_or_cut(&current.file, &self.scratch, current.len);
-        // A pack is shorter than 4 GiB: `full_len` is at most 256 MiB.
-        let place =
-            Place { pack: current.number, offset: current.len as u32, stored_len: header.stored_len, tick };
-        if written.is_ok() {
-            current.len += record;
-            current.records += 1;
-            self.grew(&current, keep, false, record);
-            self.uncommitted.places.push((object.id(), place));
-            self.uncommitted.bytes += record;
+        let mut after = before.clone();
+        let mut places = Vec::with_capacity(objects.len());
+        let mut encoded = Vec::with_capacity(objects.len());
+        for (object, header) in objects.iter().zip(&headers) {
+            let record = record_len(header.stored_len);
+            if !places.is_empty() && self.is_full(&after, keep, record) {
+                break;
+            }
+            // A pack is shorter than 4 GiB: `full_len` is at most 256 MiB.
+            let (pack, offset) = (after.number, after.len as u32);
+            places.push((object.id(), Place { pack, offset, stored_len: header.stored_len, tick }));
+            encoded.push(header.encode());
+            after.len += record;
+            after.records += 1;
         }
-        self.current[keep as usize] = Some(current);
-        written.map(|()| place)
+        let mut pieces: Vec<IoSlice<'_>> = Vec::with_capacity(2 * places.len());
+        for (object, header) in objects.iter().zip(&encoded) {
+            pieces.extend([IoSlice::new(header), IoSlice::new(object.packed().stored())]);
+        }
+        let written = write_or_cut(&before.file, &mut pieces, before.len);
+        if let Err(failure) = written {
+            self.current[keep as usize] = Some(before);
+            return Err(failure);
+        }
+        let bytes = after.len - before.len;
+        self.grew(&after, keep, false, bytes);
+        self.uncommitted.places.extend_from_slice(&places);
+        self.uncommitted.bytes += bytes;
+        self.current[keep as usize] = Some(after);
+        Ok(places.into_iter().map(|(_, place)| place).collect())
     }
 
     fn grew(&mut self, current: &Current, keep: Keep, sealed: bool, bytes: u64) {
@@ -360,7 +381,9 @@ impl Writer {
             true => WriteFailure::Full,
             false => WriteFailure::NotBegun(error),
         })?;
-        if let Err(failure) = write_or_cut(&file, &FileHeader { keep, number }.encode(), 0) {
+        if let Err(failure) =
+            write_or_cut(&file, &mut [IoSlice::new(&FileHeader { keep, number }.encode())], 0)
+        {
             disk::remove(&path).map_err(WriteFailure::Broken)?;
             return Err(failure);
         }

@@ -177,12 +177,12 @@ impl Shared {
         if !self.has_room(writer.cost(object, Keep::Cache)) {
             return Ok(false);
         }
-        let appended = writer.append(object, Keep::Cache, tick);
+        let appended = writer.append(&[object], Keep::Cache, tick);
         self.cache_used.fetch_add(std::mem::take(&mut writer.cache_growth), Ordering::SeqCst);
         match appended {
-            Ok(place) => {
+            Ok(places) => {
                 let mut pending = self.pending.write().unwrap_or_else(|broken| broken.into_inner());
-                pending.insert(object.id(), place);
+                pending.extend(places.into_iter().map(|place| (object.id(), place)));
                 Ok(true)
             }
             Err(WriteFailure::Full | WriteFailure::NotBegun(_)) => Ok(false),

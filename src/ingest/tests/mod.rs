@@ -1,5 +1,6 @@
 //! Snapshots of real directories, compared with a plain reading of the same directory.
 
+mod again;
 mod formats;
 mod in_place;
 mod model;
@@ -458,6 +459,7 @@ fn a_directory_that_changes_after_the_scan_is_named() {
     let (options, progress) = (Options::default(), Progress::default());
     let run = Run {
         store: &bench.store,
+        tree: (0, 0),
         options: &options,
         progress: &progress,
         claims: Claims::default(),

@@ -12,6 +12,7 @@ use crate::pack::file::{RECORD_HEADER_LEN, RecordHeader};
 fn run<'a>(bench: &'a Bench, options: &'a Options, progress: &'a Progress) -> Run<'a> {
     Run {
         store: &bench.store,
+        tree: (0, 0),
         options,
         progress,
         claims: Claims::default(),
@@ -43,7 +44,7 @@ fn a_batch_dropped_because_of_a_cancellation_fails_the_run() {
     let (puts, puts_rx) = unbounded();
     puts.send(vec![object.clone()]).unwrap();
     drop(puts);
-    assert_eq!(outbox::writer(&writing, &puts_rx).objects, 0);
+    assert_eq!(outbox::writer(&writing, &puts_rx, &unbounded().0).objects, 0);
     assert!(matches!(*writing.failure.lock().unwrap(), Some(IngestError::Cancelled)));
     assert!(!bench.store.contains(&object.id()).unwrap());
 }

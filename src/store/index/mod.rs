@@ -9,6 +9,7 @@
 //! A crash leaves: the last committed transaction. Each commit is durable and saves what redb needs to open
 //! at once afterwards (`set_quick_repair`), so opening does not depend on the size of the index.
 
+mod listings;
 mod outside;
 mod pins;
 mod rows;
@@ -23,6 +24,7 @@ use redb::{
     TableDefinition, TableError,
 };
 
+use listings::{DirKey, ListingKey};
 pub(super) use rows::{BlobRow, OUTSIDE, OutsideRow, PINNED, PackRow, Place, Stamp};
 use rows::{BlobRowRaw, Key, ObjectRow, OutsideRowRaw, PackRowRaw, id_of, key};
 
@@ -46,8 +48,12 @@ const BLOBS: TableDefinition<&[u8; ID_LEN], BlobRowRaw> = TableDefinition::new("
 const OUTSIDE_FILES: TableDefinition<u32, OutsideRowRaw<'static>> = TableDefinition::new("outside.v1");
 /// BLAKE3 of what a pin is of → encoded `PinRecord`.
 const PINS: TableDefinition<&[u8; ID_LEN], &[u8]> = TableDefinition::new("pins.v1");
-/// "schema", "tick", "next_pack", "next_outside", "outside_bytes", "pin_epoch", "pinned_bytes". The name has no version,
-/// because the version is in it.
+/// (root of the tree, directory, last name) → what an earlier snapshot found out about the names up to that one.
+const LISTINGS: TableDefinition<ListingKey, &[u8]> = TableDefinition::new("listings.v1");
+/// root of a tree → number of its last use: the trees that have listings.
+const TREES: TableDefinition<DirKey, u64> = TableDefinition::new("trees.v1");
+/// "schema", "tick", "next_pack", "next_outside", "outside_bytes", "pin_epoch", "pinned_bytes", "tree_uses". The name has
+/// no version, because the version is in it.
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 
 const CACHE_BYTES: usize = 16 << 20;
@@ -140,6 +146,8 @@ impl Index {
                 blobs: txn.open_table(BLOBS)?,
                 outside: txn.open_table(OUTSIDE_FILES)?,
                 pins: txn.open_table(PINS)?,
+                listings: txn.open_table(LISTINGS)?,
+                trees: txn.open_table(TREES)?,
                 meta: txn.open_table(META)?,
                 rows: BTreeMap::new(),
                 outside_rows: BTreeMap::new(),
@@ -259,6 +267,8 @@ pub(super) struct Tables<'txn> {
     blobs: Table<'txn, &'static [u8; ID_LEN], BlobRowRaw>,
     outside: Table<'txn, u32, OutsideRowRaw<'static>>,
     pins: Table<'txn, &'static [u8; ID_LEN], &'static [u8]>,
+    listings: Table<'txn, ListingKey<'static>, &'static [u8]>,
+    trees: Table<'txn, DirKey, u64>,
     meta: Table<'txn, &'static str, u64>,
     /// Pack rows in use by this transaction, written back at its end.
     rows: BTreeMap<u32, PackRow>,

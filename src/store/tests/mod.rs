@@ -6,6 +6,7 @@ mod cache;
 mod crash;
 mod damage;
 mod garbled;
+mod listings;
 mod mend;
 mod model;
 mod outside;
