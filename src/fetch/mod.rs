@@ -18,6 +18,8 @@ use backon::{ExponentialBuilder, Retryable};
 use futures::future::{BoxFuture, FutureExt, Shared, WeakShared};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use tokio::sync::watch;
+use tokio::task::JoinError;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::id::ObjectId;
 use crate::pack::Checked;
@@ -141,7 +143,7 @@ impl Fetcher {
     }
 
     /// The object if it is here and intact; never asks the network. Blocks for a disk read. What is here but wrong is
-    /// reported as not here, so that it is fetched again, and forgotten unless it was published.
+    /// reported as not here, so that it is fetched again, and forgotten unless it was published or is pinned.
     pub fn local(&self, id: &ObjectId) -> Result<Option<Checked>, FetchError> {
         match self.0.local(id)? {
             Local::Here(object) => Ok(Some(object)),
@@ -264,7 +266,13 @@ impl Inner {
         let number = flights.started;
         let (sender, receiver) = watch::channel(class);
         let landing = Landing { inner: self.clone(), id, number };
-        let future = async move { landing.inner.clone().fly(id, receiver).await }.boxed().shared();
+        // A task of its own: it holds what others wait for, such as its share of what may be received, and must not
+        // stand still because the one who asked for it waits for something else first.
+        let flight = async move {
+            let fly = async move { landing.inner.clone().fly(id, receiver).await };
+            outcome_of(AbortOnDropHandle::new(tokio::spawn(fly)).await).await
+        };
+        let future = flight.boxed().shared();
         // A future that was never polled is not complete, so there is something to downgrade to.
         if let Some(weak) = future.downgrade() {
             flights.by_object.insert(id, Flight { number, future: weak, class: sender });
@@ -390,9 +398,13 @@ impl Drop for Landing {
 
 /// Runs `work` where blocking is allowed.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
+    outcome_of(tokio::task::spawn_blocking(work).await).await
+}
+
+async fn outcome_of<T>(joined: Result<T, JoinError>) -> T {
+    match joined {
         Ok(value) => value,
-        // Blocking tasks are not cancelled once begun, except while the runtime ends; then nobody polls this.
+        // Nobody cancels these tasks, except the end of the runtime; then nobody polls this.
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(_) => std::future::pending().await,

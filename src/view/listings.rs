@@ -3,20 +3,23 @@
 //!
 //! Owns: how such walkers are recognised, and how far ahead of each the nodes of directories are fetched.
 //! Must not know: FUSE; how an object is fetched.
-//! Invariant: at most [`WINDOW_MAX`] directories ahead of a walker are fetched, and one window at a time; who lists a
-//! directory here and one there causes nothing.
+//! Invariant: at most [`WINDOW_MAX`] directories ahead of a walker are fetched, with [`NODES_MAX`] nodes at most, and one
+//! window at a time; who lists a directory here and one there causes nothing. Memory is bounded by the same, whatever a
+//! publisher wrote.
 //! Trust: that of `view`. Threads: pure values behind the caller's lock; fetching is a task of the runtime.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{self, StreamExt, TryStreamExt};
+use tokio::sync::Semaphore;
 
 use super::nodes::TreePromise;
 use super::{View, ViewError};
 use crate::fetch::Class;
 use crate::id::TreeId;
-use crate::manifest::{MAX_LEVELS, Node, Totals, TreeStep};
+use crate::manifest::{MAX_DEPTH, MAX_LEVELS, Node, Totals, TreeStep};
 
 /// Directories fetched ahead of a walker: at first, and at most. The number doubles each time.
 const WINDOW_MIN: usize = 8;
@@ -27,7 +30,9 @@ const WALKERS: usize = 8;
 const SLACK: u64 = 1 << 16;
 /// Directories in one that is fetched as a whole, at most.
 const WHOLE_MAX: usize = 1 << 16;
-/// Directories fetched at a time, and nodes of one directory.
+/// Nodes of directories fetched for one window.
+const NODES_MAX: usize = 4096;
+/// Nodes fetched at a time, and children of one of them.
 const CONCURRENT: usize = 64;
 const CONCURRENT_NODES: usize = 8;
 
@@ -104,9 +109,13 @@ impl Listings {
             return;
         };
         walker.busy = false;
-        if let (Some(middle), Some(last)) = (directories.get(directories.len() / 2), directories.last()) {
-            (walker.renew, walker.until) = (*middle, *last);
-            walker.window = (walker.window * 2).min(WINDOW_MAX);
+        let (middle, last) = (directories.get(directories.len() / 2), directories.last());
+        let (Some(middle), Some(last)) = (middle, last) else { return };
+        (walker.renew, walker.until) = (*middle, *last);
+        walker.window = (walker.window * 2).min(WINDOW_MAX);
+        if directories.len() < window.count {
+            // Behind these are no more, or such as are too long to be fetched ahead.
+            walker.renew = last.saturating_add(1);
         }
     }
 }
@@ -118,79 +127,140 @@ struct Dir {
     totals: Totals,
 }
 
-/// Directories of one parent in order, of which the first ones have been fetched, each with those in it.
-#[derive(Default)]
-struct Siblings {
-    fetched: VecDeque<(u64, Vec<Dir>)>,
-    waiting: VecDeque<Dir>,
+/// A directory in its place among its siblings.
+enum Sibling {
+    Waiting(Dir),
+    /// Its nodes are here; those in it.
+    Fetched(u64, Vec<Dir>),
 }
 
-/// Which directories of a parent are looked for.
-#[derive(Clone, Copy)]
-struct Range {
-    /// They lie behind this position, or lead to it.
+impl Sibling {
+    /// How many directories it stands for.
+    fn count(&self) -> usize {
+        match self {
+            Self::Waiting(_) => 1,
+            Self::Fetched(_, below) => 1 + below.len(),
+        }
+    }
+}
+
+/// One window being fetched.
+struct Pass {
+    /// Directories behind this position are looked for, and those that lead to it.
     after: u64,
+    /// Directories of one parent at most.
     most: usize,
+    /// Nodes that may still be fetched.
+    nodes: AtomicUsize,
+    /// Nodes that are fetched at a time.
+    gate: Semaphore,
+}
+
+impl Pass {
+    fn new(after: u64, most: usize) -> Self {
+        Self { after, most, nodes: AtomicUsize::new(NODES_MAX), gate: Semaphore::new(CONCURRENT) }
+    }
+
+    /// Whether one more node may be fetched.
+    fn take(&self) -> bool {
+        self.nodes.try_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+    }
+}
+
+/// Cuts what lies behind the first `budget` directories. `levels` are the siblings of each directory on the way down,
+/// so that the innermost come first.
+fn cut(levels: &mut [VecDeque<Sibling>], mut budget: usize) {
+    for level in levels.iter_mut().rev() {
+        let mut fits = |sibling: &Sibling| {
+            let fits = budget > 0;
+            budget = budget.saturating_sub(sibling.count());
+            fits
+        };
+        let kept = level.iter().map_while(|sibling| fits(sibling).then_some(())).count();
+        level.truncate(kept);
+        level.shrink_to_fit();
+    }
 }
 
 impl View {
-    /// Brings the nodes of the next `count` directories after the position `after` here; says which. What is fetched
-    /// together are siblings: of what is below them nothing is known before.
+    /// Brings the nodes of the next `count` directories after the position `after` here; says which: fewer, if there are
+    /// no more, or if they have very many nodes. What is fetched together are siblings: of what is below them nothing is
+    /// known before.
     pub(super) async fn fetch_listings(&self, after: u64, count: usize) -> Result<Vec<u64>, ViewError> {
+        // One more than can be used: the one that leads to `after`.
+        let pass = Pass::new(after, count + 1);
         let totals = self.snapshot().totals;
         let root = Dir { ino: super::ROOT, tree: self.snapshot().tree, totals };
-        let mut levels = vec![Siblings { fetched: VecDeque::new(), waiting: VecDeque::from([root]) }];
-        let (mut done, mut budget) = (Vec::new(), count);
+        let mut levels = vec![VecDeque::from([Sibling::Waiting(root)])];
+        let mut done = Vec::new();
         while let Some(level) = levels.last_mut() {
-            if level.fetched.is_empty() {
-                let batch = level.waiting.len().min(CONCURRENT).min(budget.max(1));
-                let loads = level.waiting.drain(..batch).map(|dir| async move {
-                    let promise = TreePromise::of_directory(dir.tree, dir.totals);
-                    // One more than can be used: the one that leads to `after`.
-                    let range = Range { after, most: count + 1 };
-                    let below =
-                        self.directories(promise, dir.ino.saturating_add(1), range, MAX_LEVELS).await?;
-                    Ok::<_, ViewError>((dir.ino, below))
-                });
-                level.fetched = stream::iter(loads).buffered(CONCURRENT).try_collect().await?;
+            if let Some(Sibling::Waiting(_)) = level.front() {
+                self.fetch_siblings(level, &pass).await?;
+                cut(&mut levels, pass.most - done.len());
+                continue;
             }
-            let Some((ino, below)) = level.fetched.pop_front() else {
+            let Some(Sibling::Fetched(ino, below)) = level.pop_front() else {
                 levels.pop();
                 continue;
             };
             // Those on the way down to `after` do not count.
             if ino > after {
                 done.push(ino);
-                budget -= 1;
-                if budget == 0 {
+                if done.len() == count {
                     break;
                 }
             }
-            levels.push(Siblings { fetched: VecDeque::new(), waiting: below.into() });
+            if levels.len() <= MAX_DEPTH {
+                levels.push(below.into_iter().map(Sibling::Waiting).collect());
+            }
         }
         Ok(done)
     }
 
-    /// Brings all nodes of the directory `ino` here.
+    /// Fetches the first of those who wait, some together.
+    async fn fetch_siblings(&self, level: &mut VecDeque<Sibling>, pass: &Pass) -> Result<(), ViewError> {
+        let batch = level.len().min(CONCURRENT);
+        let loads = level.drain(..batch).map(|sibling| async move {
+            let Sibling::Waiting(dir) = sibling else { return Ok(sibling) };
+            let promise = TreePromise::of_directory(dir.tree, dir.totals);
+            let below = self.directories(promise, dir.ino.saturating_add(1), pass, MAX_LEVELS).await?;
+            Ok::<_, ViewError>(Sibling::Fetched(dir.ino, below))
+        });
+        let loads: Vec<_> = loads.collect();
+        let fetched: Vec<Sibling> = stream::iter(loads).buffered(CONCURRENT).try_collect().await?;
+        for sibling in fetched.into_iter().rev() {
+            level.push_front(sibling);
+        }
+        Ok(())
+    }
+
+    /// Brings the nodes of the directory `ino` here, or a good part of them.
     pub(super) async fn fetch_directory(&self, ino: u64) -> Result<(), ViewError> {
         let Node::Dir { tree, totals, .. } = self.inode(ino).await?.node else { return Ok(()) };
         let promise = TreePromise::of_directory(tree, totals);
-        let range = Range { after: ino, most: WHOLE_MAX };
-        self.directories(promise, ino.saturating_add(1), range, MAX_LEVELS).await.map(drop)
+        let pass = Pass::new(ino, WHOLE_MAX);
+        self.directories(promise, ino.saturating_add(1), &pass, MAX_LEVELS).await.map(drop)
     }
 
-    /// The directories of `range` in a node of a directory and in the nodes below it, of which there are at most
-    /// `levels`. `first` is the position of the node's first inode.
-    fn directories(
-        &self,
+    /// The directories that `pass` looks for in a node of a directory and in the nodes below it, of which there are at
+    /// most `levels`. `first` is the position of the node's first inode.
+    fn directories<'a>(
+        &'a self,
         promise: TreePromise,
         first: u64,
-        range: Range,
+        pass: &'a Pass,
         levels: usize,
-    ) -> BoxFuture<'_, Result<Vec<Dir>, ViewError>> {
+    ) -> BoxFuture<'a, Result<Vec<Dir>, ViewError>> {
         async move {
-            let node = self.nodes.tree(&promise, Class::Readahead).await?;
-            let leads = |start: u64, inodes: u64| start.saturating_add(inodes) > range.after;
+            if !pass.take() {
+                return Ok(Vec::new());
+            }
+            let node = {
+                // It is never closed.
+                let _permit = pass.gate.acquire().await;
+                self.nodes.tree(&promise, Class::Readahead).await?
+            };
+            let leads = |start: u64, inodes: u64| start.saturating_add(inodes) > pass.after;
             let (mut here, mut children) = (Vec::new(), Vec::new());
             for step in node.index.steps() {
                 match step {
@@ -213,14 +283,15 @@ impl View {
             }
             let below = children
                 .into_iter()
-                .map(|(promise, start)| self.directories(promise, start, range, levels - 1));
+                .map(|(promise, start)| self.directories(promise, start, pass, levels - 1));
             let mut below = stream::iter(below).buffered(CONCURRENT_NODES);
-            while here.len() < range.most
+            while here.len() < pass.most
                 && let Some(dirs) = below.try_next().await?
             {
                 here.extend(dirs);
             }
-            here.truncate(range.most);
+            here.truncate(pass.most);
+            here.shrink_to_fit();
             Ok(here)
         }
         .boxed()
