@@ -162,7 +162,8 @@ fn a_mount_is_not_served_out_of_itself() {
     let uri = publisher.publish(&source, "data@v1");
     let mounted = reader.mount(&uri, "mnt");
     let report = publish(&reader, &mounted, "copy@v1");
-    assert_eq!(report["ingest"]["in_place_files"], 0, "{report}");
+    let ingest = &report["ingest"];
+    assert_eq!((&ingest["in_place_files"], &ingest["copied_files"]), (&0.into(), &FILES.into()), "{report}");
     publisher.ok(["stop"]);
     assert_eq!(corrupt(&reader.json(["verify", "copy@v1"])), Vec::<String>::new());
     assert_same_tree(&source, &mounted);

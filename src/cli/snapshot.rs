@@ -110,6 +110,12 @@ pub fn summary(ctx: &Context, done: &Snapshotted) {
     if done.cloned_files > 0 {
         ctx.output.note(&format!("{} files are kept as clones that share their space", done.cloned_files));
     }
+    if done.copied_files > 0 {
+        ctx.output.note_always(&format!(
+            "{} files are stored in full: files on FUSE are not served in place",
+            done.copied_files
+        ));
+    }
     if done.in_place_files > 0 {
         let files = done.in_place_files;
         ctx.output.note_always(&format!(

@@ -30,6 +30,7 @@ pub(super) struct Sources {
     real: PathBuf,
     in_place: AtomicU64,
     cloned: AtomicU64,
+    copied: AtomicU64,
     objects: AtomicU64,
 }
 
@@ -40,14 +41,17 @@ pub struct Placed {
     pub in_place: u64,
     /// Read from a clone in the store that shares its blocks with the file.
     pub cloned: u64,
+    /// Large enough, but put into packs now, since the store does not keep files of their file system in place.
+    pub copied: u64,
 }
 
 impl Sources {
     pub(super) fn new(dir: &Path) -> Result<Self, IngestError> {
         let unreadable = |source| IngestError::Unreadable { path: dir.to_owned(), source };
         let real = dir.canonicalize().map_err(unreadable)?;
-        let (in_place, cloned, objects) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
-        Ok(Self { dir: dir.to_owned(), real, in_place, cloned, objects })
+        let zero = || AtomicU64::new(0);
+        let (in_place, cloned, copied, objects) = (zero(), zero(), zero(), zero());
+        Ok(Self { dir: dir.to_owned(), real, in_place, cloned, copied, objects })
     }
 
     /// Counts a file by where its chunks are.
@@ -59,7 +63,8 @@ impl Sources {
     /// Adds what was kept in place to what was put into packs, and says where the files are.
     pub(super) fn finish(&self, stored: &mut Stored) -> Placed {
         stored.objects += self.objects.load(Relaxed);
-        Placed { in_place: self.in_place.load(Relaxed), cloned: self.cloned.load(Relaxed) }
+        let count = |files: &AtomicU64| files.load(Relaxed);
+        Placed { in_place: count(&self.in_place), cloned: count(&self.cloned), copied: count(&self.copied) }
     }
 }
 
@@ -89,6 +94,7 @@ impl<'a> InPlace<'a> {
         // Every path of the walk begins with the directory.
         let below = path.strip_prefix(&sources.dir).unwrap_or(&path);
         let file = run.store.outside_file(sources.real.join(below), fd.as_fd(), stat)?;
+        sources.copied.fetch_add(u64::from(file.is_none()), Relaxed);
         Ok(file.map(|file| Self { sources, path, file, chunks: Vec::new(), put: PutOutside::default() }))
     }
 

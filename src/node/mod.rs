@@ -28,6 +28,7 @@ mod text;
 mod verify;
 mod warming;
 
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -51,6 +52,7 @@ use mounts::Mounts;
 use networks::Networks;
 use report::{FetchStatus, PeerStatus, Status, StoreStatus};
 use state::State;
+use text::escape;
 
 /// Memory for decoded trees and blobs of all mounts together, in bytes.
 const NODE_CACHE: usize = 32 << 20;
@@ -177,7 +179,7 @@ impl Node {
                 cache_max_bytes: stats.cache_max_bytes,
                 evicted: stats.evicted,
                 in_place_bytes: stats.outside_bytes,
-                in_place_changed: changed.iter().map(|path| path.display().to_string()).collect(),
+                in_place_changed: changed.iter().map(|path| escape(path.as_os_str().as_bytes())).collect(),
             },
             fetch: FetchStatus {
                 local_hits: fetch.local_hits,

@@ -7,12 +7,14 @@
 //! A crash before the entry is decided leaves a kept snapshot and no version, one before that what was read so far;
 //! running it again goes on from there.
 
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::error::{Error, Kind};
 use super::job::{Job, cancelled};
 use super::report::{Progress, PublishRequest, Published, SnapshotRequest, Snapshotted, Source};
+use super::text::escape;
 use super::{Named, Node, Reference, now_ms, off};
 use crate::chain::Chain;
 use crate::id::SnapshotId;
@@ -60,8 +62,9 @@ impl Node {
             new_bytes: done.new_bytes,
             in_place_files: done.placed.in_place,
             cloned_files: done.placed.cloned,
+            copied_files: done.placed.copied,
             unchanged: done.unchanged,
-            skipped: done.skipped.iter().map(|path| path.display().to_string()).collect(),
+            skipped: done.skipped.iter().map(|path| escape(path.as_os_str().as_bytes())).collect(),
             seconds: started.elapsed().as_secs_f64(),
         })
     }

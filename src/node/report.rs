@@ -63,6 +63,9 @@ pub struct Snapshotted {
     pub in_place_files: u64,
     #[serde(default)]
     pub cloned_files: u64,
+    /// Files that were stored like any other all the same, because of their file system.
+    #[serde(default)]
+    pub copied_files: u64,
     /// Files that were not read because they have not changed since an earlier snapshot.
     #[serde(default)]
     pub unchanged: u64,

@@ -50,11 +50,16 @@ pub fn describe(dir: &Path) -> anyhow::Result<Machine> {
         cpu: field(&read("/proc/cpuinfo"), "model name").unwrap_or_else(unknown),
         threads: std::thread::available_parallelism().map_or(1, |count| count.get()),
         memory_gib: memory.unwrap_or(0.0) / f64::from(1 << 20),
-        kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+        kernel: release(&read("/proc/sys/kernel/osrelease")),
         file_system: file_system(&read("/proc/self/mountinfo"), &numbers).unwrap_or_else(unknown),
         disk: disk(Path::new("/sys/dev/block").join(&numbers).as_path()).unwrap_or_else(unknown),
         load: load.unwrap_or(0.0),
     })
+}
+
+/// The version of a kernel without what its builder calls it: `6.18.44` of `6.18.44-foo`.
+fn release(text: &str) -> String {
+    text.trim().split(|c: char| c != '.' && !c.is_ascii_digit()).next().unwrap_or_default().to_owned()
 }
 
 /// The type of the file system on a device, from the table of mounts (`proc_pid_mountinfo(5)`).
@@ -93,6 +98,12 @@ mod tests {
         let mounts = "21 28 0:19 / /sys rw,nosuid shared:7 - sysfs sysfs rw\n28 1 259:2 / / rw shared:1 - ext4 /dev/x rw\n";
         assert_eq!(file_system(mounts, "259:2").as_deref(), Some("ext4"));
         assert_eq!(file_system(mounts, "259:3"), None);
+    }
+
+    #[test]
+    fn a_kernel_is_named_by_its_version_alone() {
+        assert_eq!(release("6.18.44-foo-v2\n"), "6.18.44");
+        assert_eq!(release("6.12.0"), "6.12.0");
     }
 
     #[test]
