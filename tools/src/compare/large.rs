@@ -5,16 +5,16 @@
 //! Invariant: a file that is not passed through is measured all the same, with a note.
 //! Trust: as `compare`. Threads: the main thread.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-use super::measure::{MIB, PAGE, alternately, at_random, in_order, mapped};
+use super::measure::{MIB, PAGE, at_random, in_order, mapped, median};
 use super::report::Report;
 use super::rows::Row;
 use super::site::Site;
@@ -36,14 +36,6 @@ pub fn run(bench: &Bench, wanted: &BTreeSet<Row>, report: &mut Report) -> anyhow
     let (mounted, io, _) = site.mount("large@v1")?;
     let (ours, theirs) = (mounted.join("tokens.bin"), corpus.join("tokens.bin"));
     let passed = io == "passthrough" && wait_until_passed_through(bench, &site, &ours)?;
-    // Both are warm from here on, and came to be so in the same way: pages that were written lie in other groupings
-    // than pages that were read, which makes a difference of three times when they are mapped.
-    if bench.is_root() {
-        bench.cold()?;
-    }
-    in_order(&ours)?;
-    in_order(&theirs)?;
-
     // At most 2^32 pages: that would be 16 TiB.
     let pages = (theirs.metadata()?.len() / PAGE as u64) as u32;
     let mut random = Random::of(bench.size.seed, 0);
@@ -51,24 +43,47 @@ pub fn run(bench: &Bench, wanted: &BTreeSet<Row>, report: &mut Report) -> anyhow
         .map(|_| random.below(u64::from(pages)) as u32)
         .collect();
     let asked = number(&site.status()?, "/fetch/local_hits")?;
-    let file_system = &report.file_system().to_owned();
-    for row in wanted {
-        let measure = |path: &Path| {
-            bench.stop.check()?;
-            match row {
-                Row::SeqWarm => Ok(in_order(path)? / MIB),
-                Row::RandomReads => at_random(path, &places),
-                Row::MmapSeq => mapped(path, 0..pages),
-                _ => mapped(path, places.iter().copied()),
-            }
-        };
-        let (bcai, native) = alternately(RUNS, || measure(&ours), || measure(&theirs))?;
-        report.pair(*row, bcai, file_system, native);
+    let measure = |row: Row, path: &Path| {
+        bench.stop.check()?;
+        match row {
+            Row::SeqWarm => Ok(in_order(path)? / MIB),
+            Row::RandomReads => at_random(path, &places),
+            Row::MmapSeq => mapped(path, 0..pages),
+            _ => mapped(path, places.iter().copied()),
+        }
+    };
+    let mut figures: BTreeMap<Row, (Vec<f64>, Vec<f64>)> = BTreeMap::new();
+    for round in 0..RUNS {
+        let sides = [&ours, &theirs];
+        warm(bench, [sides[round % 2], sides[1 - round % 2]], pages)?;
+        for row in wanted {
+            let (bcai, native) = figures.entry(*row).or_default();
+            bcai.push(measure(*row, &ours)?);
+            native.push(measure(*row, &theirs)?);
+        }
+    }
+    let file_system = report.file_system().to_owned();
+    for (row, (bcai, native)) in figures {
+        report.pair(row, median(&bcai), &file_system, median(&native));
     }
     if !passed || number(&site.status()?, "/fetch/local_hits")? != asked {
         for row in wanted {
             report.note(*row, format!("not passed through: io={io}"));
         }
+    }
+    Ok(())
+}
+
+/// Brings both files into the page cache anew and in the same way, one after the other. Where a file's pages lie in memory,
+/// and in what groups, is luck and makes a difference of two times when they are mapped; pages that were written lie in
+/// other groups again.
+fn warm(bench: &Bench, files: [&PathBuf; 2], pages: u32) -> anyhow::Result<()> {
+    if bench.is_root() {
+        bench.cold()?;
+    }
+    for file in files {
+        in_order(file)?;
+        mapped(file, 0..pages)?;
     }
     Ok(())
 }

@@ -148,6 +148,16 @@ pub fn in_order(path: &Path) -> anyhow::Result<f64> {
     Ok(read as f64 / seconds)
 }
 
+/// Makes the host of a virtual machine give it `bytes` of memory, which costs what it costs only now: pages are taken back
+/// from a machine that does not use them, and a page cache that grows would pay for it.
+pub fn back(bytes: u64) -> anyhow::Result<()> {
+    let mut memory: Vec<u8> = Vec::new();
+    memory.try_reserve_exact(bytes as usize).context("too little memory for this corpus")?;
+    memory.resize(bytes as usize, 1);
+    black_box(&memory);
+    Ok(())
+}
+
 /// Reads 4 KiB at each of `pages`; returns reads a second.
 pub fn at_random(path: &Path, pages: &[u32]) -> anyhow::Result<f64> {
     let file = File::open(path).with_context(|| format!("cannot open {}", path.display()))?;

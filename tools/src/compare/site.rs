@@ -106,6 +106,13 @@ impl<'a> Site<'a> {
         self.json(&["stop"]).map(drop)
     }
 
+    /// The files that hold the content of small files.
+    pub fn packs(&self) -> anyhow::Result<Vec<PathBuf>> {
+        let dir = self.home().join("store/packs");
+        let entries = fs::read_dir(&dir).with_context(|| format!("cannot list {}", dir.display()))?;
+        Ok(entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?)
+    }
+
     pub fn status(&self) -> anyhow::Result<Value> {
         self.json(&["status"])
     }
