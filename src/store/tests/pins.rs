@@ -56,6 +56,21 @@ fn what_is_held_is_not_evicted_and_counts_in_the_budget() {
     all_sound(&store);
 }
 
+/// An id that was listed twice was counted twice, and the count never came down again.
+#[test]
+fn what_is_held_twice_in_one_call_is_counted_once() {
+    let dir = temp();
+    let store = open(dir.path(), BUDGET);
+    let (here, absent) = (chunk(1, 4096), chunk(2, 10).id());
+    store.put(std::slice::from_ref(&here), Keep::Cache).unwrap();
+    assert_eq!(store.hold(&[here.id(), absent, here.id(), absent]).unwrap(), [absent]);
+    assert_eq!(store.stats().unwrap().pinned_bytes, 4096 + RECORD_HEADER_LEN as u64);
+    store.set_pin(&pin(1, &[])).unwrap();
+    store.remove_pin(&pin(1, &[])).unwrap();
+    while store.release_stale().unwrap() {}
+    assert_eq!(store.stats().unwrap().pinned_bytes, 0);
+}
+
 #[test]
 fn pins_may_not_hold_more_than_their_share() {
     let dir = temp();
