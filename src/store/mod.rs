@@ -15,6 +15,7 @@
 mod blobs;
 mod cache;
 mod commit;
+mod compact;
 mod disk;
 mod error;
 mod index;

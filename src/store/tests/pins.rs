@@ -2,9 +2,9 @@
 
 use super::*;
 
-const BUDGET: u64 = 512 << 10;
+pub(super) const BUDGET: u64 = 512 << 10;
 
-fn ids(objects: &[Checked]) -> Vec<ObjectId> {
+pub(super) fn ids(objects: &[Checked]) -> Vec<ObjectId> {
     objects.iter().map(Checked::id).collect()
 }
 
@@ -21,7 +21,7 @@ fn pin(seed: u8, paths: &[&str]) -> PinRecord {
 }
 
 /// Puts twice the budget of other objects through the cache, and watches what it occupies.
-fn crowd(store: &Store, dir: &Path, seed: u32) {
+pub(super) fn crowd(store: &Store, dir: &Path, seed: u32) {
     for object in chunks(seed..seed + 256, 4096) {
         store.put(std::slice::from_ref(&object), Keep::Cache).unwrap();
         if object.plain()[0] < 16 {
@@ -30,7 +30,7 @@ fn crowd(store: &Store, dir: &Path, seed: u32) {
     }
 }
 
-fn occupied(dir: &Path) -> u64 {
+pub(super) fn occupied(dir: &Path) -> u64 {
     let keeps = |path: &PathBuf| std::fs::read(path).is_ok_and(|bytes| bytes.get(12) == Some(&1));
     let packs = pack_files(dir).into_iter().filter(keeps);
     packs.filter_map(|path| std::fs::metadata(path).ok()).map(|stat| disk::occupied(&stat)).sum()
