@@ -139,13 +139,8 @@ impl Shared {
     fn move_pinned(&self, turn: &Turn<'_>, pinned: Vec<(ObjectId, Place)>) -> Result<Moved, StoreError> {
         let mut moved = Moved { all: true, bytes: 0 };
         for (id, place) in pinned {
-            let sound = match self.find_and_read(&id) {
-                Ok(found) => found.and_then(|found| found.packed.ok()?.verify(&id).ok()),
-                // A bad sector, for one. The others can be moved still.
-                Err(StoreError::Io { .. }) => None,
-                Err(error) => return Err(error),
-            };
-            let Some(object) = sound else {
+            let Some(object) = self.sound(&id)? else {
+                // The others can be moved still.
                 moved.all = false;
                 continue;
             };

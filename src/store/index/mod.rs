@@ -383,9 +383,11 @@ impl Tables<'_> {
         }
     }
 
-    /// Drops one object from the index, if it lies at `bad`; says where it was.
+    /// Drops one cached object from the index, if it lies at `bad` and is not pinned; says where it was.
     pub(super) fn forget(&mut self, id: &ObjectId, bad: &Place) -> IndexResult<Option<Place>> {
-        let Some(place) = self.find(id)?.filter(|place| place.is_at(bad)) else { return Ok(None) };
+        let evictable = |place: &Place| place.keep() == Keep::Cache && !place.is_pinned();
+        let found = self.find(id)?.filter(|place| place.is_at(bad) && evictable(place));
+        let Some(place) = found else { return Ok(None) };
         self.detach(id, &place)?;
         Ok(Some(place))
     }

@@ -176,6 +176,25 @@ fn a_damaged_object_that_is_held_is_replaced_and_held_still() {
     assert!(has(&store, &held));
 }
 
+/// It was held while somebody who had found it damaged waited for the turn to drop it.
+#[test]
+fn a_damaged_object_that_was_held_meanwhile_is_not_forgotten() {
+    let dir = temp();
+    let store = open(dir.path(), BUDGET);
+    let objects = chunks(0..2, 4096);
+    store.put(&objects, Keep::Cache).unwrap();
+    store.commit().unwrap();
+    let bad: Vec<Place> =
+        objects.iter().map(|object| spoil(&store, dir.path(), &object.id()).unwrap()).collect();
+    store.hold(&[objects[0].id()]).unwrap();
+    let shared = store.shared();
+    for (object, bad, forgotten) in [(&objects[0], &bad[0], false), (&objects[1], &bad[1], true)] {
+        let freed = shared.change_index(&shared.turn(), |tables| tables.forget(&object.id(), bad));
+        assert_eq!(freed.unwrap().is_some(), forgotten);
+        assert_eq!(store.contains(&object.id()).unwrap(), !forgotten);
+    }
+}
+
 #[test]
 fn a_pack_with_a_few_held_objects_is_freed_of_the_rest() {
     let dir = temp();
