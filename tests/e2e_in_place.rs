@@ -8,7 +8,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use common::{Site, assert_same_tree, noise, wait_until};
 use serde_json::Value;
@@ -167,6 +167,30 @@ fn a_mount_is_not_served_out_of_itself() {
     publisher.ok(["stop"]);
     assert_eq!(corrupt(&reader.json(["verify", "copy@v1"])), Vec::<String>::new());
     assert_same_tree(&source, &mounted);
+}
+
+/// A read of the file in place was a read of the mount, which waited for it.
+#[test]
+#[cfg_attr(not(fuse_available), ignore = "no /dev/fuse here")]
+fn a_dataset_that_is_mounted_over_its_own_files_is_not_read_from_itself() {
+    let site = Site::initialised();
+    let (source, aside) = (site.dir("photos"), site.dir("aside"));
+    make_source(&source);
+    let report = publish(&site, &source, "photos@v1");
+    assert_eq!(report["ingest"]["in_place_files"], FILES, "{report}");
+    fs::rename(&source, aside.join("photos")).unwrap();
+    let mounted = site.mount("photos@v1", "photos");
+    assert_eq!(mounted, source);
+    let mut verify = site.command(["verify", "photos@v1"]).stdout(Stdio::null()).spawn().unwrap();
+    wait_until("the verification ends", || verify.try_wait().unwrap().is_some());
+    let named = damage(&site, "photos@v1");
+    assert!(named.len() >= FILES as usize, "{}", named.len());
+    let wrong = named.iter().find(|line| !line.contains("something else has its name now"));
+    assert_eq!(wrong, None);
+    site.ok([OsStr::new("unmount"), mounted.as_os_str()]);
+    fs::remove_dir(&source).unwrap();
+    fs::rename(aside.join("photos"), &source).unwrap();
+    assert_eq!(corrupt(&site.json(["verify", "photos@v1"])), Vec::<String>::new());
 }
 
 /// A file system of its own that clones files, unmounted with the test.

@@ -3,7 +3,7 @@
 //! Owns: recency, eviction, holes in cache packs, and the thread that does this off the read path.
 //! Must not know: what is worth keeping beyond when it was last used.
 //! Invariant: cache packs and blob files never occupy more than the budget: what would exceed it evicts first, or
-//! is not stored. Published objects are never touched, and pinned ones at most moved (`pins`). A record is punched only after a durable commit has
+//! is not stored. Published objects are never touched, and pinned ones at most moved (`compact`). A record is punched only after a durable commit has
 //! dropped it from the index.
 //! Trust: internal state; what packs say about themselves may be damaged.
 //! Threads: `Keeper` runs one thread; everything else runs on the caller's.
@@ -44,17 +44,28 @@ impl Shared {
         self.cache_used.load(Ordering::SeqCst) > self.high_water()
     }
 
-    /// Whether `cost` more bytes fit in the budget now.
+    /// What may be in use before something is put: all but a 64th of the budget, which is left to the moving of what
+    /// is pinned. Without it, a full cache could not be freed of what lies between pinned records.
+    fn put_limit(&self) -> u64 {
+        self.options.cache_max_bytes - self.options.cache_max_bytes / 64
+    }
+
+    /// Whether `cost` more bytes may be put now.
     pub(super) fn has_room(&self, cost: u64) -> bool {
+        self.cache_used.load(Ordering::SeqCst).saturating_add(cost) <= self.put_limit()
+    }
+
+    /// Whether `cost` more bytes fit in the budget now.
+    pub(super) fn has_room_to_move(&self, cost: u64) -> bool {
         self.cache_used.load(Ordering::SeqCst).saturating_add(cost) <= self.options.cache_max_bytes
     }
 
-    /// Evicts until `cost` more bytes fit in the budget; says whether they do.
+    /// Evicts until `cost` more bytes may be put; says whether they may.
     pub(super) fn make_room(&self, cost: u64) -> Result<bool, StoreError> {
-        if cost > self.options.cache_max_bytes {
+        if cost > self.put_limit() {
             return Ok(false);
         }
-        let goal = self.low_water().min(self.options.cache_max_bytes - cost);
+        let goal = self.low_water().min(self.put_limit() - cost);
         while !self.has_room(cost) {
             if !self.evict_batch(goal)? {
                 return Ok(self.has_room(cost));
@@ -91,12 +102,12 @@ impl Shared {
         let found = !victims.is_empty();
         self.count_evicted(victims.len() as u64, victims.iter().map(Place::record_len).sum());
         self.release(&turn, victims)?;
-        if self.cache_used.load(Ordering::SeqCst) <= goal {
-            return Ok(true);
+        // Holes free whole blocks only, and not at all on some file systems. Packs that are mostly dead are then dropped
+        // with the rest of what is in them, before more is evicted.
+        let mut dropped = false;
+        while self.cache_used.load(Ordering::SeqCst) > goal && self.drop_worst_pack(&turn, !found)? {
+            dropped = true;
         }
-        // Holes free whole blocks only, and not at all on some file systems. A pack that is mostly dead is
-        // then dropped with the rest of what is in it.
-        let dropped = self.drop_worst_pack(&turn, !found)?;
         Ok(found || dropped)
     }
 
@@ -148,7 +159,7 @@ impl Shared {
     }
 
     /// Removes a pack file that the index no longer knows.
-    fn remove_file(&self, number: u32) {
+    pub(super) fn remove_file(&self, number: u32) {
         if let Err(error) = self.files.remove(number) {
             // It is found again at the next opening.
             tracing::warn!(path = %self.files.path(number).display(), %error, "cannot remove an evicted pack");
@@ -177,41 +188,6 @@ impl Shared {
             tracing::warn!(path = %path.display(), %error, "cannot free evicted space");
             0
         })
-    }
-
-    /// Drops the cache pack of which the least is alive, if less than half of it is, or in any case if
-    /// `whatever` is left.
-    fn drop_worst_pack(&self, turn: &Turn<'_>, whatever: bool) -> Result<bool, StoreError> {
-        let mut worst = self.worst_pack()?;
-        if worst.is_none() && whatever {
-            lock(&self.writer).retire_cache();
-            self.commit(turn)?;
-            worst = self.worst_pack()?;
-        }
-        // When nothing is left to evict, what is alive is pinned.
-        let pinned = self.view()?.number("pinned_bytes").map_err(StoreError::index(&self.index_path))?;
-        let worth = |row: &PackRow| (whatever && pinned == 0) || row.live_bytes < row.disk / 2;
-        let Some((number, row)) = worst.filter(|(_, row)| worth(row)) else { return Ok(false) };
-        let entries = self.files.entries(number, row.len).unwrap_or_default();
-        let ids: Vec<ObjectId> = entries.iter().map(|entry| entry.header.id).collect();
-        if !self.move_pinned(turn, &ids, number, row.disk)? {
-            return Ok(false);
-        }
-        // What was moved has been freed, and perhaps the pack with it.
-        let rows = self.view()?.packs().map_err(StoreError::index(&self.index_path))?;
-        let Some(row) = rows.get(&number) else { return Ok(true) };
-        let dropped = self.change_index(turn, |tables| tables.drop_pack(number, &ids))?;
-        self.count_evicted(dropped, row.live_bytes);
-        self.holes.fetch_add(1, Ordering::SeqCst);
-        self.remove_file(number);
-        self.cache_used.fetch_sub(row.disk, Ordering::SeqCst);
-        Ok(true)
-    }
-
-    fn worst_pack(&self) -> Result<Option<(u32, PackRow)>, StoreError> {
-        let rows = self.view()?.packs().map_err(StoreError::index(&self.index_path))?;
-        let candidates = rows.into_iter().filter(|(_, row)| row.keep == Keep::Cache && row.sealed);
-        Ok(candidates.min_by_key(|(_, row)| row.live_bytes.saturating_mul(1000) / row.disk.max(1)))
     }
 
     /// Notes that a cached object was used. Approximate: when the note-book is full or busy, it is let go.

@@ -24,6 +24,16 @@ impl Shared {
         Ok((!sound).then_some(found.place))
     }
 
+    /// The object, if what is here of it can be read and is right.
+    pub(super) fn sound(&self, id: &ObjectId) -> Result<Option<Checked>, StoreError> {
+        match self.find_and_read(id) {
+            Ok(found) => Ok(found.and_then(|found| found.packed.ok()?.verify(id).ok())),
+            // A bad sector, for one.
+            Err(StoreError::Io { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Drops a cached object, if it is damaged where it lies now, and nobody holds it.
     pub(super) fn forget(&self, id: &ObjectId) -> Result<bool, StoreError> {
         self.check_writable()?;
@@ -34,8 +44,9 @@ impl Shared {
         // that no recovery finds it again.
         self.commit(&turn)?;
         let freed = self.change_index(&turn, |tables| tables.forget(id, &bad))?;
+        let forgotten = freed.is_some();
         self.release(&turn, freed.into_iter().collect())?;
-        Ok(true)
+        Ok(forgotten)
     }
 
     /// Appends a good copy of what is damaged or cannot be read, in the class that it has. What was in a file outside

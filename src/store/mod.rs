@@ -15,6 +15,7 @@
 mod blobs;
 mod cache;
 mod commit;
+mod compact;
 mod disk;
 mod error;
 mod index;
@@ -337,8 +338,12 @@ impl Shared {
         loop {
             let holes = self.holes.load(Ordering::SeqCst);
             let Some(place) = self.find(id)? else { return Ok(None) };
-            let packed =
-                if place.is_outside() { self.read_outside(id, &place) } else { self.files.read(id, &place) };
+            let packed = if place.is_outside() {
+                let Some(packed) = self.read_outside(id, &place)? else { continue };
+                Ok(packed)
+            } else {
+                self.files.read(id, &place)
+            };
             // If something was punched meanwhile, it may have been this record, half read.
             if self.holes.load(Ordering::SeqCst) != holes {
                 let now = self.find(id)?;

@@ -51,11 +51,20 @@ pub(super) fn number_of(path: &Path) -> Option<u32> {
 pub(super) struct PackFiles {
     dir: PathBuf,
     open: Mutex<LruCache<u32, Arc<File>>>,
+    /// Records that the disk does not give.
+    #[cfg(test)]
+    pub bad_sectors: Mutex<Vec<Place>>,
 }
 
 impl PackFiles {
     pub(super) fn new(dir: PathBuf) -> Self {
-        Self { dir, open: Mutex::new(LruCache::new(OPEN_FILES)) }
+        let open = Mutex::new(LruCache::new(OPEN_FILES));
+        Self {
+            dir,
+            open,
+            #[cfg(test)]
+            bad_sectors: Mutex::default(),
+        }
     }
 
     pub(super) fn dir(&self) -> &Path {
@@ -104,6 +113,10 @@ impl PackFiles {
 
     /// The record at `place`: header and body, or as much of them as the file has.
     fn record(&self, place: &Place) -> io::Result<Bytes> {
+        #[cfg(test)]
+        if lock(&self.bad_sectors).iter().any(|bad| bad.is_at(place)) {
+            return Err(io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error()));
+        }
         let body = (place.stored_len as usize).min(MAX_OBJECT_LEN);
         let file = self.file(place.pack)?;
         Ok(disk::read(&file, RECORD_HEADER_LEN + body, place.offset.into())?.into())

@@ -14,16 +14,10 @@
 //! references nor a set of objects in memory, and it can be interrupted anywhere: then too much is held, until it is
 //! done again.
 
-use std::sync::atomic::Ordering;
-
 use crate::codec;
 use crate::id::{BlobId, ID_LEN, Kind, ObjectId};
-use crate::pack::Checked;
-use crate::pack::file::Keep;
-use crate::store::commit::Turn;
 use crate::store::error::StoreError;
-use crate::store::packs::WriteFailure;
-use crate::store::{Options, PinRecord, Shared, Store, disk, lock};
+use crate::store::{Options, PinRecord, Store};
 
 /// Pins of one store. They are few by nature; each is walked when another is released.
 const MAX_PINS: u64 = 256;
@@ -130,65 +124,5 @@ impl Store {
         shared.count_evicted(dropped.len() as u64, records);
         shared.release(&turn, dropped)?;
         Ok(bytes + records)
-    }
-}
-
-impl Shared {
-    /// Copies what is pinned in a pack to the current one, so that the pack can be dropped; false if that is not worth
-    /// it: when half of the pack or more is pinned, or there is no room for the copies.
-    pub(super) fn move_pinned(
-        &self,
-        turn: &Turn<'_>,
-        ids: &[ObjectId],
-        number: u32,
-        occupied: u64,
-    ) -> Result<bool, StoreError> {
-        let mut pinned = Vec::new();
-        let view = self.view()?;
-        for id in ids {
-            let place = view.find(id).map_err(StoreError::index(&self.index_path))?;
-            pinned.extend(place.filter(|place| place.pack == number && place.is_pinned()).map(|p| (*id, p)));
-        }
-        if pinned.is_empty() {
-            return Ok(true);
-        }
-        // Each may begin a pack.
-        let bytes: u64 = pinned.iter().map(|(_, place)| place.record_len()).sum();
-        if bytes > occupied / 2 || !self.has_room(bytes + disk::BLOCK * 2) {
-            return Ok(false);
-        }
-        for (id, place) in &pinned {
-            let found = self.find_and_read(id)?;
-            // A damaged one cannot be carried over; it is fetched again when it is read.
-            let sound = found.and_then(|found| found.packed.ok()?.verify(id).ok());
-            if let Some(object) = sound
-                && !self.append_copy(&object, place.tick)?
-            {
-                return Ok(false);
-            }
-        }
-        self.commit(turn)?;
-        Ok(true)
-    }
-
-    /// Appends another record of a cached object, if that fits; says whether it did.
-    fn append_copy(&self, object: &Checked, tick: u64) -> Result<bool, StoreError> {
-        let mut writer = lock(&self.writer);
-        if !self.has_room(writer.cost(object, Keep::Cache)) {
-            return Ok(false);
-        }
-        let appended = writer.append(&[object], Keep::Cache, tick);
-        self.cache_used.fetch_add(std::mem::take(&mut writer.cache_growth), Ordering::SeqCst);
-        match appended {
-            Ok(places) => {
-                let mut pending = self.pending.write().unwrap_or_else(|broken| broken.into_inner());
-                pending.extend(places.into_iter().map(|place| (object.id(), place)));
-                Ok(true)
-            }
-            Err(WriteFailure::Full | WriteFailure::NotBegun(_)) => Ok(false),
-            Err(WriteFailure::Broken(error)) => {
-                Err(self.stop_writing(StoreError::io("append to", self.files.dir())(error)))
-            }
-        }
     }
 }

@@ -383,9 +383,11 @@ impl Tables<'_> {
         }
     }
 
-    /// Drops one object from the index, if it lies at `bad`; says where it was.
+    /// Drops one cached object from the index, if it lies at `bad` and is not pinned; says where it was.
     pub(super) fn forget(&mut self, id: &ObjectId, bad: &Place) -> IndexResult<Option<Place>> {
-        let Some(place) = self.find(id)?.filter(|place| place.is_at(bad)) else { return Ok(None) };
+        let evictable = |place: &Place| place.keep() == Keep::Cache && !place.is_pinned();
+        let found = self.find(id)?.filter(|place| place.is_at(bad) && evictable(place));
+        let Some(place) = found else { return Ok(None) };
         self.detach(id, &place)?;
         Ok(Some(place))
     }
@@ -439,38 +441,35 @@ impl Tables<'_> {
     }
 
     /// Drops a whole cache pack and all that lies in it, given the ids that its records have; says how many
-    /// objects went.
-    pub(super) fn drop_pack(&mut self, number: u32, ids: &[ObjectId]) -> IndexResult<u64> {
-        let mut dropped = 0;
+    /// objects went. `None`, and nothing is changed, if one of them is pinned.
+    pub(super) fn drop_pack(&mut self, number: u32, ids: &[ObjectId]) -> IndexResult<Option<u64>> {
+        let mut lost = BTreeMap::new();
         for id in ids {
-            if let Some(place) = self.find(id)?.filter(|place| place.pack == number) {
-                self.detach(id, &place)?;
-                dropped += 1;
-            }
+            lost.extend(self.find(id)?.filter(|place| place.pack == number).map(|place| (key(id), place)));
         }
-        if self.pack(number, Keep::Cache)?.live > 0 {
+        if self.pack(number, Keep::Cache)?.live > lost.len() as u64 {
             // Its records are damaged, so that they do not name all of it. Rare enough for a full walk.
-            dropped += self.drop_places_in(number)?;
+            lost.extend(self.places_in(number)?);
+        }
+        if lost.values().any(Place::is_pinned) {
+            return Ok(None);
+        }
+        for (key, place) in &lost {
+            self.detach(&id_of(key)?, place)?;
         }
         self.remove_pack(number)?;
-        Ok(dropped)
+        Ok(Some(lost.len() as u64))
     }
 
-    fn drop_places_in(&mut self, number: u32) -> IndexResult<u64> {
-        let mut dropped = 0;
-        let (objects, recency) = (&mut self.objects, &mut self.recency);
+    fn places_in(&self, number: u32) -> IndexResult<Vec<(Key, Place)>> {
         let mut places = Vec::new();
-        objects.retain(|key, row| {
-            if row.0 == number {
-                places.push((Place::from(row), *key));
+        for row in self.objects.iter()? {
+            let (key, place) = row?;
+            let place = Place::from(place.value());
+            if place.pack == number {
+                places.push((*key.value(), place));
             }
-            row.0 != number
-        })?;
-        for (place, key) in places {
-            recency.remove((place.tick, &key))?;
-            self.pinned.1 += if place.is_pinned() { place.record_len() } else { 0 };
-            dropped += 1;
         }
-        Ok(dropped)
+        Ok(places)
     }
 }

@@ -5,8 +5,12 @@
 //! Invariant: a cached object is held while its tick is [`PINNED`] or more; `pinned_bytes` is the sum of such records.
 //! Trust, threads, crash: those of `index`.
 
+use std::collections::HashSet;
+
 use redb::ReadableTable;
 
+#[cfg(test)]
+use super::OBJECTS;
 use super::{ID_LEN, IndexResult, Key, META, PINNED, PINS, Place, RECENCY, Tables, View, id_of, key};
 use crate::id::ObjectId;
 use crate::pack::file::Keep;
@@ -19,6 +23,17 @@ impl View {
             records.push(row?.1.value().to_vec());
         }
         Ok(records)
+    }
+
+    /// Sum of the records that are held, counted anew.
+    #[cfg(test)]
+    pub(in crate::store) fn count_pinned(&self) -> IndexResult<u64> {
+        let mut bytes = 0;
+        for row in self.txn.open_table(OBJECTS)?.iter()? {
+            let place = Place::from(row?.1.value());
+            bytes += if place.is_pinned() { place.record_len() } else { 0 };
+        }
+        Ok(bytes)
     }
 
     /// Whether some object is held only by the mark of an earlier epoch.
@@ -65,7 +80,9 @@ impl Tables<'_> {
     ) -> IndexResult<Result<Vec<ObjectId>, u64>> {
         let tick = PINNED + self.number("pin_epoch")?;
         let (mut found, mut missing, mut added) = (Vec::new(), Vec::new(), 0);
-        for id in ids {
+        // Whoever walks a snapshot meets equal content as often as it is there; its record is one.
+        let mut seen = HashSet::new();
+        for id in ids.iter().filter(|id| seen.insert(**id)) {
             match self.find(id)? {
                 None => missing.push(*id),
                 Some(place) if place.keep() == Keep::Cache && place.tick != tick => {

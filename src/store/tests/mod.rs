@@ -3,6 +3,7 @@
 mod basic;
 mod blobs;
 mod cache;
+mod compact;
 mod crash;
 mod damage;
 mod garbled;

@@ -22,6 +22,11 @@ enum Op {
     Spoil {
         seed: u32,
     },
+    Hold {
+        seeds: Vec<u32>,
+    },
+    /// Lets go of all that is held.
+    Release,
     Commit,
     Reopen,
     Crash,
@@ -35,7 +40,9 @@ fn op() -> impl Strategy<Value = Op> {
             .prop_map(|(seed, keep)| Op::Put { seed, keep }),
         10 => seed.clone().prop_map(|seed| Op::Get { seed }),
         4 => seed.clone().prop_map(|seed| Op::PutOutside { seed: seed / 2 * 2 }),
-        1 => seed.prop_map(|seed| Op::Spoil { seed }),
+        1 => seed.clone().prop_map(|seed| Op::Spoil { seed }),
+        1 => proptest::collection::vec(seed, 0..6).prop_map(|seeds| Op::Hold { seeds }),
+        1 => Just(Op::Release),
         2 => Just(Op::Commit),
         1 => Just(Op::Reopen),
         1 => Just(Op::Crash),
@@ -152,11 +159,40 @@ impl Run {
                             }
                         });
                     }
+                    Some(Keep::Cache) if self.is_held(&id) => {
+                        assert!(!self.store.forget(&id).expect("looks"), "held");
+                        self.store.replace(&object(*seed)).expect("replaces");
+                        self.check(*seed);
+                    }
                     _ => {
                         self.store.forget(&id).expect("forgets");
                         assert!(!self.store.contains(&id).expect("looks"));
                     }
                 }
+            }
+            Op::Hold { seeds } => {
+                let ids: Vec<ObjectId> = seeds.iter().map(|seed| object(*seed).id()).collect();
+                match self.store.hold(&ids) {
+                    Ok(_) | Err(StoreError::PinsFull { .. }) => {}
+                    Err(error) => panic!("{error}"),
+                }
+                // That was a commit too.
+                self.commit_model();
+            }
+            Op::Release => {
+                let pin = PinRecord {
+                    snapshot: SnapshotId::from_bytes([1; 32]),
+                    paths: Vec::new(),
+                    reference: "photos@v1".into(),
+                    whole: true,
+                    bytes: 1,
+                    files: 1,
+                    pinned_unix_ms: 1,
+                };
+                self.store.set_pin(&pin).expect("pins");
+                assert!(self.store.remove_pin(&pin).expect("unpins"));
+                while self.store.release_stale().expect("releases") {}
+                assert_eq!(self.store.stats().expect("counts").pinned_bytes, 0);
             }
             Op::Commit => {
                 self.store.commit().expect("commits");
@@ -167,6 +203,15 @@ impl Run {
             Op::LoseIndex => return self.reopen(false, true),
         }
         self
+    }
+
+    fn is_held(&self, id: &ObjectId) -> bool {
+        self.store.shared().find(id).expect("looks").is_some_and(|place| place.is_pinned())
+    }
+
+    fn check_pinned_bytes(&self) {
+        let counted = self.store.shared().view().expect("looks").count_pinned().expect("counts");
+        assert_eq!(self.store.stats().expect("counts").pinned_bytes, counted);
     }
 
     fn file(&self, seed: u32) -> PathBuf {
@@ -207,6 +252,7 @@ proptest! {
         let mut run = Run { dir, outside: elsewhere(), store, model: HashMap::new() };
         for op in &ops {
             run = run.step(op);
+            run.check_pinned_bytes();
         }
         for seed in 0..120 {
             run.check(seed);

@@ -295,6 +295,69 @@ fn what_was_cached_is_published_in_place() {
     all_sound(&store);
 }
 
+/// What was pinned came to rest on the file of its owner, who may change it.
+#[test]
+fn what_is_pinned_is_published_in_a_pack_and_not_in_place() {
+    let (dir, source) = (temp(), Source::new(0..8));
+    let store = open(dir.path(), MIB);
+    let cached: Vec<Checked> = (0..6).map(|at| source.object(at)).collect();
+    store.put(&cached, Keep::Cache).expect("puts");
+    let held: Vec<ObjectId> = (0..5).map(|at| source.id(at)).collect();
+    assert_eq!(store.hold(&held).expect("holds"), []);
+    // One of them is good only in the file.
+    spoil(&store, dir.path(), &held[4]).expect("is there");
+    let put = source.put(&store);
+    assert_eq!((put.objects, put.in_place), (8, 4));
+    store.commit().expect("commits");
+    assert!(source.all_in(&store));
+    let stats = store.stats().expect("counts");
+    assert_eq!((stats.pinned_bytes, stats.outside_bytes), (0, 4 * LEN as u64));
+    fs::remove_file(&source.path).expect("removes");
+    // Enough to evict everything that is cached.
+    store.put(&chunks(1000..1100, LEN), Keep::Cache).expect("puts");
+    assert!(cached[..4].iter().all(|object| has(&store, object)));
+    assert_eq!(store.missing(&held[..4], Keep::Published).expect("looks"), []);
+}
+
+/// Between the look for the object and that for its part, a commit put it elsewhere, and it was said to be damaged.
+#[test]
+fn what_goes_into_a_pack_while_it_is_read_is_no_damage() {
+    let (dir, source) = (temp(), Source::new(0..2));
+    let store = open(dir.path(), MIB);
+    source.put(&store);
+    store.commit().expect("commits");
+    let found = [0, 1].map(|at| place(&store, &source.id(at)));
+    let objects = [source.object(0), source.object(1)];
+    store.put(&objects, Keep::Published).expect("puts");
+    store.commit().expect("commits");
+    for (object, found) in objects.iter().zip(&found) {
+        let read = store.shared().read_outside(&object.id(), found).expect("looks");
+        assert!(read.is_none(), "it is to be looked for again: {read:?}");
+    }
+    assert_eq!(store.changed_outside(), Vec::<PathBuf>::new());
+}
+
+/// It was taken for a moment's trouble, and what lies in the file was fetched again at each read, and never mended.
+#[test]
+fn a_file_that_can_no_longer_be_opened_is_damage() {
+    let (dir, mut source) = (temp(), Source::new(0..3));
+    let folder = source.path.with_extension("folder");
+    fs::create_dir(&folder).expect("makes");
+    source.path = folder.join("data");
+    let bytes = source.bytes.clone();
+    let source = source.becomes(&bytes);
+    let store = open(dir.path(), MIB);
+    source.put(&store);
+    store.commit().expect("commits");
+    fs::remove_dir_all(&folder).expect("removes");
+    // A name that is too long stands for all errors that stay, because it is one for root too.
+    std::os::unix::fs::symlink("x".repeat(300), &folder).expect("links");
+    let refused = refusal(&store, &source.id(1));
+    assert!(refused.contains("it cannot be read (File name too long"), "{refused}");
+    assert!(store.replace(&source.object(1)).expect("replaces"));
+    assert!(has(&store, &source.object(1)));
+}
+
 #[test]
 fn a_lost_index_forgets_what_was_in_place_until_it_is_put_again() {
     let (dir, source) = (temp(), Source::new(0..4));

@@ -2,9 +2,9 @@
 
 use super::*;
 
-const BUDGET: u64 = 512 << 10;
+pub(super) const BUDGET: u64 = 512 << 10;
 
-fn ids(objects: &[Checked]) -> Vec<ObjectId> {
+pub(super) fn ids(objects: &[Checked]) -> Vec<ObjectId> {
     objects.iter().map(Checked::id).collect()
 }
 
@@ -21,7 +21,7 @@ fn pin(seed: u8, paths: &[&str]) -> PinRecord {
 }
 
 /// Puts twice the budget of other objects through the cache, and watches what it occupies.
-fn crowd(store: &Store, dir: &Path, seed: u32) {
+pub(super) fn crowd(store: &Store, dir: &Path, seed: u32) {
     for object in chunks(seed..seed + 256, 4096) {
         store.put(std::slice::from_ref(&object), Keep::Cache).unwrap();
         if object.plain()[0] < 16 {
@@ -30,7 +30,7 @@ fn crowd(store: &Store, dir: &Path, seed: u32) {
     }
 }
 
-fn occupied(dir: &Path) -> u64 {
+pub(super) fn occupied(dir: &Path) -> u64 {
     let keeps = |path: &PathBuf| std::fs::read(path).is_ok_and(|bytes| bytes.get(12) == Some(&1));
     let packs = pack_files(dir).into_iter().filter(keeps);
     packs.filter_map(|path| std::fs::metadata(path).ok()).map(|stat| disk::occupied(&stat)).sum()
@@ -54,6 +54,21 @@ fn what_is_held_is_not_evicted_and_counts_in_the_budget() {
     assert_eq!(stats.pinned_bytes, 40 * (4096 + RECORD_HEADER_LEN as u64));
     assert!(stats.evicted > 100 && stats.evicted_bytes > 100 * 4096 && stats.bypassed == 0, "{stats:?}");
     all_sound(&store);
+}
+
+/// An id that was listed twice was counted twice, and the count never came down again.
+#[test]
+fn what_is_held_twice_in_one_call_is_counted_once() {
+    let dir = temp();
+    let store = open(dir.path(), BUDGET);
+    let (here, absent) = (chunk(1, 4096), chunk(2, 10).id());
+    store.put(std::slice::from_ref(&here), Keep::Cache).unwrap();
+    assert_eq!(store.hold(&[here.id(), absent, here.id(), absent]).unwrap(), [absent]);
+    assert_eq!(store.stats().unwrap().pinned_bytes, 4096 + RECORD_HEADER_LEN as u64);
+    store.set_pin(&pin(1, &[])).unwrap();
+    store.remove_pin(&pin(1, &[])).unwrap();
+    while store.release_stale().unwrap() {}
+    assert_eq!(store.stats().unwrap().pinned_bytes, 0);
 }
 
 #[test]
@@ -159,6 +174,25 @@ fn a_damaged_object_that_is_held_is_replaced_and_held_still() {
     assert_eq!(store.stats().unwrap().pinned_bytes, 4096 + RECORD_HEADER_LEN as u64);
     crowd(&store, dir.path(), 10_000);
     assert!(has(&store, &held));
+}
+
+/// It was held while somebody who had found it damaged waited for the turn to drop it.
+#[test]
+fn a_damaged_object_that_was_held_meanwhile_is_not_forgotten() {
+    let dir = temp();
+    let store = open(dir.path(), BUDGET);
+    let objects = chunks(0..2, 4096);
+    store.put(&objects, Keep::Cache).unwrap();
+    store.commit().unwrap();
+    let bad: Vec<Place> =
+        objects.iter().map(|object| spoil(&store, dir.path(), &object.id()).unwrap()).collect();
+    store.hold(&[objects[0].id()]).unwrap();
+    let shared = store.shared();
+    for (object, bad, forgotten) in [(&objects[0], &bad[0], false), (&objects[1], &bad[1], true)] {
+        let freed = shared.change_index(&shared.turn(), |tables| tables.forget(&object.id(), bad));
+        assert_eq!(freed.unwrap().is_some(), forgotten);
+        assert_eq!(store.contains(&object.id()).unwrap(), !forgotten);
+    }
 }
 
 #[test]

@@ -10,24 +10,24 @@
 //! owner has removed, and its file system from being unmounted.
 //! A crash leaves: clones that the index does not name; the next opening removes them.
 
+mod reading;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
-use bytes::Bytes;
-use rustix::fs::{FileType, Mode, OFlags, Stat};
+use rustix::fs::Stat;
 use rustix::io::Errno;
 
 use crate::id::{ChunkId, ObjectId};
 use crate::pack::file::Keep;
-use crate::pack::{Codec, MAX_OBJECT_LEN, Packed};
 use crate::store::error::StoreError;
 use crate::store::index::{Index, OUTSIDE, OutsideRow, Place, Stamp};
-use crate::store::{Shared, Store, disk, lock};
+use crate::store::{Put, Shared, Store, disk, lock};
 
 /// What one number stands for at most, so that offsets in it have 32 bits.
 const PART: u64 = 1 << 32;
@@ -154,6 +154,21 @@ enum Known {
     Outside { cloned: bool },
 }
 
+impl Known {
+    /// An object need not be kept in a file where it is published in a pack, or in a file that is as it was: those are
+    /// in `fresh`, with whether they are clones.
+    fn of(place: Option<Place>, fresh: &HashMap<u32, Option<bool>>) -> Self {
+        match place.filter(|place| place.keep() == Keep::Published) {
+            None => Self::No,
+            Some(place) if !place.is_outside() => Self::Packed,
+            Some(place) => {
+                let cloned = fresh.get(&place.pack).copied().flatten();
+                cloned.map_or(Self::No, |cloned| Self::Outside { cloned })
+            }
+        }
+    }
+}
+
 impl Store {
     /// Begins to publish the regular file at the absolute `path` in place, which is open as `fd` and was as `stat` says
     /// before its first byte was read. `None` if it is not to be: where the file is on FUSE, or too many were.
@@ -199,19 +214,22 @@ impl Store {
 }
 
 impl OutsideFile<'_> {
-    /// Keeps the chunks as published where they are, but those that are kept so already; readable at once, and durable
-    /// after [`Store::commit`]. `None` if the file has changed since its reading began; nothing is kept then.
+    /// Keeps the chunks as published where they are, but those that are kept so already, and those that are pinned,
+    /// which become published ones in a pack; readable at once, and durable after [`Store::commit`]. `None` if the file
+    /// has changed since its reading began; nothing is kept in it then.
     pub fn put(&mut self, chunks: &[OutsideChunk]) -> Result<Option<PutOutside>, StoreError> {
         let shared = self.store.shared();
         shared.check_writable()?;
-        let (put, bytes, places) = loop {
-            let mut writer = lock(&shared.writer);
+        let mut published = Put::default();
+        let fresh = self.look_at(chunks, &mut published)?;
+        let (mut put, bytes, places) = loop {
             // All bytes that the chunks were made of are older than this look, and so is the clone.
             let now = rustix::fs::fstat(self.fd).map_err(|error| self.failed(error.into()))?;
             if Stamp::of(&now) != self.stamp {
                 return Ok(None);
             }
-            match self.put_in(chunks, &mut writer.uncommitted)? {
+            let mut writer = lock(&shared.writer);
+            match self.put_in(chunks, &fresh, &mut writer.uncommitted)? {
                 Some(put) => break (put, writer.uncommitted.bytes, writer.uncommitted.places.len()),
                 None => {
                     drop(writer);
@@ -219,6 +237,8 @@ impl OutsideFile<'_> {
                 }
             }
         };
+        put.objects += published.objects;
+        put.bytes += published.stored_bytes;
         shared.after_put(Keep::Published, bytes, places)?;
         if put.objects > 0 {
             // Until a commit a descriptor is kept, which must not outlast a snapshot that fails.
@@ -227,20 +247,42 @@ impl OutsideFile<'_> {
         Ok(Some(put))
     }
 
+    /// Which of the files that the chunks lie in already are as they were; asked before the writer is locked, because
+    /// other file systems may let one wait. And what is pinned is published in a pack: it is here for its own sake, and
+    /// is not to rest on a file of somebody else from now on.
+    fn look_at(
+        &self,
+        chunks: &[OutsideChunk],
+        published: &mut Put,
+    ) -> Result<HashMap<u32, Option<bool>>, StoreError> {
+        let (shared, mut fresh) = (self.store.shared(), HashMap::new());
+        for chunk in chunks {
+            let id = ObjectId::from(chunk.id);
+            shared.known_outside(&id, &mut fresh)?;
+            if shared.find(&id)?.is_some_and(|place| place.is_pinned())
+                && let Some(object) = shared.sound(&id)?
+            {
+                shared.put_published(std::slice::from_ref(&object), published)?;
+            }
+        }
+        Ok(fresh)
+    }
+
     /// `None` if there is something to keep, and no home for it yet.
     fn put_in(
         &self,
         chunks: &[OutsideChunk],
+        fresh: &HashMap<u32, Option<bool>>,
         uncommitted: &mut super::packs::Uncommitted,
     ) -> Result<Option<PutOutside>, StoreError> {
         let shared = self.store.shared();
-        let (mut put, mut fresh) = (PutOutside::default(), HashMap::new());
+        let mut put = PutOutside::default();
         let (mut places, mut parts) = (Vec::new(), BTreeMap::new());
         // Those of this call; what is pending is only told when all of it is sure.
         let mut own = HashSet::new();
         for chunk in chunks {
             let id = ObjectId::from(chunk.id);
-            let known = if own.contains(&id) { Known::No } else { shared.known_outside(&id, &mut fresh)? };
+            let known = if own.contains(&id) { Known::No } else { Known::of(shared.find(&id)?, fresh) };
             match (known, &self.home) {
                 (Known::Packed, _) => {}
                 (Known::Outside { cloned: true }, _) => put.cloned += 1,
@@ -341,111 +383,26 @@ impl Home {
 }
 
 impl Shared {
-    fn outside_row(&self, number: u32) -> Result<Option<Arc<OutsideRow>>, StoreError> {
-        let pending = self.outside.pending.read().unwrap_or_else(|broken| broken.into_inner());
-        if let Some(row) = pending.get(&number) {
-            return Ok(Some(Arc::clone(row)));
-        }
-        drop(pending);
-        let row = self.view()?.outside(number).map_err(StoreError::index(&self.index_path))?;
-        Ok(row.map(Arc::new))
-    }
-
-    /// Whether an object need not be kept in a file: where it is in a pack, or in a file that is as it was. `fresh`
-    /// remembers which files are.
+    /// How an object is kept. `fresh` remembers which files are as they were.
     fn known_outside(
         &self,
         id: &ObjectId,
         fresh: &mut HashMap<u32, Option<bool>>,
     ) -> Result<Known, StoreError> {
-        let Some(place) = self.find(id)?.filter(|place| place.keep() == Keep::Published) else {
-            return Ok(Known::No);
-        };
-        if !place.is_outside() {
-            return Ok(Known::Packed);
+        let place = self.find(id)?;
+        if let Some(place) = place.filter(Place::is_outside)
+            && !fresh.contains_key(&place.pack)
+        {
+            let row = self.outside_row(place.pack)?;
+            let is_fresh = |row: &OutsideRow| {
+                let stat = rustix::fs::lstat(self.dir.join(&row.path));
+                stat.is_ok_and(|stat| Stamp::of(&stat) == row.stamp)
+            };
+            let cloned = row.filter(|row| is_fresh(row)).map(|row| row.path.is_relative());
+            fresh.insert(place.pack, cloned);
         }
-        let cloned = match fresh.get(&place.pack) {
-            Some(cloned) => *cloned,
-            None => {
-                let row = self.outside_row(place.pack)?;
-                let is_fresh = |row: &OutsideRow| {
-                    let stat = rustix::fs::lstat(self.dir.join(&row.path));
-                    stat.is_ok_and(|stat| Stamp::of(&stat) == row.stamp)
-                };
-                let cloned = row.filter(|row| is_fresh(row)).map(|row| row.path.is_relative());
-                fresh.insert(place.pack, cloned);
-                cloned
-            }
-        };
-        Ok(cloned.map_or(Known::No, |cloned| Known::Outside { cloned }))
+        Ok(Known::of(place, fresh))
     }
-
-    /// The file that a place outside is in, and where in it, in bytes.
-    pub(super) fn located_outside(&self, place: &Place) -> Result<(PathBuf, u64), StoreError> {
-        let row = self.outside_row(place.pack)?;
-        let offset = u64::from(place.offset);
-        let known = row.map(|row| (self.dir.join(&row.path), row.base + offset));
-        Ok(known.unwrap_or_else(|| (self.dir.join(clone_path(place.pack)), offset)))
-    }
-
-    /// What is at a place outside. Where the file is not as it was, that is hashed at once, so that the damage can be
-    /// told with the name of the file; where it is, the caller will.
-    pub(super) fn read_outside(
-        &self,
-        id: &ObjectId,
-        place: &Place,
-    ) -> Result<Result<Packed, StoreError>, StoreError> {
-        let damage = |path: &Path, cause: &str| {
-            self.outside.note(path, id, false);
-            Ok(Err(StoreError::Outside { path: path.to_owned(), cause: cause.to_owned() }))
-        };
-        let Some(row) = self.outside_row(place.pack)? else {
-            return damage(&self.dir.join(clone_path(place.pack)), "the index does not know what it was");
-        };
-        let path = self.dir.join(&row.path);
-        let read = open(&path).and_then(|opened| {
-            let Some((file, stamp)) = opened else { return Ok(None) };
-            let len = (place.stored_len as usize).min(MAX_OBJECT_LEN);
-            let bytes = disk::read(&file, len, row.base + u64::from(place.offset))?;
-            Ok(Some((Bytes::from(bytes), stamp)))
-        });
-        let (bytes, stamp) = match read {
-            Ok(Some(read)) => read,
-            Ok(None) => return damage(&path, "something else has its name now"),
-            Err(error) if is_gone(&error) => return damage(&path, "it is gone"),
-            Err(error) => return Err(StoreError::io("read", &path)(error)),
-        };
-        if stamp != row.stamp {
-            let sound = ObjectId::of(id.kind, &bytes) == *id;
-            if sound {
-                self.outside.note(&path, id, true);
-            } else {
-                return damage(&path, "it has changed since");
-            }
-        }
-        let len = bytes.len() as u32;
-        let packed = Packed::from_parts(Codec::Raw as u8, len, bytes);
-        Ok(packed.map_err(|cause| StoreError::Corrupt { path, cause }))
-    }
-}
-
-/// Opens a regular file, and what else it may have become without waiting for it; `None` if it is something else.
-fn open(path: &Path) -> io::Result<Option<(File, Stamp)>> {
-    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-    let file = match rustix::fs::open(path, flags, Mode::empty()) {
-        Ok(file) => File::from(file),
-        // A symlink, or a socket.
-        Err(Errno::LOOP | Errno::NXIO) => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
-    let stat = rustix::fs::fstat(file.as_fd())?;
-    let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
-    Ok(is_file.then(|| (file, Stamp::of(&stat))))
-}
-
-fn is_gone(error: &io::Error) -> bool {
-    use io::ErrorKind::{NotADirectory, NotFound, StaleNetworkFileHandle};
-    matches!(error.kind(), NotFound | NotADirectory | StaleNetworkFileHandle)
 }
 
 /// The clone with this number, relative to the store.
