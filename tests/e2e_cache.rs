@@ -12,8 +12,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use bcai::api::{Client, route};
+use bcai::id::SnapshotId;
 use bcai::node::report::{HintRequest, Hinted};
 use bcai::node::{Error, Kind};
+use bcai::store::{Options, PinRecord, Store};
 use common::{DEADLINE, Running, Site, noise, wait_until};
 use serde_json::Value;
 
@@ -179,6 +181,51 @@ fn a_pin_that_was_interrupted_goes_on_when_the_node_starts_next() {
     let cache = reader.json(["cache"]);
     assert!(cache["pinned_bytes"].as_u64().unwrap() > 600 * 150_000, "{cache}");
     assert_eq!(check(&reader, &["data@v1"]).0, 0);
+}
+
+/// A pin that was begun and not made.
+fn begun(snapshot: SnapshotId) -> PinRecord {
+    let (paths, reference) = (Vec::new(), snapshot.to_string());
+    PinRecord { snapshot, paths, reference, whole: false, bytes: 1, files: 1, pinned_unix_ms: 0 }
+}
+
+#[test]
+fn a_pin_whose_content_is_gone_keeps_no_other_waiting() {
+    let (publisher, reader) = (Site::initialised(), reader(64));
+    let source = publisher.dir("source");
+    write_files(&source, 1, 12, 10_000);
+    let uri = publisher.publish(&source, "data@v1");
+    let snapshot = check(&reader, &[&uri]).1["snapshot"].as_str().unwrap().to_owned();
+    reader.ok(["stop"]);
+    {
+        let store = Store::open(&reader.home.join("store"), Options { cache_max_bytes: 64 * MIB }).unwrap();
+        store.set_pin(&begun(snapshot.parse().unwrap())).unwrap();
+        // One that the node comes to before the other.
+        let gone = (0..=255).map(|seed| begun(SnapshotId::from_bytes([seed; 32]))).find(|gone| {
+            store.set_pin(gone).unwrap();
+            let is_first = store.pins().unwrap()[0].snapshot == gone.snapshot;
+            is_first || !store.remove_pin(gone).unwrap()
+        });
+        assert!(gone.is_some() && store.pins().unwrap().len() == 2);
+    }
+    reader.ok(["daemon"]);
+    let whole = || {
+        let cache = reader.json(["cache"]);
+        cache["pins"].as_array().unwrap().iter().filter(|pin| pin["whole"] == true).count()
+    };
+    wait_until("the other pin is made", || whole() == 1);
+
+    // Commands that come close together leave one task in the background, which stops for the next of them.
+    let mut commands: Vec<_> = (0..8)
+        .map(|number| reader.command(["pin", "data@v1", "--path", &format!("*/000{number}.bin")]))
+        .map(|mut command| command.stdout(Stdio::null()).spawn().unwrap())
+        .collect();
+    for command in &mut commands {
+        assert!(command.wait().unwrap().success());
+    }
+    reader.ok(["pin", "data@v1", "--path", "val"]);
+    reader.ok(["unpin", "data@v1", "--path", "val"]);
+    assert_eq!(whole(), 9);
 }
 
 fn post(site: &Site, request: &HintRequest) -> Result<Hinted, Error> {

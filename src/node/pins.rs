@@ -23,7 +23,7 @@ use crate::view::{Globs, View};
 
 /// How long a command waits for the pin that goes on in the background to stop.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Pause between two tries to go on with a pin whose peers do not answer.
+/// Pause between two rounds over the pins whose peers do not answer.
 const RESUME_EVERY: Duration = Duration::from_secs(5);
 /// Bytes that a chunk and an inode take beyond their content, about: records, rows of trees and blobs.
 const CHUNK_OVERHEAD: u64 = 150;
@@ -207,7 +207,10 @@ impl Node {
             Err(error) => tracing::warn!(%error, "the pins cannot be read"),
         }
         let token = self.stop.child_token();
-        *self.pins.resuming.lock().unwrap_or_else(PoisonError::into_inner) = token.clone();
+        // Of two that end in turn, the second finds the task of the first waiting for its turn.
+        let mut slot = self.pins.resuming.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *slot, token.clone()).cancel();
+        drop(slot);
         let node = self.clone();
         tokio::spawn(async move {
             let job = Job::under(&token);
@@ -220,20 +223,28 @@ impl Node {
         if let Err(error) = self.release_unpinned(job).await {
             tracing::warn!(%error, "what was unpinned is not released yet");
         }
-        for pin in off(|| self.store.pins()).unwrap_or_default().into_iter().filter(|pin| !pin.whole) {
-            loop {
+        let mut pins = off(|| self.store.pins()).unwrap_or_default();
+        pins.retain(|pin| !pin.whole);
+        // Each in its turn: one whose content nobody has must not keep the others waiting.
+        loop {
+            let mut again = Vec::new();
+            for pin in pins {
                 match self.resume_one(&pin, job).await {
-                    Ok(()) => break,
+                    Ok(()) => {}
                     Err(error) if error.kind == Kind::Unreachable => {
                         tracing::debug!(reference = pin.reference, %error, "cannot go on with this pin yet");
-                        tokio::time::sleep(RESUME_EVERY).await;
+                        again.push(pin);
                     }
                     Err(error) => {
                         tracing::warn!(reference = pin.reference, %error, "cannot go on with this pin");
-                        break;
                     }
                 }
             }
+            if again.is_empty() {
+                return;
+            }
+            pins = again;
+            tokio::time::sleep(RESUME_EVERY).await;
         }
     }
 
