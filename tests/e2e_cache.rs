@@ -217,7 +217,7 @@ fn a_pin_whose_content_is_gone_keeps_no_other_waiting() {
 
     // Commands that come close together leave one task in the background, which stops for the next of them.
     let mut commands: Vec<_> = (0..8)
-        .map(|number| reader.command(["pin", "data@v1", "--path", &format!("*/000{number}.bin")]))
+        .map(|number| reader.command(["pin", "data@v1", "--path", &format!("**/000{number}.bin")]))
         .map(|mut command| command.stdout(Stdio::null()).spawn().unwrap())
         .collect();
     for command in &mut commands {

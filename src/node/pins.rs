@@ -7,7 +7,9 @@
 //! Threads: tasks of the runtime. A crash leaves a pin that is not whole, which the next start goes on with, or objects
 //! that are held for nobody, which the next start releases.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -187,9 +189,13 @@ impl Node {
 
     /// Waits until nobody else changes the pins; what goes on in the background is stopped for it.
     async fn pin_turn(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, Error> {
+        let mut turn = pin!(self.pins.turn.lock());
+        // In the queue first: what another command begins in the background from now on comes after this one.
+        if let Poll::Ready(turn) = futures::poll!(turn.as_mut()) {
+            return Ok(turn);
+        }
         self.pins.resuming.lock().unwrap_or_else(PoisonError::into_inner).cancel();
-        let turn = tokio::time::timeout(PATIENCE, self.pins.turn.lock()).await;
-        turn.map_err(|_| {
+        tokio::time::timeout(PATIENCE, turn).await.map_err(|_| {
             Error::new(Kind::Busy, "another pin is being made or removed")
                 .hint("wait until it is done, or interrupt it: it goes on when it is asked for again")
         })
