@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use bcai::api::{Client, route};
 use bcai::id::SnapshotId;
-use bcai::node::report::{HintRequest, Hinted};
+use bcai::node::report::{CacheStatus, HintRequest, Hinted, Pin as Pinned, PinRequest, Progress};
 use bcai::node::{Error, Kind};
 use bcai::store::{Options, PinRecord, Store};
 use common::{DEADLINE, Running, Site, noise, wait_until};
@@ -228,10 +228,93 @@ fn a_pin_whose_content_is_gone_keeps_no_other_waiting() {
     assert_eq!(whole(), 9);
 }
 
+#[test]
+fn what_is_dropped_is_dropped_without_asking_anybody() {
+    let (publisher, reader) = (Site::initialised(), Site::new());
+    let source = publisher.dir("source");
+    write_files(&source, 1, 12, 10_000);
+    let uri = publisher.publish(&source, "data@v1");
+    fs::write(source.join("new"), b"new").unwrap();
+    publisher.publish(&source, "data@v2");
+    reader.ok(["prefetch", &uri, "val/*"]);
+    wait_until("the second version is known", || reader.ok(["log"]).contains("data@v2"));
+    publisher.ok(["stop"]);
+    let evict = |args: &[&str]| reader.json([&["prefetch", "--evict", "data@v1"], args].concat());
+    // Nothing of these directories was ever here.
+    let train = evict(&["train"]);
+    assert_eq!((&train["evicted_bytes"], &train["bytes_here"]), (&0.into(), &0.into()));
+    let all = evict(&[]);
+    assert!(all["evicted_bytes"].as_u64().unwrap() >= 4 * 10_000, "{all}");
+    assert_eq!((&all["files"], &all["files_here"]), (&4.into(), &0.into()));
+    assert_eq!(reader.json(["prefetch", "--evict", "data@v2"])["evicted_bytes"], 0);
+    // That there is no such file is only said when it is known.
+    reader.fails(10, ["prefetch", "--evict", "data@v1", "test/**"]);
+}
+
+#[test]
+fn a_pin_that_waits_for_an_absent_peer_ends_when_its_user_does() {
+    let (publisher, reader) = (Site::initialised(), Site::new());
+    let source = publisher.dir("source");
+    write_files(&source, 1, 12, 10_000);
+    let uri = publisher.publish(&source, "data@v1");
+    fs::write(source.join("new"), b"new").unwrap();
+    publisher.publish(&source, "data@v2");
+    reader.ok(["prefetch", &uri, "val/*"]);
+    wait_until("the second version is known", || reader.ok(["log"]).contains("data@v2"));
+    publisher.ok(["stop"]);
+    // The one waits for a directory, the other for the snapshot.
+    for (reference, paths) in [("data@v1", vec!["train/**".to_owned()]), ("data@v2", vec![])] {
+        let request = PinRequest { reference: reference.into(), paths };
+        runtime().block_on(async {
+            let (waits, mut has_begun) = tokio::sync::mpsc::unbounded_channel();
+            let client = client(&reader);
+            tokio::select! {
+                made = client.job::<Pinned>(route::PIN, &request, |_| waits.send(()).unwrap()) => panic!("{made:?}"),
+                Some(()) = has_begun.recv() => {}
+            }
+        });
+        let not = reader.fails(10, ["unpin", "data@v1"]);
+        assert!(not.contains("not pinned"), "{not}");
+    }
+}
+
+#[test]
+fn a_large_file_is_counted_and_held_while_it_comes() {
+    const LEN: u64 = 96 * MIB;
+    let (publisher, reader) = (Site::initialised(), reader(256));
+    let source = publisher.dir("source");
+    fs::write(source.join("large"), noise(1, LEN as usize)).unwrap();
+    let uri = publisher.publish(&source, "data@v1");
+    reader.ok(["daemon"]);
+    let request = PinRequest { reference: uri, paths: vec![] };
+    let (mut counted, mut held) = (false, false);
+    runtime().block_on(async {
+        let client = client(&reader);
+        let seen = |now: Progress| counted |= now.bytes_done > 0 && now.bytes_done < LEN;
+        let mut made = std::pin::pin!(client.job::<Pinned>(route::PIN, &request, seen));
+        loop {
+            tokio::select! {
+                made = &mut made => return drop(made.unwrap()),
+                cache = client.get::<CacheStatus>(route::CACHE) => {
+                    held |= (1..LEN * 9 / 10).contains(&cache.unwrap().pinned_bytes);
+                }
+            }
+        }
+    });
+    assert!(counted && held, "counted: {counted}, held: {held}");
+    assert!(reader.json(["cache"])["pinned_bytes"].as_u64().unwrap() > LEN);
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+fn client(site: &Site) -> Client {
+    Client::new(&site.home.join("run/api.sock"))
+}
+
 fn post(site: &Site, request: &HintRequest) -> Result<Hinted, Error> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let client = Client::new(&site.home.join("run/api.sock"));
-    runtime.block_on(async { client.post(route::HINTS, request).await })
+    runtime().block_on(async { client(site).post(route::HINTS, request).await })
 }
 
 fn hint(reference: Option<&str>, client: &str, paths: Vec<String>) -> HintRequest {

@@ -20,6 +20,7 @@ use super::report::{Pin, PinRequest, Resolved, Unpinned};
 use super::text::size;
 use super::warming::Warming;
 use super::{Node, now_ms, off};
+use crate::fetch::Class;
 use crate::store::{Options, PinRecord};
 use crate::view::{Globs, View};
 
@@ -49,9 +50,13 @@ impl Node {
     }
 
     async fn make_pin(&self, request: &PinRequest, job: &Job) -> Result<Pin, Error> {
-        let (view, resolved) = self.view(&request.reference).await?;
         let (paths, globs) = patterns(&request.paths)?;
-        let mut warming = Warming::plan(self, view.clone(), globs, job).await?;
+        let planned = async {
+            let (view, resolved) = self.view(&request.reference).await?;
+            let warming = Warming::plan(self, view.clone(), globs, Some(Class::Prefetch), job).await?;
+            Ok::<_, Error>((view, resolved, warming))
+        };
+        let (view, resolved, mut warming) = job.run(planned).await?;
         if !paths.is_empty() && warming.expected().files == 0 {
             return Err(Error::not_found(format!("no file of {} matches", request.reference)).hint(
                 "patterns are matched against paths from the root of the dataset, as `bcai ls -R` shows them",
@@ -71,11 +76,11 @@ impl Node {
             known.iter().any(|pin| pin.whole && pin.snapshot == record.snapshot && pin.paths == record.paths);
         if is_made {
             // Nothing is taken away from it, whatever happens now.
-            return self.fill_pin(&mut warming, record).await;
+            return self.fill_pin(&mut warming, record, job).await;
         }
         self.check_room(&record, &view)?;
         off(|| self.store.set_pin(&record))?;
-        let made = self.fill_pin(&mut warming, record.clone()).await;
+        let made = self.fill_pin(&mut warming, record.clone(), job).await;
         // A pin that the end of the node interrupts is gone on with, like one that a crash does. One that fails, or
         // that its user gives up, is none; what has come of it is cached like anything.
         if made.is_err() && !self.stop.is_cancelled() {
@@ -85,8 +90,8 @@ impl Node {
     }
 
     /// Brings all of it here and holds it; only then it is a pin.
-    async fn fill_pin(&self, warming: &mut Warming<'_>, record: PinRecord) -> Result<Pin, Error> {
-        let files = warming.fetch(true).await?.files;
+    async fn fill_pin(&self, warming: &mut Warming<'_>, record: PinRecord, job: &Job) -> Result<Pin, Error> {
+        let files = job.run(warming.fetch(true)).await?.files;
         let record = PinRecord { whole: true, files, ..record };
         off(|| self.store.set_pin(&record))?;
         tracing::info!(reference = record.reference, paths = ?record.paths, "pinned");
@@ -140,7 +145,7 @@ impl Node {
     /// Gives up pins; what they held may be evicted, unless it is published or another pin holds it.
     pub async fn unpin(self: &Arc<Self>, request: &PinRequest, job: &Job) -> Result<Unpinned, Error> {
         let _turn = self.pin_turn().await?;
-        let removed = self.remove_pins(request, job).await;
+        let removed = job.run(self.remove_pins(request, job)).await;
         self.resume_pins();
         removed
     }
@@ -178,7 +183,7 @@ impl Node {
             if off(|| self.fetcher.missing(&[snapshot]))?.is_empty() {
                 let resolved = Resolved { snapshot: pin.snapshot.to_string(), version: None };
                 let view = self.open(&resolved).await?;
-                Warming::over(self, view, Globs::new(&pin.paths)?, job).hold_local().await?;
+                Warming::over(self, view, Globs::new(&pin.paths)?, None, job).hold_local().await?;
             }
         }
         while off(|| self.store.release_stale())? {
@@ -257,8 +262,9 @@ impl Node {
     async fn resume_one(&self, pin: &PinRecord, job: &Job) -> Result<(), Error> {
         let resolved = Resolved { snapshot: pin.snapshot.to_string(), version: None };
         let view = self.open(&resolved).await?;
-        let mut warming = Warming::plan(self, view, Globs::new(&pin.paths)?, job).await?;
-        self.fill_pin(&mut warming, pin.clone()).await.map(drop)
+        let mut warming =
+            Warming::plan(self, view, Globs::new(&pin.paths)?, Some(Class::Prefetch), job).await?;
+        self.fill_pin(&mut warming, pin.clone(), job).await.map(drop)
     }
 
     /// All pins, in the order of their names.

@@ -366,7 +366,8 @@ pub enum Prefetch {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Prefetched {
     pub snapshot: String,
-    /// Files that were meant and their sizes; and what of that is on this machine now.
+    /// Files that were meant and their sizes; and what of that is on this machine now. When they were dropped, only
+    /// those are counted that directories on this machine name.
     pub files: u64,
     pub bytes: u64,
     pub files_here: u64,

@@ -133,6 +133,7 @@ pub struct Contents {
     class: Class,
     /// Only what is here is looked at.
     local: bool,
+    passed_over: bool,
     frames: Vec<Frame>,
     path: Vec<u8>,
 }
@@ -144,7 +145,12 @@ impl Contents {
         let root = Frame { promise, next: 0, path: 0, whole: globs.is_all() };
         let local = class.is_none();
         let class = class.unwrap_or(Class::Fault);
-        Self { view, globs, class, local, frames: vec![root], path: Vec::new() }
+        Self { view, globs, class, local, passed_over: false, frames: vec![root], path: Vec::new() }
+    }
+
+    /// Whether something was passed over because it is not here.
+    pub fn has_passed_over(&self) -> bool {
+        self.passed_over
     }
 
     /// The next files; `None` at the end.
@@ -154,6 +160,7 @@ impl Contents {
             let id = ObjectId::from(frame.promise.tree);
             if frame.next == 0 {
                 if self.local && !self.view.nodes.is_here(&id)? {
+                    self.passed_over = true;
                     self.frames.pop();
                     continue;
                 }
