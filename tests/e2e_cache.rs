@@ -104,6 +104,11 @@ fn what_cannot_be_meant_is_refused() {
         assert!(none.contains("no file of data@v1 matches"), "{none}");
         site.fails(10, [command, "other@v1"]);
     }
+    // More patterns than the record of a pin has room for.
+    let many = (0..255).map(|number| format!("{number:0300}")).chain(["val".into()]);
+    let many = many.flat_map(|pattern| ["--path".into(), pattern]);
+    let many = site.fails(2, ["pin".into(), "data@v1".into()].into_iter().chain(many));
+    assert!(many.contains("patterns of 76503 bytes"), "{many}");
     let not = site.fails(10, ["unpin", "data@v1"]);
     assert!(not.contains("not pinned"), "{not}");
     // What is published here is kept anyway: pinning it costs nothing, and dropping it drops nothing.
@@ -303,6 +308,29 @@ fn a_large_file_is_counted_and_held_while_it_comes() {
     });
     assert!(counted && held, "counted: {counted}, held: {held}");
     assert!(reader.json(["cache"])["pinned_bytes"].as_u64().unwrap() > LEN);
+}
+
+#[test]
+fn a_name_of_two_networks_is_not_unpinned() {
+    let reader = Site::new();
+    let mut pinned = Vec::new();
+    let mut publishers = Vec::new();
+    for seed in [1, 2] {
+        let publisher = Site::initialised();
+        let source = publisher.dir("source");
+        fs::write(source.join("file"), noise(seed, 1000)).unwrap();
+        let uri = publisher.publish(&source, "data@v1");
+        pinned.push(reader.json(["pin", &uri])["snapshot"].as_str().unwrap().to_owned());
+        publishers.push(publisher);
+    }
+    let refused = reader.fails(2, ["unpin", "data@v1"]);
+    assert!(pinned.iter().all(|snapshot| refused.contains(snapshot)), "{refused}");
+    let pins = || reader.json(["cache"])["pins"].as_array().unwrap().clone();
+    assert_eq!(pins().len(), 2);
+    reader.ok(["unpin", &pinned[0]]);
+    assert!(pins().len() == 1 && pins()[0]["snapshot"] == pinned[1]);
+    reader.ok(["unpin", "data@v1"]);
+    assert_eq!(pins().len(), 0);
 }
 
 fn runtime() -> tokio::runtime::Runtime {

@@ -7,6 +7,7 @@
 //! Threads: tasks of the runtime. A crash leaves a pin that is not whole, which the next start goes on with, or objects
 //! that are held for nobody, which the next start releases.
 
+use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
@@ -28,6 +29,8 @@ use crate::view::{Globs, View};
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Pause between two rounds over the pins whose peers do not answer.
 const RESUME_EVERY: Duration = Duration::from_secs(5);
+/// Bytes of the patterns of one pin. The store takes records of 64 KiB, which also name the dataset.
+const PATTERNS_MAX: usize = 60 << 10;
 /// Bytes that a chunk and an inode take beyond their content, about: records, rows of trees and blobs.
 const CHUNK_OVERHEAD: u64 = 150;
 const INODE_OVERHEAD: u64 = 250;
@@ -157,6 +160,15 @@ impl Node {
         // By the name it was pinned as, which needs no peer; and by what that name means.
         let mut chosen: Vec<_> =
             pins.iter().filter(|pin| pin.reference == request.reference).filter(meant).collect();
+        let snapshots: BTreeSet<String> = chosen.iter().map(|pin| pin.snapshot.to_string()).collect();
+        if snapshots.len() > 1 {
+            let listed = snapshots.into_iter().collect::<Vec<_>>().join(", ");
+            return Err(Error::usage(format!(
+                "{} is the name of pins of several snapshots, of different networks: {listed}",
+                request.reference
+            ))
+            .hint("name the snapshot instead: `bcai unpin SNAPSHOT`"));
+        }
         if chosen.is_empty() {
             let snapshot = self.resolve(&request.reference).await?.snapshot;
             chosen = pins.iter().filter(|pin| pin.snapshot.to_string() == snapshot).filter(meant).collect();
@@ -280,6 +292,13 @@ fn patterns(paths: &[String]) -> Result<(Vec<String>, Globs), Error> {
     let mut paths: Vec<String> = paths.iter().map(|path| path.trim_matches('/').to_owned()).collect();
     paths.sort();
     paths.dedup();
+    let bytes: usize = paths.iter().map(String::len).sum();
+    if bytes > PATTERNS_MAX {
+        return Err(Error::usage(format!(
+            "patterns of {bytes} bytes are more than a pin has room for: {PATTERNS_MAX}"
+        ))
+        .hint("use `*`, `**` or `{a,b}` to say the same in fewer"));
+    }
     let globs = Globs::new(&paths)?;
     Ok((paths, globs))
 }
