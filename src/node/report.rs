@@ -417,8 +417,10 @@ pub struct CacheStatus {
     pub pinned_bytes: u64,
     pub blob_file_bytes: u64,
     pub blob_files: u64,
-    /// Not part of the budget.
+    /// Not part of the budget: published records, and apart from them, objects that lie in files which were published
+    /// in place.
     pub published_bytes: u64,
+    pub in_place_bytes: u64,
     /// What may be fetched before anything is evicted.
     pub free_bytes: u64,
     pub pins_max_bytes: u64,
