@@ -5,11 +5,13 @@
 mod common;
 
 use std::fs;
+use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bcai::api::{Client, route};
 use bcai::id::SnapshotId;
@@ -406,6 +408,15 @@ fn hints_that_cannot_be_followed_are_refused() {
         assert_eq!(error.kind, kind, "{error}");
         assert!(error.message.contains(says), "{error}");
     }
+    // More than 4 MiB are not read, whatever they are.
+    let mut socket = UnixStream::connect(site.home.join("run/api.sock")).unwrap();
+    let len = (4 << 20) + 1;
+    let head = "POST /v1/hints HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
+    write!(socket, "{head}Content-Length: {len}\r\n\r\n").unwrap();
+    socket.write_all(&vec![b' '; len]).unwrap();
+    let mut status = [0; 12];
+    socket.read_exact(&mut status).unwrap();
+    assert_eq!(&status, b"HTTP/1.1 413");
     assert_eq!(site.json(["cache"])["hints"]["hints"], 0);
 }
 

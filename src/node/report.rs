@@ -452,7 +452,7 @@ pub struct HintRequest {
     /// Whose order this is. A newer hint of the same client takes the place of the older one.
     #[serde(default)]
     pub client: String,
-    /// From the root of the dataset, or absolute below `dir`.
+    /// From the root of the dataset, or absolute below `dir`; in the text form of `node::text`.
     pub paths: Vec<String>,
 }
 
