@@ -17,7 +17,7 @@ use bcai::api::{Client, route};
 use bcai::id::SnapshotId;
 use bcai::node::report::{CacheStatus, HintRequest, Hinted, Pin as Pinned, PinRequest, Progress};
 use bcai::node::{Error, Kind};
-use bcai::store::{Options, PinRecord, Store};
+use bcai::store::{Options, PinRecord, Store, StoreError};
 use common::{DEADLINE, Running, Site, noise, wait_until};
 use serde_json::Value;
 
@@ -205,7 +205,17 @@ fn a_pin_whose_content_is_gone_keeps_no_other_waiting() {
     let snapshot = check(&reader, &[&uri]).1["snapshot"].as_str().unwrap().to_owned();
     reader.ok(["stop"]);
     {
-        let store = Store::open(&reader.home.join("store"), Options { cache_max_bytes: 64 * MIB }).unwrap();
+        let mut opened = None;
+        // The daemon may let go of its own lock, for which `stop` waits, just before that of the store.
+        wait_until("the store is free", || {
+            let options = Options { cache_max_bytes: 64 * MIB };
+            match Store::open(&reader.home.join("store"), options) {
+                Err(StoreError::Locked { .. }) => {}
+                other => opened = Some(other.unwrap()),
+            }
+            opened.is_some()
+        });
+        let store = opened.unwrap();
         store.set_pin(&begun(snapshot.parse().unwrap())).unwrap();
         // One that the node comes to before the other.
         let gone = (0..=255).map(|seed| begun(SnapshotId::from_bytes([seed; 32]))).find(|gone| {
