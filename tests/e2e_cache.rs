@@ -5,15 +5,19 @@
 mod common;
 
 use std::fs;
+use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bcai::api::{Client, route};
-use bcai::node::report::{HintRequest, Hinted};
+use bcai::id::SnapshotId;
+use bcai::node::report::{CacheStatus, HintRequest, Hinted, Pin as Pinned, PinRequest, Progress};
 use bcai::node::{Error, Kind};
+use bcai::store::{Options, PinRecord, Store, StoreError};
 use common::{DEADLINE, Running, Site, noise, wait_until};
 use serde_json::Value;
 
@@ -102,6 +106,11 @@ fn what_cannot_be_meant_is_refused() {
         assert!(none.contains("no file of data@v1 matches"), "{none}");
         site.fails(10, [command, "other@v1"]);
     }
+    // More patterns than the record of a pin has room for.
+    let many = (0..255).map(|number| format!("{number:0300}")).chain(["val".into()]);
+    let many = many.flat_map(|pattern| ["--path".into(), pattern]);
+    let many = site.fails(2, ["pin".into(), "data@v1".into()].into_iter().chain(many));
+    assert!(many.contains("patterns of 76503 bytes"), "{many}");
     let not = site.fails(10, ["unpin", "data@v1"]);
     assert!(not.contains("not pinned"), "{not}");
     // What is published here is kept anyway: pinning it costs nothing, and dropping it drops nothing.
@@ -181,10 +190,171 @@ fn a_pin_that_was_interrupted_goes_on_when_the_node_starts_next() {
     assert_eq!(check(&reader, &["data@v1"]).0, 0);
 }
 
+/// A pin that was begun and not made.
+fn begun(snapshot: SnapshotId) -> PinRecord {
+    let (paths, reference) = (Vec::new(), snapshot.to_string());
+    PinRecord { snapshot, paths, reference, whole: false, bytes: 1, files: 1, pinned_unix_ms: 0 }
+}
+
+#[test]
+fn a_pin_whose_content_is_gone_keeps_no_other_waiting() {
+    let (publisher, reader) = (Site::initialised(), reader(64));
+    let source = publisher.dir("source");
+    write_files(&source, 1, 12, 10_000);
+    let uri = publisher.publish(&source, "data@v1");
+    let snapshot = check(&reader, &[&uri]).1["snapshot"].as_str().unwrap().to_owned();
+    reader.ok(["stop"]);
+    {
+        let mut opened = None;
+        // The daemon may let go of its own lock, for which `stop` waits, just before that of the store.
+        wait_until("the store is free", || {
+            let options = Options { cache_max_bytes: 64 * MIB };
+            match Store::open(&reader.home.join("store"), options) {
+                Err(StoreError::Locked { .. }) => {}
+                other => opened = Some(other.unwrap()),
+            }
+            opened.is_some()
+        });
+        let store = opened.unwrap();
+        store.set_pin(&begun(snapshot.parse().unwrap())).unwrap();
+        // One that the node comes to before the other.
+        let gone = (0..=255).map(|seed| begun(SnapshotId::from_bytes([seed; 32]))).find(|gone| {
+            store.set_pin(gone).unwrap();
+            let is_first = store.pins().unwrap()[0].snapshot == gone.snapshot;
+            is_first || !store.remove_pin(gone).unwrap()
+        });
+        assert!(gone.is_some() && store.pins().unwrap().len() == 2);
+    }
+    reader.ok(["daemon"]);
+    let whole = || {
+        let cache = reader.json(["cache"]);
+        cache["pins"].as_array().unwrap().iter().filter(|pin| pin["whole"] == true).count()
+    };
+    wait_until("the other pin is made", || whole() == 1);
+
+    // Commands that come close together leave one task in the background, which stops for the next of them.
+    let mut commands: Vec<_> = (0..8)
+        .map(|number| reader.command(["pin", "data@v1", "--path", &format!("**/000{number}.bin")]))
+        .map(|mut command| command.stdout(Stdio::null()).spawn().unwrap())
+        .collect();
+    for command in &mut commands {
+        assert!(command.wait().unwrap().success());
+    }
+    reader.ok(["pin", "data@v1", "--path", "val"]);
+    reader.ok(["unpin", "data@v1", "--path", "val"]);
+    assert_eq!(whole(), 9);
+}
+
+#[test]
+fn what_is_dropped_is_dropped_without_asking_anybody() {
+    let (publisher, reader) = (Site::initialised(), Site::new());
+    let source = publisher.dir("source");
+    write_files(&source, 1, 12, 10_000);
+    let uri = publisher.publish(&source, "data@v1");
+    fs::write(source.join("new"), b"new").unwrap();
+    publisher.publish(&source, "data@v2");
+    reader.ok(["prefetch", &uri, "val/*"]);
+    wait_until("the second version is known", || reader.ok(["log"]).contains("data@v2"));
+    publisher.ok(["stop"]);
+    let evict = |args: &[&str]| reader.json([&["prefetch", "--evict", "data@v1"], args].concat());
+    // Nothing of these directories was ever here.
+    let train = evict(&["train"]);
+    assert_eq!((&train["evicted_bytes"], &train["bytes_here"]), (&0.into(), &0.into()));
+    let all = evict(&[]);
+    assert!(all["evicted_bytes"].as_u64().unwrap() >= 4 * 10_000, "{all}");
+    assert_eq!((&all["files"], &all["files_here"]), (&4.into(), &0.into()));
+    assert_eq!(reader.json(["prefetch", "--evict", "data@v2"])["evicted_bytes"], 0);
+    // That there is no such file is only said when it is known.
+    reader.fails(10, ["prefetch", "--evict", "data@v1", "test/**"]);
+}
+
+#[test]
+fn a_pin_that_waits_for_an_absent_peer_ends_when_its_user_does() {
+    let (publisher, reader) = (Site::initialised(), Site::new());
+    let source = publisher.dir("source");
+    write_files(&source, 1, 12, 10_000);
+    let uri = publisher.publish(&source, "data@v1");
+    fs::write(source.join("new"), b"new").unwrap();
+    publisher.publish(&source, "data@v2");
+    reader.ok(["prefetch", &uri, "val/*"]);
+    wait_until("the second version is known", || reader.ok(["log"]).contains("data@v2"));
+    publisher.ok(["stop"]);
+    // The one waits for a directory, the other for the snapshot.
+    for (reference, paths) in [("data@v1", vec!["train/**".to_owned()]), ("data@v2", vec![])] {
+        let request = PinRequest { reference: reference.into(), paths };
+        runtime().block_on(async {
+            let (waits, mut has_begun) = tokio::sync::mpsc::unbounded_channel();
+            let client = client(&reader);
+            tokio::select! {
+                made = client.job::<Pinned>(route::PIN, &request, |_| waits.send(()).unwrap()) => panic!("{made:?}"),
+                Some(()) = has_begun.recv() => {}
+            }
+        });
+        let not = reader.fails(10, ["unpin", "data@v1"]);
+        assert!(not.contains("not pinned"), "{not}");
+    }
+}
+
+#[test]
+fn a_large_file_is_counted_and_held_while_it_comes() {
+    const LEN: u64 = 96 * MIB;
+    let (publisher, reader) = (Site::initialised(), reader(256));
+    let source = publisher.dir("source");
+    fs::write(source.join("large"), noise(1, LEN as usize)).unwrap();
+    let uri = publisher.publish(&source, "data@v1");
+    reader.ok(["daemon"]);
+    let request = PinRequest { reference: uri, paths: vec![] };
+    let (mut counted, mut held) = (false, false);
+    runtime().block_on(async {
+        let client = client(&reader);
+        let seen = |now: Progress| counted |= now.bytes_done > 0 && now.bytes_done < LEN;
+        let mut made = std::pin::pin!(client.job::<Pinned>(route::PIN, &request, seen));
+        loop {
+            tokio::select! {
+                made = &mut made => return drop(made.unwrap()),
+                cache = client.get::<CacheStatus>(route::CACHE) => {
+                    held |= (1..LEN * 9 / 10).contains(&cache.unwrap().pinned_bytes);
+                }
+            }
+        }
+    });
+    assert!(counted && held, "counted: {counted}, held: {held}");
+    assert!(reader.json(["cache"])["pinned_bytes"].as_u64().unwrap() > LEN);
+}
+
+#[test]
+fn a_name_of_two_networks_is_not_unpinned() {
+    let reader = Site::new();
+    let mut pinned = Vec::new();
+    let mut publishers = Vec::new();
+    for seed in [1, 2] {
+        let publisher = Site::initialised();
+        let source = publisher.dir("source");
+        fs::write(source.join("file"), noise(seed, 1000)).unwrap();
+        let uri = publisher.publish(&source, "data@v1");
+        pinned.push(reader.json(["pin", &uri])["snapshot"].as_str().unwrap().to_owned());
+        publishers.push(publisher);
+    }
+    let refused = reader.fails(2, ["unpin", "data@v1"]);
+    assert!(pinned.iter().all(|snapshot| refused.contains(snapshot)), "{refused}");
+    let pins = || reader.json(["cache"])["pins"].as_array().unwrap().clone();
+    assert_eq!(pins().len(), 2);
+    reader.ok(["unpin", &pinned[0]]);
+    assert!(pins().len() == 1 && pins()[0]["snapshot"] == pinned[1]);
+    reader.ok(["unpin", "data@v1"]);
+    assert_eq!(pins().len(), 0);
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+fn client(site: &Site) -> Client {
+    Client::new(&site.home.join("run/api.sock"))
+}
+
 fn post(site: &Site, request: &HintRequest) -> Result<Hinted, Error> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let client = Client::new(&site.home.join("run/api.sock"));
-    runtime.block_on(async { client.post(route::HINTS, request).await })
+    runtime().block_on(async { client(site).post(route::HINTS, request).await })
 }
 
 fn hint(reference: Option<&str>, client: &str, paths: Vec<String>) -> HintRequest {
@@ -248,6 +418,15 @@ fn hints_that_cannot_be_followed_are_refused() {
         assert_eq!(error.kind, kind, "{error}");
         assert!(error.message.contains(says), "{error}");
     }
+    // More than 4 MiB are not read, whatever they are.
+    let mut socket = UnixStream::connect(site.home.join("run/api.sock")).unwrap();
+    let len = (4 << 20) + 1;
+    let head = "POST /v1/hints HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n";
+    write!(socket, "{head}Content-Length: {len}\r\n\r\n").unwrap();
+    socket.write_all(&vec![b' '; len]).unwrap();
+    let mut status = [0; 12];
+    socket.read_exact(&mut status).unwrap();
+    assert_eq!(&status, b"HTTP/1.1 413");
     assert_eq!(site.json(["cache"])["hints"]["hints"], 0);
 }
 
@@ -317,7 +496,13 @@ fn readers_of_three_times_the_cache_lose_nothing_and_wait_for_nothing() {
     std::thread::scope(|scope| {
         let watch = scope.spawn(|| {
             while !done.load(Ordering::Relaxed) {
-                peak.fetch_max(occupied(&store), Ordering::Relaxed);
+                let now = occupied(&store);
+                if now > peak.load(Ordering::Relaxed) {
+                    // Files are looked at one after the other: what moved from one to the other meanwhile is counted
+                    // twice. What is really there is there at the next look.
+                    peak.fetch_max(now.min(occupied(&store)), Ordering::Relaxed);
+                }
+                std::thread::sleep(Duration::from_millis(5));
             }
         });
         let readers: Vec<_> = (0..4u64)

@@ -77,6 +77,12 @@ fn files_are_served_from_where_they_are_and_never_for_what_they_were() {
     assert_eq!(report["ingest"]["in_place_files"], FILES, "{report}");
     assert_eq!(publisher.status()["store"]["in_place_bytes"], FILES * LEN as u64);
     assert!(publisher.ok(["status"]).contains("in place"));
+    let cache = publisher.json(["cache"]);
+    assert_eq!((&cache["in_place_bytes"], &cache["cached_bytes"]), (&(FILES * LEN as u64).into(), &0.into()));
+    let (published, saved) = (&cache["published_bytes"], &cache["deduplicated_bytes"]);
+    assert!(published.as_u64().unwrap() < (FILES * SMALL as u64) * 3 / 2 && saved == 0, "{cache}");
+    assert!(publisher.ok(["cache"]).contains("\nin place   23.4 MiB in published files"));
+    assert!(!Site::initialised().ok(["cache"]).contains("in place"));
     let uri = report["uri"].as_str().unwrap();
     publisher.ok(["stop"]);
     let store = publisher.home.join("store");

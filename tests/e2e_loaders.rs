@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -49,7 +51,9 @@ fn what_a_sampler_hints_is_here_before_it_is_opened() {
         // Files of one chunk and of several.
         let len = if number % 10 == 0 { 400_000 } else { 10_000 };
         bytes += len as u64;
-        std::fs::write(dir.join(format!("{number:03}")), common::noise(number, len)).unwrap();
+        // Names are bytes.
+        let name = if number == 7 { b"7\\x41\xff".to_vec() } else { format!("{number:03}").into_bytes() };
+        std::fs::write(dir.join(OsStr::from_bytes(&name)), common::noise(number, len)).unwrap();
     }
     let uri = publisher.publish(&source, "data@v1");
     let mounted = reader.mount(&uri, "mnt");

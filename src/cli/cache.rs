@@ -68,6 +68,11 @@ fn text(cache: &CacheStatus) -> String {
             cache.bypassed
         ),
     ];
+    if cache.in_place_bytes > 0 {
+        // After what is published, which it is counted apart from.
+        let line = format!("in place   {} in published files, not in the budget", size(cache.in_place_bytes));
+        lines.insert(5, line);
+    }
     let hints = &cache.hints;
     if hints.hints > 0 {
         lines.push(format!(

@@ -29,10 +29,11 @@ pub struct Prefetch {
     /// Only what matches one of these patterns
     #[arg(value_name = "GLOB")]
     globs: Vec<String>,
-    /// Say how much of it is here, and fetch nothing; exit code 1 if something is missing
+    /// Say how much of it is here, and fetch directories only; exit code 1 if something is missing
     #[arg(long, conflicts_with = "evict")]
     check: bool,
-    /// Drop it from the cache; what is published, pinned, or open as a large file stays
+    /// Drop it from the cache, as far as directories that are here name it, and fetch nothing; what is published,
+    /// pinned, or open as a large file stays
     #[arg(long)]
     evict: bool,
 }

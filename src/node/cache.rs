@@ -24,6 +24,7 @@ impl Node {
             blob_file_bytes: stats.blob_file_bytes,
             blob_files: stats.blob_files,
             published_bytes: stats.published_bytes,
+            in_place_bytes: stats.outside_bytes,
             free_bytes: stats.evicts_above.saturating_sub(stats.cached_bytes),
             pins_max_bytes: Options { cache_max_bytes: stats.cache_max_bytes }.pins_max_bytes(),
             pins: self.pins()?,
@@ -34,7 +35,7 @@ impl Node {
             evicted_bytes: stats.evicted_bytes,
             bypassed: stats.bypassed + fetch.bypassed,
             saved_bytes: fetch.local_bytes,
-            deduplicated_bytes: published.saturating_sub(stats.published_bytes),
+            deduplicated_bytes: published.saturating_sub(stats.published_bytes + stats.outside_bytes),
             hints: self.hints.status(),
         })
     }

@@ -6,7 +6,9 @@
 //! of the cache are fetched. A hint never fails a reader.
 //! Trust: paths are the user's; unknown ones are counted. Threads: one task of the runtime for each client.
 
+use std::ffi::OsStr;
 use std::num::NonZeroUsize;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -132,13 +134,11 @@ impl Drop for Left {
     }
 }
 
-/// A path from the root of the dataset.
+/// A path from the root of the dataset, out of one in the text form of `text` that may be below `dir`.
 fn inside(path: &str, dir: Option<&Path>) -> Vec<u8> {
-    let below = dir.and_then(|dir| Path::new(path).strip_prefix(dir).ok());
-    match below {
-        Some(below) => unescape(&below.to_string_lossy()),
-        None => unescape(path),
-    }
+    let path = unescape(path);
+    let below = dir.and_then(|dir| Path::new(OsStr::from_bytes(&path)).strip_prefix(dir).ok());
+    below.map(|below| below.as_os_str().as_bytes().to_vec()).unwrap_or(path)
 }
 
 async fn follow(
@@ -179,7 +179,7 @@ async fn follow(
             Ok(file) => {
                 let within = file.size.min(room);
                 room -= within;
-                running.push(async move { bringer.file(view, &file, within, |_| {}).await });
+                running.push(async move { bringer.file(view, &file, within, None).await });
             }
             Err(error) => {
                 left.paths -= 1;
@@ -193,4 +193,23 @@ async fn follow(
 /// Whether the snapshot says that there is no such file.
 fn is_unknown(error: &ViewError) -> bool {
     !matches!(error, ViewError::Unavailable(_) | ViewError::Unfit { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hinted_paths_are_escaped_and_may_be_below_the_mount() {
+        let dir = Path::new("/mnt/a\\b");
+        for (path, expected) in [
+            ("train/1", b"train/1".as_slice()),
+            ("/mnt/a\\\\b/train/\\xff\\\\", b"train/\xff\\"),
+            ("/mnt/a\\b/x", b"x"),
+            ("/mnt/other", b"/mnt/other"),
+        ] {
+            assert_eq!(inside(path, Some(dir)), expected, "{path}");
+        }
+        assert_eq!(inside("/mnt/x", None), b"/mnt/x");
+    }
 }

@@ -33,6 +33,11 @@ impl Job {
         *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = progress;
     }
 
+    /// Waits for `work` while the job goes on; once it was cancelled, `work` ends where it waits.
+    pub async fn run<T>(&self, work: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        self.cancelled.run_until_cancelled(work).await.unwrap_or_else(|| Err(cancelled()))
+    }
+
     /// Cancels the job when it is cancelled.
     pub fn cancellation(&self) -> CancellationToken {
         self.cancelled.clone()

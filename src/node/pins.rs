@@ -7,7 +7,10 @@
 //! Threads: tasks of the runtime. A crash leaves a pin that is not whole, which the next start goes on with, or objects
 //! that are held for nobody, which the next start releases.
 
+use std::collections::BTreeSet;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -18,13 +21,16 @@ use super::report::{Pin, PinRequest, Resolved, Unpinned};
 use super::text::size;
 use super::warming::Warming;
 use super::{Node, now_ms, off};
+use crate::fetch::Class;
 use crate::store::{Options, PinRecord};
 use crate::view::{Globs, View};
 
 /// How long a command waits for the pin that goes on in the background to stop.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Pause between two tries to go on with a pin whose peers do not answer.
+/// Pause between two rounds over the pins whose peers do not answer.
 const RESUME_EVERY: Duration = Duration::from_secs(5);
+/// Bytes of the patterns of one pin. The store takes records of 64 KiB, which also name the dataset.
+const PATTERNS_MAX: usize = 60 << 10;
 /// Bytes that a chunk and an inode take beyond their content, about: records, rows of trees and blobs.
 const CHUNK_OVERHEAD: u64 = 150;
 const INODE_OVERHEAD: u64 = 250;
@@ -47,9 +53,13 @@ impl Node {
     }
 
     async fn make_pin(&self, request: &PinRequest, job: &Job) -> Result<Pin, Error> {
-        let (view, resolved) = self.view(&request.reference).await?;
         let (paths, globs) = patterns(&request.paths)?;
-        let mut warming = Warming::plan(self, view.clone(), globs, job).await?;
+        let planned = async {
+            let (view, resolved) = self.view(&request.reference).await?;
+            let warming = Warming::plan(self, view.clone(), globs, Some(Class::Prefetch), job).await?;
+            Ok::<_, Error>((view, resolved, warming))
+        };
+        let (view, resolved, mut warming) = job.run(planned).await?;
         if !paths.is_empty() && warming.expected().files == 0 {
             return Err(Error::not_found(format!("no file of {} matches", request.reference)).hint(
                 "patterns are matched against paths from the root of the dataset, as `bcai ls -R` shows them",
@@ -69,11 +79,11 @@ impl Node {
             known.iter().any(|pin| pin.whole && pin.snapshot == record.snapshot && pin.paths == record.paths);
         if is_made {
             // Nothing is taken away from it, whatever happens now.
-            return self.fill_pin(&mut warming, record).await;
+            return self.fill_pin(&mut warming, record, job).await;
         }
         self.check_room(&record, &view)?;
         off(|| self.store.set_pin(&record))?;
-        let made = self.fill_pin(&mut warming, record.clone()).await;
+        let made = self.fill_pin(&mut warming, record.clone(), job).await;
         // A pin that the end of the node interrupts is gone on with, like one that a crash does. One that fails, or
         // that its user gives up, is none; what has come of it is cached like anything.
         if made.is_err() && !self.stop.is_cancelled() {
@@ -83,8 +93,8 @@ impl Node {
     }
 
     /// Brings all of it here and holds it; only then it is a pin.
-    async fn fill_pin(&self, warming: &mut Warming<'_>, record: PinRecord) -> Result<Pin, Error> {
-        let files = warming.fetch(true).await?.files;
+    async fn fill_pin(&self, warming: &mut Warming<'_>, record: PinRecord, job: &Job) -> Result<Pin, Error> {
+        let files = job.run(warming.fetch(true)).await?.files;
         let record = PinRecord { whole: true, files, ..record };
         off(|| self.store.set_pin(&record))?;
         tracing::info!(reference = record.reference, paths = ?record.paths, "pinned");
@@ -138,7 +148,7 @@ impl Node {
     /// Gives up pins; what they held may be evicted, unless it is published or another pin holds it.
     pub async fn unpin(self: &Arc<Self>, request: &PinRequest, job: &Job) -> Result<Unpinned, Error> {
         let _turn = self.pin_turn().await?;
-        let removed = self.remove_pins(request, job).await;
+        let removed = job.run(self.remove_pins(request, job)).await;
         self.resume_pins();
         removed
     }
@@ -150,6 +160,15 @@ impl Node {
         // By the name it was pinned as, which needs no peer; and by what that name means.
         let mut chosen: Vec<_> =
             pins.iter().filter(|pin| pin.reference == request.reference).filter(meant).collect();
+        let snapshots: BTreeSet<String> = chosen.iter().map(|pin| pin.snapshot.to_string()).collect();
+        if snapshots.len() > 1 {
+            let listed = snapshots.into_iter().collect::<Vec<_>>().join(", ");
+            return Err(Error::usage(format!(
+                "{} is the name of pins of several snapshots, of different networks: {listed}",
+                request.reference
+            ))
+            .hint("name the snapshot instead: `bcai unpin SNAPSHOT`"));
+        }
         if chosen.is_empty() {
             let snapshot = self.resolve(&request.reference).await?.snapshot;
             chosen = pins.iter().filter(|pin| pin.snapshot.to_string() == snapshot).filter(meant).collect();
@@ -176,7 +195,7 @@ impl Node {
             if off(|| self.fetcher.missing(&[snapshot]))?.is_empty() {
                 let resolved = Resolved { snapshot: pin.snapshot.to_string(), version: None };
                 let view = self.open(&resolved).await?;
-                Warming::over(self, view, Globs::new(&pin.paths)?, job).hold_local().await?;
+                Warming::over(self, view, Globs::new(&pin.paths)?, None, job).hold_local().await?;
             }
         }
         while off(|| self.store.release_stale())? {
@@ -187,9 +206,13 @@ impl Node {
 
     /// Waits until nobody else changes the pins; what goes on in the background is stopped for it.
     async fn pin_turn(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, Error> {
+        let mut turn = pin!(self.pins.turn.lock());
+        // In the queue first: what another command begins in the background from now on comes after this one.
+        if let Poll::Ready(turn) = futures::poll!(turn.as_mut()) {
+            return Ok(turn);
+        }
         self.pins.resuming.lock().unwrap_or_else(PoisonError::into_inner).cancel();
-        let turn = tokio::time::timeout(PATIENCE, self.pins.turn.lock()).await;
-        turn.map_err(|_| {
+        tokio::time::timeout(PATIENCE, turn).await.map_err(|_| {
             Error::new(Kind::Busy, "another pin is being made or removed")
                 .hint("wait until it is done, or interrupt it: it goes on when it is asked for again")
         })
@@ -207,7 +230,10 @@ impl Node {
             Err(error) => tracing::warn!(%error, "the pins cannot be read"),
         }
         let token = self.stop.child_token();
-        *self.pins.resuming.lock().unwrap_or_else(PoisonError::into_inner) = token.clone();
+        // Of two that end in turn, the second finds the task of the first waiting for its turn.
+        let mut slot = self.pins.resuming.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *slot, token.clone()).cancel();
+        drop(slot);
         let node = self.clone();
         tokio::spawn(async move {
             let job = Job::under(&token);
@@ -220,28 +246,37 @@ impl Node {
         if let Err(error) = self.release_unpinned(job).await {
             tracing::warn!(%error, "what was unpinned is not released yet");
         }
-        for pin in off(|| self.store.pins()).unwrap_or_default().into_iter().filter(|pin| !pin.whole) {
-            loop {
+        let mut pins = off(|| self.store.pins()).unwrap_or_default();
+        pins.retain(|pin| !pin.whole);
+        // Each in its turn: one whose content nobody has must not keep the others waiting.
+        loop {
+            let mut again = Vec::new();
+            for pin in pins {
                 match self.resume_one(&pin, job).await {
-                    Ok(()) => break,
+                    Ok(()) => {}
                     Err(error) if error.kind == Kind::Unreachable => {
                         tracing::debug!(reference = pin.reference, %error, "cannot go on with this pin yet");
-                        tokio::time::sleep(RESUME_EVERY).await;
+                        again.push(pin);
                     }
                     Err(error) => {
                         tracing::warn!(reference = pin.reference, %error, "cannot go on with this pin");
-                        break;
                     }
                 }
             }
+            if again.is_empty() {
+                return;
+            }
+            pins = again;
+            tokio::time::sleep(RESUME_EVERY).await;
         }
     }
 
     async fn resume_one(&self, pin: &PinRecord, job: &Job) -> Result<(), Error> {
         let resolved = Resolved { snapshot: pin.snapshot.to_string(), version: None };
         let view = self.open(&resolved).await?;
-        let mut warming = Warming::plan(self, view, Globs::new(&pin.paths)?, job).await?;
-        self.fill_pin(&mut warming, pin.clone()).await.map(drop)
+        let mut warming =
+            Warming::plan(self, view, Globs::new(&pin.paths)?, Some(Class::Prefetch), job).await?;
+        self.fill_pin(&mut warming, pin.clone(), job).await.map(drop)
     }
 
     /// All pins, in the order of their names.
@@ -257,6 +292,13 @@ fn patterns(paths: &[String]) -> Result<(Vec<String>, Globs), Error> {
     let mut paths: Vec<String> = paths.iter().map(|path| path.trim_matches('/').to_owned()).collect();
     paths.sort();
     paths.dedup();
+    let bytes: usize = paths.iter().map(String::len).sum();
+    if bytes > PATTERNS_MAX {
+        return Err(Error::usage(format!(
+            "patterns of {bytes} bytes are more than a pin has room for: {PATTERNS_MAX}"
+        ))
+        .hint("use `*`, `**` or `{a,b}` to say the same in fewer"));
+    }
     let globs = Globs::new(&paths)?;
     Ok((paths, globs))
 }

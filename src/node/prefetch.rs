@@ -1,33 +1,33 @@
 //! Fetching a dataset before it is read, saying how much of it is here, and dropping it.
 //!
 //! Owns: what `prefetch` answers. Must not know: how contents are walked (`warming`).
-//! Invariant: checking and evicting fetch no contents of files; what is said to be here is here at the end.
+//! Invariant: checking fetches directories and no contents of files, evicting fetches nothing; what is said to be here
+//! is here at the end.
 //! Trust: patterns are the user's. Threads: one task of the runtime for each request.
 
 use std::time::Instant;
 
-use super::Node;
 use super::error::Error;
 use super::job::Job;
 use super::report::{Prefetch, PrefetchRequest, Prefetched};
 use super::warming::Warming;
+use super::{Node, off};
+use crate::fetch::Class;
+use crate::id::SnapshotId;
 use crate::view::Globs;
 
 impl Node {
     /// Fetches, counts or drops what the request means.
     pub async fn prefetch(&self, request: &PrefetchRequest, job: &Job) -> Result<Prefetched, Error> {
+        job.run(self.prefetch_all(request, job)).await
+    }
+
+    async fn prefetch_all(&self, request: &PrefetchRequest, job: &Job) -> Result<Prefetched, Error> {
         let started = Instant::now();
         let globs = Globs::new(&request.globs)?;
-        let (view, resolved) = self.view(&request.reference).await?;
-        let selected = !globs.is_all();
-        let mut warming = Warming::plan(self, view, globs, job).await?;
-        if selected && warming.expected().files == 0 {
-            return Err(Error::not_found(format!("no file of {} matches", request.reference)).hint(
-                "patterns are matched against paths from the root of the dataset, as `bcai ls -R` shows them",
-            ));
-        }
+        let resolved = self.resolve(&request.reference).await?;
         let mut done = Prefetched {
-            snapshot: resolved.snapshot,
+            snapshot: resolved.snapshot.clone(),
             files: 0,
             bytes: 0,
             files_here: 0,
@@ -35,6 +35,23 @@ impl Node {
             evicted_bytes: 0,
             seconds: 0.0,
         };
+        let class = match request.what {
+            Prefetch::Fetch | Prefetch::Check => Some(Class::Prefetch),
+            Prefetch::Evict => None,
+        };
+        // What cannot be named by what is here cannot be dropped.
+        let snapshot = resolved.snapshot.parse::<SnapshotId>()?.into();
+        if class.is_none() && !off(|| self.fetcher.missing(&[snapshot]))?.is_empty() {
+            return Ok(done);
+        }
+        let view = self.open(&resolved).await?;
+        let selected = !globs.is_all();
+        let mut warming = Warming::plan(self, view, globs, class, job).await?;
+        if selected && warming.expected().files == 0 && warming.is_complete() {
+            return Err(Error::not_found(format!("no file of {} matches", request.reference)).hint(
+                "patterns are matched against paths from the root of the dataset, as `bcai ls -R` shows them",
+            ));
+        }
         match request.what {
             Prefetch::Fetch => warming.fetch(false).await.map(drop)?,
             Prefetch::Check => {}

@@ -369,7 +369,8 @@ pub enum Prefetch {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Prefetched {
     pub snapshot: String,
-    /// Files that were meant and their sizes; and what of that is on this machine now.
+    /// Files that were meant and their sizes; and what of that is on this machine now. When they were dropped, only
+    /// those are counted that directories on this machine name.
     pub files: u64,
     pub bytes: u64,
     pub files_here: u64,
@@ -419,8 +420,10 @@ pub struct CacheStatus {
     pub pinned_bytes: u64,
     pub blob_file_bytes: u64,
     pub blob_files: u64,
-    /// Not part of the budget.
+    /// Not part of the budget: published records, and apart from them, objects that lie in files which were published
+    /// in place.
     pub published_bytes: u64,
+    pub in_place_bytes: u64,
     /// What may be fetched before anything is evicted.
     pub free_bytes: u64,
     pub pins_max_bytes: u64,
@@ -452,7 +455,7 @@ pub struct HintRequest {
     /// Whose order this is. A newer hint of the same client takes the place of the older one.
     #[serde(default)]
     pub client: String,
-    /// From the root of the dataset, or absolute below `dir`.
+    /// From the root of the dataset, or absolute below `dir`; in the text form of `node::text`.
     pub paths: Vec<String>,
 }
 

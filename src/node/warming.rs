@@ -3,23 +3,25 @@
 //! Owns: the bounds of such work, its progress, and the look at what is here already.
 //! Must not know: how objects are stored or fetched.
 //! Invariant: what is here is not fetched. At most [`OBJECTS`] objects and [`IN_FLIGHT`] bytes are on their way at a
-//! time, and nothing grows with the number of files.
+//! time, and nothing grows with the number of files, or of the chunks of one.
 //! Trust: that of `view`. Threads: tasks of the runtime; look-ups in the index in blocking sections.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
+use tokio::time::Interval;
 
 use super::error::{Error, Kind};
-use super::job::{Job, cancelled};
+use super::job::Job;
 use super::report::Progress;
 use super::{Node, off};
 use crate::fetch::{Class, Fetcher};
 use crate::id::ObjectId;
-use crate::view::{Contents, FileContent, Globs, View, ViewError};
+use crate::view::{Contents, FileContent, Globs, Objects, View, ViewError};
 
 /// Objects on their way at a time.
 const OBJECTS: usize = 64;
@@ -30,6 +32,10 @@ const UNIT: u64 = 1 << 10;
 /// Objects, and their bytes, after which what was fetched is held.
 const HOLD_OBJECTS: usize = 4096;
 const HOLD_BYTES: u64 = 64 << 20;
+/// Pieces of files whose objects are here and have not been counted and held yet.
+const PIECES: usize = 16;
+/// How often is shown how far it is.
+const SHOW_EVERY: Duration = Duration::from_millis(250);
 /// How often an object is fetched that does not stay in the cache until it is held.
 const HOLD_TRIES: usize = 3;
 
@@ -81,10 +87,10 @@ impl Bringer {
         view: &View,
         file: &FileContent,
         max: u64,
-        met: impl Fn(&[(ObjectId, u64)]),
+        met: Option<&mpsc::Sender<Piece>>,
     ) -> Result<u64, ViewError> {
         let (mut objects, mut seen, mut fetched) = (file.objects(), 0, 0);
-        while let Some(batch) = if seen < max { objects.next(view, self.class).await? } else { None } {
+        while let Some(mut batch) = if seen < max { objects.next(view, self.class).await? } else { None } {
             let within = batch.iter().take_while(|(_, len)| {
                 let begins = seen;
                 seen += len;
@@ -92,18 +98,18 @@ impl Bringer {
             });
             let within = within.count();
             fetched += self.bring(&batch[..within]).await?;
-            met(&batch[..within]);
+            if let Some(met) = met {
+                batch.truncate(within);
+                // Nobody is to be told any more when the work was given up.
+                let _ = met.send(batch).await;
+            }
         }
         Ok(fetched)
     }
 }
 
-/// Objects that are here and are to be held.
-#[derive(Default)]
-struct ToHold {
-    ids: Vec<ObjectId>,
-    bytes: u64,
-}
+/// Objects of one file with the bytes of it that are in each: those of one blob node at most.
+pub(super) type Piece = Vec<(ObjectId, u64)>;
 
 /// One piece of such work on one dataset.
 pub(super) struct Warming<'a> {
@@ -111,24 +117,35 @@ pub(super) struct Warming<'a> {
     view: Arc<View>,
     globs: Globs,
     job: &'a Job,
+    /// How directories are fetched; `None` if only what is here is looked at.
+    class: Option<Class>,
     phase: &'static str,
     expected: Sum,
+    /// Every directory could be looked into so far.
+    complete: bool,
 }
 
 impl<'a> Warming<'a> {
-    /// Of a dataset whose totals are enough to know what there is to do.
-    pub fn over(node: &'a Node, view: Arc<View>, globs: Globs, job: &'a Job) -> Self {
+    /// Of a dataset whose totals are enough to know what there is to do. Directories are fetched as `class`, or passed
+    /// over if they are not here and it is `None`.
+    pub fn over(node: &'a Node, view: Arc<View>, globs: Globs, class: Option<Class>, job: &'a Job) -> Self {
         let totals = view.snapshot().totals;
         let expected = Sum { files: totals.inodes, bytes: totals.bytes };
-        Self { node, view, globs, job, phase: "listing", expected }
+        Self { node, view, globs, job, class, phase: "listing", expected, complete: true }
     }
 
     /// Where not everything is meant, the directories are looked through first, for what there is to do.
-    pub async fn plan(node: &'a Node, view: Arc<View>, globs: Globs, job: &'a Job) -> Result<Self, Error> {
-        let mut warming = Self::over(node, view, globs, job);
+    pub async fn plan(
+        node: &'a Node,
+        view: Arc<View>,
+        globs: Globs,
+        class: Option<Class>,
+        job: &'a Job,
+    ) -> Result<Self, Error> {
+        let mut warming = Self::over(node, view, globs, class, job);
         if !warming.globs.is_all() {
             let mut sum = Sum::default();
-            let mut contents = warming.contents(Some(Class::Prefetch));
+            let mut contents = warming.contents();
             while let Some(files) = contents.next().await? {
                 job.check()?;
                 sum.files += files.files.len() as u64;
@@ -136,6 +153,7 @@ impl<'a> Warming<'a> {
                 warming.show(sum.files, 0, 0);
             }
             warming.expected = sum;
+            warming.complete = !contents.has_passed_over();
         }
         Ok(warming)
     }
@@ -145,8 +163,13 @@ impl<'a> Warming<'a> {
         self.expected
     }
 
-    fn contents(&self, class: Option<Class>) -> Contents {
-        Contents::new(self.view.clone(), self.globs.clone(), class)
+    /// Whether `expected` was counted with every directory.
+    pub fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    fn contents(&self) -> Contents {
+        Contents::new(self.view.clone(), self.globs.clone(), self.class)
     }
 
     fn show(&self, files_done: u64, bytes_done: u64, bytes_total: u64) {
@@ -157,109 +180,28 @@ impl<'a> Warming<'a> {
     /// Brings everything here, and with `hold` keeps it from being evicted.
     pub async fn fetch(&mut self, hold: bool) -> Result<Sum, Error> {
         self.phase = if hold { "pinning" } else { "fetching" };
-        let token = self.job.cancellation();
-        match token.run_until_cancelled(self.fetch_all(hold)).await {
-            Some(done) => done,
-            None => Err(cancelled()),
-        }
-    }
-
-    async fn fetch_all(&self, hold: bool) -> Result<Sum, Error> {
         let bringer = Bringer::new(self.node.fetcher.clone(), Class::Prefetch);
-        let (files, bytes) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-        let to_hold = Arc::new(Mutex::new(ToHold::default()));
-        let note = {
-            let to_hold = to_hold.clone();
-            move |objects: &[(ObjectId, u64)]| {
-                if hold {
-                    let mut to_hold = to_hold.lock().unwrap_or_else(PoisonError::into_inner);
-                    to_hold.ids.extend(objects.iter().map(|(id, _)| *id));
-                    to_hold.bytes += objects.iter().map(|(_, len)| len).sum::<u64>();
-                }
-            }
-        };
-        note(&[(self.view.id().into(), 0)]);
+        let (met, pieces) = mpsc::channel(PIECES);
+        let mut coming = Coming::new(self, hold, pieces);
+        coming.take(&[(self.view.id().into(), 0)]).await?;
         let mut tasks: JoinSet<Result<(), ViewError>> = JoinSet::new();
-        let mut contents = self.contents(Some(Class::Prefetch));
-        while let Some(found) = contents.next().await? {
+        let mut contents = self.contents();
+        while let Some(found) = coming.during(contents.next()).await?? {
             let trees: Vec<_> = found.trees.into_iter().map(|id| (id, 0)).collect();
-            bringer.bring(&trees).await?;
-            note(&trees);
-            for file in self.skip_what_is_here(found.files, &files, &bytes, &note)? {
-                tasks.spawn(bring_file(
-                    (self.view.clone(), bringer.clone(), file),
-                    (files.clone(), bytes.clone()),
-                    note.clone(),
-                ));
+            coming.during(bringer.bring(&trees)).await??;
+            coming.take(&trees).await?;
+            for file in coming.skip_what_is_here(found.files).await? {
+                tasks.spawn(bring_file(self.view.clone(), bringer.clone(), file, met.clone()));
                 while tasks.len() >= OBJECTS {
-                    self.next_task(&mut tasks).await?;
-                    self.show_and_hold(&files, &bytes, &to_hold, false).await?;
+                    coming.next_task(&mut tasks).await?;
                 }
             }
-            self.show_and_hold(&files, &bytes, &to_hold, false).await?;
         }
         while !tasks.is_empty() {
-            self.next_task(&mut tasks).await?;
-            self.show_and_hold(&files, &bytes, &to_hold, false).await?;
+            coming.next_task(&mut tasks).await?;
         }
-        self.show_and_hold(&files, &bytes, &to_hold, true).await?;
-        Ok(Sum { files: files.load(Ordering::Relaxed), bytes: self.expected.bytes })
-    }
-
-    /// Passes over the files of which all is here and can be seen at once.
-    fn skip_what_is_here(
-        &self,
-        found: Vec<FileContent>,
-        files: &AtomicU64,
-        bytes: &AtomicU64,
-        note: &impl Fn(&[(ObjectId, u64)]),
-    ) -> Result<Vec<FileContent>, Error> {
-        let single = found.iter().filter(|file| file.is_one_object()).filter_map(FileContent::first);
-        let single: Vec<ObjectId> = single.collect();
-        let missing = off(|| self.node.fetcher.missing(&single))?;
-        let mut missing = missing.into_iter().peekable();
-        let is_absent = |file: &FileContent| match file.first() {
-            None => false,
-            Some(_) if !file.is_one_object() => true,
-            Some(first) => {
-                let absent = missing.next_if_eq(&first).is_some();
-                if !absent {
-                    note(&[(first, file.size)]);
-                }
-                absent
-            }
-        };
-        let all = found.len() as u64;
-        let size: u64 = found.iter().map(|file| file.size).sum();
-        let rest: Vec<FileContent> = found.into_iter().filter(is_absent).collect();
-        files.fetch_add(all - rest.len() as u64, Ordering::Relaxed);
-        bytes.fetch_add(size - rest.iter().map(|file| file.size).sum::<u64>(), Ordering::Relaxed);
-        Ok(rest)
-    }
-
-    async fn next_task(&self, tasks: &mut JoinSet<Result<(), ViewError>>) -> Result<(), Error> {
-        match tasks.join_next().await {
-            None | Some(Ok(Ok(()))) => Ok(()),
-            Some(Ok(Err(error))) => Err(error.into()),
-            Some(Err(panic)) => Err(Error::new(Kind::Failed, format!("fetching failed: {panic}"))),
-        }
-    }
-
-    async fn show_and_hold(
-        &self,
-        files: &AtomicU64,
-        bytes: &AtomicU64,
-        to_hold: &Mutex<ToHold>,
-        last: bool,
-    ) -> Result<(), Error> {
-        let bytes = bytes.load(Ordering::Relaxed).min(self.expected.bytes);
-        self.show(files.load(Ordering::Relaxed), bytes, self.expected.bytes);
-        let ids = {
-            let mut to_hold = to_hold.lock().unwrap_or_else(PoisonError::into_inner);
-            let due = to_hold.ids.len() >= HOLD_OBJECTS || to_hold.bytes >= HOLD_BYTES;
-            if due || last { std::mem::take(&mut *to_hold).ids } else { Vec::new() }
-        };
-        self.hold(ids).await
+        drop(met);
+        coming.end().await
     }
 
     /// Holds what is here; what has gone again since it came is fetched once more.
@@ -286,13 +228,17 @@ impl<'a> Warming<'a> {
     /// Holds what is here of it, and fetches nothing.
     pub async fn hold_local(&self) -> Result<(), Error> {
         let mut ids = vec![ObjectId::from(self.view.id())];
-        let mut contents = self.contents(None);
+        let mut contents = self.contents();
         while let Some(found) = contents.next().await? {
             ids.extend(found.trees);
             for file in &found.files {
-                ids.extend(self.local_objects(file).await?.into_iter().map(|(id, _)| id));
-                if ids.len() >= HOLD_OBJECTS {
-                    off(|| self.node.store.hold(&std::mem::take(&mut ids)))?;
+                let mut objects = file.objects();
+                while let Some(more) = self.local_objects(&mut objects).await? {
+                    self.job.check()?;
+                    ids.extend(more.into_iter().map(|(id, _)| id));
+                    if ids.len() >= HOLD_OBJECTS {
+                        off(|| self.node.store.hold(&std::mem::take(&mut ids)))?;
+                    }
                 }
             }
         }
@@ -300,28 +246,21 @@ impl<'a> Warming<'a> {
         Ok(())
     }
 
-    /// The objects of a file as far as they can be named by what is here, with their bytes.
-    async fn local_objects(&self, file: &FileContent) -> Result<Vec<(ObjectId, u64)>, Error> {
-        let (mut objects, mut all) = (file.objects(), Vec::new());
-        loop {
-            if let Some(needed) = objects.needs()
-                && !off(|| self.node.fetcher.missing(&[needed]))?.is_empty()
-            {
-                objects.skip();
-                continue;
-            }
-            match objects.next(&self.view, Class::Fault).await? {
-                Some(more) => all.extend(more),
-                None => return Ok(all),
-            }
+    /// The next objects of a file that can be named by what is here, with their bytes.
+    async fn local_objects(&self, objects: &mut Objects) -> Result<Option<Piece>, Error> {
+        while let Some(needed) = objects.needs()
+            && !off(|| self.node.fetcher.missing(&[needed]))?.is_empty()
+        {
+            objects.skip();
         }
+        Ok(objects.next(&self.view, Class::Fault).await?)
     }
 
-    /// How much of the files is here, whole files and bytes; only directories are fetched.
+    /// How much of the files is here, whole files and bytes; none of their contents is fetched.
     pub async fn check(&mut self) -> Result<(Sum, Sum), Error> {
         self.phase = "checking";
         let (mut all, mut here) = (Sum::default(), Sum::default());
-        let mut contents = self.contents(Some(Class::Fault));
+        let mut contents = self.contents();
         while let Some(found) = contents.next().await? {
             for file in found.files.iter() {
                 self.job.check()?;
@@ -359,13 +298,16 @@ impl<'a> Warming<'a> {
         self.phase = "evicting";
         self.node.fetcher.flush().await;
         let (mut ids, mut evicted, mut files, mut bytes) = (Vec::new(), 0, 0, 0);
-        let mut contents = self.contents(None);
+        let mut contents = self.contents();
         while let Some(found) = contents.next().await? {
             for file in &found.files {
-                self.job.check()?;
-                ids.extend(self.local_objects(file).await?.into_iter().map(|(id, _)| id));
-                if ids.len() >= HOLD_OBJECTS {
-                    evicted += off(|| self.node.store.evict(&std::mem::take(&mut ids)))?;
+                let mut objects = file.objects();
+                while let Some(more) = self.local_objects(&mut objects).await? {
+                    self.job.check()?;
+                    ids.extend(more.into_iter().map(|(id, _)| id));
+                    if ids.len() >= HOLD_OBJECTS {
+                        evicted += off(|| self.node.store.evict(&std::mem::take(&mut ids)))?;
+                    }
                 }
                 (files, bytes) = (files + 1, bytes + file.size);
             }
@@ -375,17 +317,110 @@ impl<'a> Warming<'a> {
     }
 }
 
-/// Brings one file here, and counts it.
+/// What comes while everything is brought here, counted, shown and held.
+struct Coming<'a> {
+    warming: &'a Warming<'a>,
+    hold: bool,
+    pieces: mpsc::Receiver<Piece>,
+    show: Interval,
+    done: Sum,
+    to_hold: Vec<ObjectId>,
+    /// Bytes of `to_hold`.
+    bytes: u64,
+}
+
+impl<'a> Coming<'a> {
+    fn new(warming: &'a Warming<'a>, hold: bool, pieces: mpsc::Receiver<Piece>) -> Self {
+        let show = tokio::time::interval(SHOW_EVERY);
+        Self { warming, hold, pieces, show, done: Sum::default(), to_hold: Vec::new(), bytes: 0 }
+    }
+
+    /// Waits for `work`, and meanwhile takes what the tasks have met.
+    async fn during<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Error> {
+        let mut work = pin!(work);
+        loop {
+            self.warming.job.check()?;
+            tokio::select! {
+                done = &mut work => return Ok(done),
+                Some(piece) = self.pieces.recv() => self.take(&piece).await?,
+                _ = self.show.tick() => self.show(),
+            }
+        }
+    }
+
+    async fn next_task(&mut self, tasks: &mut JoinSet<Result<(), ViewError>>) -> Result<(), Error> {
+        match self.during(tasks.join_next()).await? {
+            None => {}
+            Some(Ok(file)) => {
+                file?;
+                self.done.files += 1;
+            }
+            Some(Err(panic)) => return Err(Error::new(Kind::Failed, format!("fetching failed: {panic}"))),
+        }
+        Ok(())
+    }
+
+    /// Counts objects that are here now, and holds them when they are many.
+    async fn take(&mut self, piece: &[(ObjectId, u64)]) -> Result<(), Error> {
+        let bytes = piece.iter().map(|(_, len)| len).sum::<u64>();
+        self.done.bytes += bytes;
+        if !self.hold {
+            return Ok(());
+        }
+        self.to_hold.extend(piece.iter().map(|(id, _)| *id));
+        self.bytes += bytes;
+        if self.to_hold.len() >= HOLD_OBJECTS || self.bytes >= HOLD_BYTES {
+            self.bytes = 0;
+            self.warming.hold(std::mem::take(&mut self.to_hold)).await?;
+        }
+        Ok(())
+    }
+
+    /// Passes over the files of which all is here and can be seen at once.
+    async fn skip_what_is_here(&mut self, found: Vec<FileContent>) -> Result<Vec<FileContent>, Error> {
+        let single = found.iter().filter(|file| file.is_one_object()).filter_map(FileContent::first);
+        let single: Vec<ObjectId> = single.collect();
+        let missing = off(|| self.warming.node.fetcher.missing(&single))?;
+        let mut missing = missing.into_iter().peekable();
+        let (mut here, all) = (Vec::new(), found.len());
+        let is_absent = |file: &FileContent| match file.first() {
+            None => false,
+            Some(_) if !file.is_one_object() => true,
+            Some(first) => {
+                let absent = missing.next_if_eq(&first).is_some();
+                if !absent {
+                    here.push((first, file.size));
+                }
+                absent
+            }
+        };
+        let rest: Vec<FileContent> = found.into_iter().filter(is_absent).collect();
+        self.done.files += (all - rest.len()) as u64;
+        self.take(&here).await?;
+        Ok(rest)
+    }
+
+    fn show(&self) {
+        let total = self.warming.expected.bytes;
+        self.warming.show(self.done.files, self.done.bytes.min(total), total);
+    }
+
+    /// After all tasks have ended: takes what they have met last.
+    async fn end(mut self) -> Result<Sum, Error> {
+        while let Some(piece) = self.pieces.recv().await {
+            self.take(&piece).await?;
+        }
+        self.warming.hold(std::mem::take(&mut self.to_hold)).await?;
+        self.show();
+        Ok(Sum { files: self.done.files, bytes: self.warming.expected.bytes })
+    }
+}
+
 async fn bring_file(
-    (view, bringer, file): (Arc<View>, Bringer, FileContent),
-    (files, bytes): (Arc<AtomicU64>, Arc<AtomicU64>),
-    note: impl Fn(&[(ObjectId, u64)]),
+    view: Arc<View>,
+    bringer: Bringer,
+    file: FileContent,
+    met: mpsc::Sender<Piece>,
 ) -> Result<(), ViewError> {
-    let met = |objects: &[(ObjectId, u64)]| {
-        note(objects);
-        bytes.fetch_add(objects.iter().map(|(_, len)| len).sum(), Ordering::Relaxed);
-    };
-    bringer.file(&view, &file, u64::MAX, met).await?;
-    files.fetch_add(1, Ordering::Relaxed);
-    Ok(())
+    bringer.file(&view, &file, u64::MAX, Some(&met)).await.map(drop)
 }

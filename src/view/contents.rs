@@ -20,7 +20,7 @@ use crate::manifest::{BlobNode, Content, Entry, MAX_DEPTH, MAX_LEVELS, Node, Tre
 /// The files of one tree node or of a part of it, and the objects that were needed to find them.
 #[derive(Debug, Default)]
 pub struct Files {
-    /// Tree nodes that were met for the first time.
+    /// Tree nodes that were met for the first time, and those on the ways to the first names of hard links.
     pub trees: Vec<ObjectId>,
     pub files: Vec<FileContent>,
 }
@@ -133,6 +133,9 @@ pub struct Contents {
     class: Class,
     /// Only what is here is looked at.
     local: bool,
+    passed_over: bool,
+    /// The tree nodes on the way to the file that was linked to last: the next is often beside it.
+    way: Vec<ObjectId>,
     frames: Vec<Frame>,
     path: Vec<u8>,
 }
@@ -144,7 +147,21 @@ impl Contents {
         let root = Frame { promise, next: 0, path: 0, whole: globs.is_all() };
         let local = class.is_none();
         let class = class.unwrap_or(Class::Fault);
-        Self { view, globs, class, local, frames: vec![root], path: Vec::new() }
+        Self {
+            view,
+            globs,
+            class,
+            local,
+            passed_over: false,
+            way: Vec::new(),
+            frames: vec![root],
+            path: Vec::new(),
+        }
+    }
+
+    /// Whether something was passed over because it is not here.
+    pub fn has_passed_over(&self) -> bool {
+        self.passed_over
     }
 
     /// The next files; `None` at the end.
@@ -154,6 +171,7 @@ impl Contents {
             let id = ObjectId::from(frame.promise.tree);
             if frame.next == 0 {
                 if self.local && !self.view.nodes.is_here(&id)? {
+                    self.passed_over = true;
                     self.frames.pop();
                     continue;
                 }
@@ -194,7 +212,7 @@ impl Contents {
     }
 
     /// Takes up the files of a leaf up to the first directory that is to be looked into, which is then the next
-    /// frame; `None` at the end of the leaf.
+    /// frame, or until many tree nodes were met; `None` at the end of the leaf.
     async fn leaf(&mut self, entries: &[Entry], found: &mut Files) -> Result<Option<()>, ViewError> {
         let Some(frame) = self.frames.last() else { return Ok(None) };
         let (base, whole) = (frame.path, frame.whole);
@@ -216,8 +234,9 @@ impl Contents {
                 }
                 // Where everything is meant, its first name is met too.
                 Node::Link { first } if meant && !self.globs.is_all() => {
-                    if let Node::File { size, content, .. } = self.view.inode(*first).await?.node {
-                        found.files.push(FileContent { size, content });
+                    self.linked(*first, found).await?;
+                    if found.trees.len() >= TREES {
+                        return Ok(Some(()));
                     }
                 }
                 Node::Dir { tree, totals, .. } if meant || self.globs.may_match_below(&self.path) => {
@@ -229,6 +248,22 @@ impl Contents {
             }
         }
         Ok(None)
+    }
+
+    /// Takes up the file that a hard link is to, with the tree nodes through which a reader of the link finds it.
+    async fn linked(&mut self, first: u64, found: &mut Files) -> Result<(), ViewError> {
+        let class = (!self.local).then_some(self.class);
+        let Some((inode, way)) = self.view.inode_and_way(first, class).await? else {
+            self.passed_over = true;
+            return Ok(());
+        };
+        found.trees.extend(way.iter().filter(|id| !self.way.contains(id)));
+        self.way = way;
+        // Symbolic links have hard links too.
+        if let Node::File { size, content, .. } = inode.node {
+            found.files.push(FileContent { size, content });
+        }
+        Ok(())
     }
 
     fn push(&mut self, frame: Frame) -> Result<(), ViewError> {

@@ -33,7 +33,7 @@ pub enum GlobError {
 #[derive(Debug, Clone)]
 pub struct Globs {
     set: GlobSet,
-    /// The directories that each pattern names before its first wildcard, with a slash at the end of each.
+    /// The directories that each pattern names before its first wildcard, or all of it, with a slash at the end of each.
     heads: Vec<Vec<u8>>,
 }
 
@@ -54,8 +54,13 @@ impl Globs {
             let glob = GlobBuilder::new(bare).literal_separator(true).build();
             set.add(glob.map_err(|error| bad(error.kind().to_string()))?);
             let plain = bare.find(['*', '?', '[', '{', '\\']).unwrap_or(bare.len());
-            let head = bare[..plain].rfind('/').map_or(0, |slash| slash + 1);
-            heads.push(bare.as_bytes()[..head].to_vec());
+            // One without wildcards is the path itself.
+            let whole = format!("{bare}/");
+            let head = match plain == bare.len() {
+                true => whole.len(),
+                false => bare[..plain].rfind('/').map_or(0, |slash| slash + 1),
+            };
+            heads.push(whole.as_bytes()[..head].to_vec());
         }
         let failed = |error: globset::Error| GlobError::Pattern {
             pattern: patterns.join(" "),
@@ -116,7 +121,7 @@ mod tests {
 
     #[test]
     fn directories_that_cannot_match_are_told() {
-        let some = globs(&["train/cats/*.jpg", "val/**"]).unwrap();
+        let some = globs(&["train/cats/*.jpg", "val/**", "labels", "extra/v1"]).unwrap();
         for (dir, expected) in [
             ("train", true),
             ("train/cats", true),
@@ -125,6 +130,11 @@ mod tests {
             ("trains", false),
             ("val/x/y", true),
             ("test", false),
+            ("labels", true),
+            ("label", false),
+            ("extra", true),
+            ("extra/v1", true),
+            ("extra/v2", false),
         ] {
             assert_eq!(some.may_match_below(dir.as_bytes()), expected, "{dir}");
         }

@@ -9,10 +9,10 @@
 
 use std::sync::Arc;
 
-use super::nodes::{Tree, TreePromise};
+use super::nodes::{Nodes, Tree, TreePromise};
 use super::{Attr, DirEntry, Listing, ROOT, View, ViewError, at};
-use crate::fetch::Class;
-use crate::id::TreeId;
+use crate::fetch::{Class, FetchError};
+use crate::id::{ObjectId, TreeId};
 use crate::manifest::{Entry, IndexedTree, MAX_DEPTH, MAX_LEVELS, Node, Totals, TreeStep};
 
 /// A file, directory or symbolic link that has been found.
@@ -58,6 +58,26 @@ impl Slot {
     }
 }
 
+/// The tree nodes that a descent reads.
+pub(super) struct Way {
+    /// As what they are brought here; `None` if the descent ends at the first that is not here.
+    class: Option<Class>,
+    pub(super) trees: Vec<ObjectId>,
+    is_cut: bool,
+}
+
+impl Way {
+    /// Before a node is read; says whether to go on.
+    async fn enter(&mut self, nodes: &Nodes, id: ObjectId) -> Result<bool, FetchError> {
+        match self.class {
+            Some(class) => nodes.bring(id, class).await?,
+            None => self.is_cut = !nodes.is_here(&id)?,
+        }
+        self.trees.push(id);
+        Ok(!self.is_cut)
+    }
+}
+
 /// Where a step leads, freed from the node it was found in.
 enum Next {
     Slot { place: usize, offset: u64 },
@@ -85,18 +105,35 @@ impl View {
 
     /// The inode with the number `ino`.
     pub async fn inode(&self, ino: u64) -> Result<Inode, ViewError> {
-        self.trace(ino, |_| ()).await
+        self.trace(ino, None, |_| ()).await
+    }
+
+    /// The inode `ino` and the tree nodes on the way to it, which are here then, also if they were kept in memory. With
+    /// no class nothing is fetched, and there is no answer if one of them is not here.
+    pub(super) async fn inode_and_way(
+        &self,
+        ino: u64,
+        class: Option<Class>,
+    ) -> Result<Option<(Inode, Vec<ObjectId>)>, ViewError> {
+        let mut way = Way { class, trees: Vec::new(), is_cut: false };
+        let found = self.trace(ino, Some(&mut way), |_| ()).await;
+        if way.is_cut { Ok(None) } else { Ok(Some((found?, way.trees))) }
     }
 
     /// The path of `ino` below the root; of several, the first.
     pub async fn path(&self, ino: u64) -> Result<Vec<u8>, ViewError> {
         let mut names: Vec<Vec<u8>> = Vec::new();
-        self.trace(ino, |entry| names.push(entry.name.as_bytes().to_vec())).await?;
+        self.trace(ino, None, |entry| names.push(entry.name.as_bytes().to_vec())).await?;
         Ok(names.join(&b'/'))
     }
 
     /// Goes down to `ino`, and shows each entry on the way to `visit`, its own the last.
-    async fn trace(&self, ino: u64, mut visit: impl FnMut(&Entry)) -> Result<Inode, ViewError> {
+    async fn trace(
+        &self,
+        ino: u64,
+        mut way: Option<&mut Way>,
+        mut visit: impl FnMut(&Entry),
+    ) -> Result<Inode, ViewError> {
         let root = self.root();
         if ino == ROOT {
             return Ok(root);
@@ -105,8 +142,10 @@ impl View {
         for _ in 0..=MAX_DEPTH {
             let missing = || ViewError::NotFound(at(ino));
             let target = ino.checked_sub(dir.ino_below(0)).ok_or_else(missing)?;
-            let slot =
-                self.descend(&dir, |node, _, start| node.at_position(target.checked_sub(start)?)).await?;
+            let slot = self.descend(&dir, way.as_deref_mut(), |node, _, start| {
+                node.at_position(target.checked_sub(start)?)
+            });
+            let slot = slot.await?;
             let slot = slot.ok_or_else(missing)?;
             visit(slot.entry());
             let (below, node) = (dir.ino_below(slot.offset), slot.entry().node.clone());
@@ -122,7 +161,7 @@ impl View {
     /// The entry of the directory `parent` called `name`. `None` only if the snapshot says that there is none.
     pub async fn find(&self, parent: u64, name: &[u8]) -> Result<Option<Inode>, ViewError> {
         let dir = self.dir(&self.inode(parent).await?)?;
-        let slot = self.descend(&dir, |node, _, _| node.find(name)).await?;
+        let slot = self.descend(&dir, None, |node, _, _| node.find(name)).await?;
         match slot {
             None => Ok(None),
             Some(slot) => Ok(Some(self.named(&dir, slot.entry(), slot.offset).await?)),
@@ -157,7 +196,8 @@ impl View {
         let mut listing = Listing { parent: dir.parent, entries: Vec::new() };
         let mut next = offset;
         while listing.entries.len() < max {
-            let slot = self.descend(&dir, |node, start, _| node.at_index(next.checked_sub(start)?)).await?;
+            let slot =
+                self.descend(&dir, None, |node, start, _| node.at_index(next.checked_sub(start)?)).await?;
             let Some(slot) = slot else { break };
             let mut position = slot.offset;
             for entry in slot.leaf.leaf()[slot.place..].iter().take(max - listing.entries.len()) {
@@ -198,11 +238,17 @@ impl View {
     async fn descend(
         &self,
         dir: &Dir,
+        mut way: Option<&mut Way>,
         pick: impl for<'a> Fn(&'a IndexedTree, u64, u64) -> Option<TreeStep<'a>>,
     ) -> Result<Option<Slot>, ViewError> {
         let mut promise = TreePromise::of_directory(dir.tree, dir.totals);
         let (mut indices, mut positions) = (0u64, 0u64);
         for _ in 0..MAX_LEVELS {
+            if let Some(way) = &mut way
+                && !way.enter(&self.nodes, promise.tree.into()).await?
+            {
+                return Ok(None);
+            }
             let tree = self.nodes.tree(&promise, Class::Fault).await?;
             let Some(step) = pick(&tree.index, indices, positions) else { return Ok(None) };
             match Next::new(&promise, &tree, step) {

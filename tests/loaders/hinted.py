@@ -11,6 +11,7 @@ import json
 import os
 import socket
 import sys
+import threading
 import time
 
 import torch
@@ -46,7 +47,7 @@ class Files(torch.utils.data.Dataset):
 
 
 data = Files(MOUNT)
-sampler = HintedSampler(RandomSampler(data), lambda index: data.paths[index], MOUNT, BCAI)
+sampler = HintedSampler(RandomSampler(data), lambda index: data.paths[index], MOUNT, BCAI, ahead=1024)
 loader = DataLoader(data, batch_size=8, sampler=sampler, num_workers=2, collate_fn=list)
 found = {os.path.relpath(data.paths[index], MOUNT): content for batch in loader for index, content in batch}
 for path, content in found.items():
@@ -57,4 +58,19 @@ assert len(found) == len(data), len(found)
 # A sampler that cannot reach the node gives the same order.
 mute = HintedSampler(range(10), lambda index: str(index), MOUNT, BCAI + ".gone", ahead=4)
 assert list(mute) == list(range(10))
+
+# Nor does one whose node answers nonsense fail.
+with socket.socket(socket.AF_UNIX) as server:
+    server.bind(BCAI + ".odd")
+    server.listen()
+
+    def answer():
+        for _ in range(4):
+            connection, _ = server.accept()
+            connection.sendall(b"nonsense\r\n\r\n")
+            connection.close()
+
+    threading.Thread(target=answer, daemon=True).start()
+    odd = HintedSampler(range(10), lambda index: str(index), MOUNT, BCAI + ".odd", ahead=4)
+    assert list(odd) == list(range(10))
 print(f"{len(found)} files equal, {sum(map(len, found.values()))} bytes")

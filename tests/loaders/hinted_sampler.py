@@ -16,8 +16,13 @@ import socket
 import torch.utils.data
 
 
+def text(path):
+    """A path as the API writes it: a backslash is doubled, and bytes that are not UTF-8 are `\\xNN`."""
+    return os.fsencode(path).replace(b"\\", b"\\\\").decode("utf-8", "backslashreplace")
+
+
 class HintedSampler(torch.utils.data.Sampler):
-    def __init__(self, sampler, path_of, mount, bcai, ahead=1024):
+    def __init__(self, sampler, path_of, mount, bcai, ahead=64):
         self.sampler, self.path_of, self.mount, self.bcai, self.ahead = sampler, path_of, mount, bcai, ahead
 
     def __len__(self):
@@ -37,7 +42,7 @@ class HintedSampler(torch.utils.data.Sampler):
             yield window.popleft()
 
     def post(self, paths):
-        body = json.dumps({"dir": self.mount, "client": f"sampler-{os.getpid()}-{id(self)}", "paths": paths})
+        body = json.dumps({"dir": self.mount, "client": f"sampler-{os.getpid()}-{id(self)}", "paths": list(map(text, paths))})
         connection = http.client.HTTPConnection("localhost", timeout=5)
         try:
             connection.sock = socket.socket(socket.AF_UNIX)
@@ -45,7 +50,7 @@ class HintedSampler(torch.utils.data.Sampler):
             connection.sock.connect(self.bcai)
             connection.request("POST", "/v1/hints", body, {"Content-Type": "application/json"})
             connection.getresponse().read()
-        except OSError:
+        except (OSError, http.client.HTTPException):
             pass
         finally:
             connection.close()

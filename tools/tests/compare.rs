@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output};
 
 use serde_json::Value;
 
@@ -78,6 +78,25 @@ fn a_program_that_fails_is_reported_and_a_corpus_that_was_there_stays() {
     assert_eq!(left_in(dir.path()), ["large-1-0.001"]);
 }
 
+/// The tool at work. A test that fails lets it clean up.
+struct Running(Child);
+
+impl Running {
+    fn interrupt(&self) {
+        let pid = self.0.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("runs").success());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if matches!(self.0.try_wait(), Ok(None)) {
+            self.interrupt();
+            let _ = self.0.wait();
+        }
+    }
+}
+
 #[test]
 #[cfg_attr(not(all(fuse_available, root)), ignore = "needs /dev/fuse and root")]
 fn an_interruption_leaves_nothing() {
@@ -85,16 +104,15 @@ fn an_interruption_leaves_nothing() {
     let bcai = Path::new(env!("CARGO_BIN_EXE_bcai-tools")).with_file_name("bcai");
     let mut command = tools();
     command.args(["compare", "epoch-second", "--scale", "0.02", "--dir"]).arg(dir.path());
-    let mut running = command.arg("--bcai").arg(bcai).spawn().expect("runs");
+    let mut running = Running(command.arg("--bcai").arg(bcai).spawn().expect("runs"));
     let top = dir.path().to_str().expect("UTF-8").to_owned();
     let mounted = || fs::read_to_string("/proc/self/mountinfo").expect("reads").contains(&top);
     while !mounted() {
-        assert!(running.try_wait().expect("waits").is_none(), "it ended before anything was mounted");
+        assert!(running.0.try_wait().expect("waits").is_none(), "it ended before anything was mounted");
         std::thread::yield_now();
     }
-    let pid = running.id().to_string();
-    assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("runs").success());
-    assert!(!running.wait().expect("waits").success());
+    running.interrupt();
+    assert!(!running.0.wait().expect("waits").success());
     assert_eq!(left_in(dir.path()), Vec::<String>::new());
     assert_quiet(dir.path());
 }

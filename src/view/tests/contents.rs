@@ -128,3 +128,64 @@ async fn what_is_not_here_can_be_passed_over() {
     // The trees are here now, the contents still are not.
     assert_eq!(all(&view, globs(&[]), None).await.1.len(), 5);
 }
+
+/// `a/sub/file`, two other directories, and `d/{linked,x}`, hard links to that file.
+fn linked() -> (Built, Vec<ObjectId>, ObjectId) {
+    let mut builder = Builder::new(2);
+    let id = builder.chunk(vec![7; 100]).chunk.unwrap();
+    let content = Content::Chunk { id, hash: None };
+    let file = Node::File { meta: meta(0o644), nlink: 3, size: 100, content };
+    let mut way = Vec::new();
+    let mut dir = |entries: &[Entry]| {
+        let dir = builder.directory(entries);
+        way.push(dir.tree.into());
+        Node::Dir { meta: meta(0o755), tree: dir.tree, totals: dir.totals }
+    };
+    let sub = dir(&[entry("file", file)]);
+    let a = dir(&[entry("sub", sub)]);
+    let link = || Node::Link { first: 4 };
+    let d = dir(&[entry("linked", link()), entry("x", link())]);
+    let others = ["b", "c"].map(|name| {
+        let empty = Node::File { meta: meta(0o644), nlink: 1, size: 0, content: Content::Empty };
+        entry(name, dir(&[entry(name, empty)]))
+    });
+    let [b, c] = others;
+    way.truncate(2);
+    let built = builder.finish(meta(0o755), &[entry("a", a), b, c, entry("d", d)]);
+    (built, way, id.into())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_way_to_the_first_name_of_a_hard_link_is_met() {
+    let (built, way, chunk) = linked();
+    let (home, other, cache, id) = (Home::new(), Home::new(), Cache::default(), built.id);
+    let fetcher = Fetcher::new(home.store.clone(), Some(fetching::source(&built, |_| false, None)));
+    // All nodes are kept in memory since they were read from another store.
+    other.put(built.objects);
+    let read = View::open(other.fetcher(), cache.clone(), id, Options::default()).await.unwrap();
+    all(&read, globs(&[]), None).await;
+    let view = View::open(fetcher.clone(), cache, id, Options::default()).await.unwrap();
+    let (trees, files) = all(&view, globs(&["d/**"]), Some(Class::Prefetch)).await;
+    assert_eq!(files.iter().map(FileContent::first).collect::<Vec<_>>(), [Some(chunk); 2]);
+    let times = |id| trees.iter().filter(|tree| *tree == id).count();
+    assert_eq!(way.iter().map(times).collect::<Vec<_>>(), [1, 1], "once for both links");
+    fetcher.flush().await;
+    assert_eq!(home.store.missing(&trees, Keep::Cache).unwrap(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hard_link_whose_way_is_not_here_is_passed_over() {
+    let (mut built, way, _) = linked();
+    let (home, id) = (Home::new(), built.id);
+    let source = fetching::source(&built, |_| false, None);
+    built.objects.retain(|object| !way.contains(&object.id()));
+    home.put(built.objects);
+    let view = fetching::open(&home, source.clone(), id).await;
+    let mut contents = Contents::new(view, globs(&["d/**"]), None);
+    let mut files = 0;
+    while let Some(found) = contents.next().await.unwrap() {
+        files += found.files.len();
+    }
+    assert_eq!((files, contents.has_passed_over()), (0, true));
+    assert_eq!(*source.asked.lock().unwrap(), [], "nothing is fetched");
+}

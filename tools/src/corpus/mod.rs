@@ -5,7 +5,8 @@
 //! Invariant: names, bytes, modes and times of all files depend on kind, seed and scale alone. A corpus that has its
 //! final name is complete.
 //! Trust: developers only; whoever can write to the folder can change a corpus.
-//! Threads: the caller's. An interruption leaves a folder that ends in `.partial`, which the next attempt removes.
+//! Threads: the caller's; other processes may make the same at the same time. A killed one leaves a folder that ends in
+//! `-PID.partial`, which the next attempt removes.
 
 pub mod bytes;
 mod tar;
@@ -97,10 +98,8 @@ pub fn make(kind: Kind, dir: &Path, size: Size, stop: &Stop) -> anyhow::Result<C
     if path.exists() {
         return Ok(Corpus { path, found: true });
     }
-    let partial = dir.join(format!("{}.partial", kind.name()));
-    if partial.exists() {
-        fs::remove_dir_all(&partial).with_context(|| format!("cannot remove {}", partial.display()))?;
-    }
+    remove_abandoned(kind, dir)?;
+    let partial = dir.join(format!("{}-{}.partial", kind.name(), std::process::id()));
     fs::create_dir_all(&partial).with_context(|| format!("cannot create {}", partial.display()))?;
     let maker = Maker { top: partial.clone(), size, stop };
     let made = match kind {
@@ -112,12 +111,32 @@ pub fn make(kind: Kind, dir: &Path, size: Size, stop: &Stop) -> anyhow::Result<C
         Kind::Mixed => maker.mixed(),
     };
     let made = made.and_then(|()| fs::rename(&partial, &path).map_err(anyhow::Error::from));
+    if made.is_err() && path.exists() {
+        // Another process was faster, and has made the same.
+        fs::remove_dir_all(&partial).with_context(|| format!("cannot remove {}", partial.display()))?;
+        return Ok(Corpus { path, found: true });
+    }
     if made.is_err() {
         // What failed is the news; what it leaves is removed by the next attempt at the latest.
         let _ = fs::remove_dir_all(&partial);
     }
     made.with_context(|| format!("cannot make the corpus {}", path.display()))?;
     Ok(Corpus { path, found: false })
+}
+
+/// Removes what processes have left in `dir` that are no more.
+fn remove_abandoned(kind: Kind, dir: &Path) -> anyhow::Result<()> {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let maker = name.strip_prefix(&format!("{}-", kind.name())).and_then(|n| n.strip_suffix(".partial"));
+        let Some(pid) = maker.and_then(|pid| pid.parse::<u32>().ok()) else { continue };
+        // One process makes one after the other, so that its own is left from a process of before.
+        if pid == std::process::id() || !Path::new("/proc").join(pid.to_string()).exists() {
+            let path = entry.path();
+            fs::remove_dir_all(&path).with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Records of the first version of the shards.
@@ -327,6 +346,18 @@ mod tests {
         let new = new_record_bytes(Size { seed: 5, scale: 0.0001 });
         // Two headers, the label's block, and what pads the image.
         assert!((new + 1_536..new + 2_048 + 512).contains(&added), "{added} {new}");
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_removed_and_what_another_makes_is_not() {
+        let dir = tempfile::tempdir().expect("a folder");
+        // No process id is as high; the first process runs always.
+        for name in ["large-4294967295.partial", "large-1.partial"] {
+            fs::create_dir(dir.path().join(name)).expect("a folder");
+        }
+        remove_abandoned(Kind::Large, dir.path()).expect("removes");
+        let left = fs::read_dir(dir.path()).expect("lists").map(|entry| entry.expect("an entry").file_name());
+        assert_eq!(left.collect::<Vec<_>>(), ["large-1.partial"]);
     }
 
     #[test]
