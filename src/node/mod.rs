@@ -33,6 +33,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use backon::{ConstantBuilder, Retryable};
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
@@ -40,7 +41,7 @@ use crate::config::{Config, Paths};
 use crate::crypto::{PublicKey, SecretKey};
 use crate::fetch::Fetcher;
 use crate::net::{self, Net};
-use crate::store::{self, Store};
+use crate::store::{self, Store, StoreError};
 use crate::view::Cache;
 
 pub use error::{Error, Kind};
@@ -56,6 +57,9 @@ use text::escape;
 
 /// Memory for decoded trees and blobs of all mounts together, in bytes.
 const NODE_CACHE: usize = 32 << 20;
+/// How long a store that is in use is waited for.
+const LOCK_POLL: Duration = Duration::from_millis(20);
+const LOCK_TRIES: usize = 50;
 
 /// A running node.
 pub struct Node {
@@ -91,7 +95,7 @@ impl Node {
         let lock = Lock::take(&paths.lock())?;
         let state = Arc::new(State::open(&paths.state())?);
         let key = identity::load_or_create(&paths.identity(), state.is_new())?;
-        let store = open_store(&paths, &config, &state)?;
+        let store = open_store(&paths, &config, &state).await?;
         let (submissions, inbox) = tokio::sync::mpsc::channel(64);
         let registry = crate::chain::Registry::default();
         let net = start_net(&config, &key, &state, &store, &registry, submissions).await?;
@@ -211,7 +215,7 @@ impl Node {
     }
 }
 
-fn open_store(paths: &Paths, config: &Config, state: &State) -> Result<Store, Error> {
+async fn open_store(paths: &Paths, config: &Config, state: &State) -> Result<Store, Error> {
     let dir = paths.store();
     let cache_max_bytes = match config.cache_max_bytes.or(state.get().cache_max_bytes) {
         Some(bytes) => bytes,
@@ -221,7 +225,11 @@ fn open_store(paths: &Paths, config: &Config, state: &State) -> Result<Store, Er
             bytes
         }
     };
-    Ok(Store::open(&dir, store::Options { cache_max_bytes })?)
+    // A node that ends may let go of its own lock, which this one has now, just before that of the store.
+    let pauses = ConstantBuilder::default().with_delay(LOCK_POLL).with_max_times(LOCK_TRIES);
+    let open = async || Store::open(&dir, store::Options { cache_max_bytes });
+    let locked = |error: &StoreError| matches!(error, StoreError::Locked { .. });
+    Ok(open.retry(pauses).when(locked).await?)
 }
 
 /// A tenth of the disk, and at most half of what is free on it.

@@ -157,9 +157,11 @@ impl Node {
         let (paths, _) = patterns(&request.paths)?;
         let pins = off(|| self.store.pins())?;
         let meant = |pin: &&PinRecord| paths.is_empty() || pin.paths == paths;
-        // By the name it was pinned as, which needs no peer; and by what that name means.
-        let mut chosen: Vec<_> =
-            pins.iter().filter(|pin| pin.reference == request.reference).filter(meant).collect();
+        // By the name it was pinned as or by its snapshot, which needs no peer; and by what that name means.
+        let named = |pin: &&PinRecord| {
+            pin.reference == request.reference || pin.snapshot.to_string() == request.reference
+        };
+        let mut chosen: Vec<_> = pins.iter().filter(named).filter(meant).collect();
         let snapshots: BTreeSet<String> = chosen.iter().map(|pin| pin.snapshot.to_string()).collect();
         if snapshots.len() > 1 {
             let listed = snapshots.into_iter().collect::<Vec<_>>().join(", ");
