@@ -22,7 +22,7 @@ def text(path):
 
 
 class HintedSampler(torch.utils.data.Sampler):
-    def __init__(self, sampler, path_of, mount, bcai, ahead=64):
+    def __init__(self, sampler, path_of, mount, bcai, ahead=256):
         self.sampler, self.path_of, self.mount, self.bcai, self.ahead = sampler, path_of, mount, bcai, ahead
 
     def __len__(self):
