@@ -21,6 +21,7 @@ use crate::corpus::{self, Kind};
 
 pub const READERS: usize = 2;
 const RUNS: usize = 3;
+const WARM_RUNS: usize = 5;
 
 /// The folder of images, published.
 pub struct Folder<'a> {
@@ -80,7 +81,7 @@ fn warm(bench: &Bench, folder: &Folder, wanted: &BTreeSet<Row>, report: &mut Rep
     say("epochs, warm");
     let (mut first, mut second, mut native) = (Vec::new(), Vec::new(), Vec::new());
     let mut io = String::new();
-    for _ in 0..RUNS {
+    for _ in 0..WARM_RUNS {
         let (mounted, how, _) = folder.site.mount("small@v1")?;
         io = how;
         for pack in folder.site.packs()? {
