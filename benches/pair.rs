@@ -40,6 +40,7 @@ const MIB: usize = 1 << 20;
 const ROLE: &str = "BCAI_BENCH_PAIR";
 
 fn main() {
+    futures_rustls::rustls::crypto::ring::default_provider().install_default().unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     match std::env::var(ROLE).as_deref() {
         Ok("tls") => runtime.block_on(serve_tls()),
