@@ -21,9 +21,11 @@ use libp2p::{Multiaddr, PeerId, Swarm, identify, mdns, ping};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
+use super::desk::key_of;
 use super::error::NetError;
 use super::shared::{Command, SWARM_PROTOCOL, Shared};
 use super::transport::{Behaviour, BehaviourEvent, CONNECTING};
+use crate::swarm::scheduler::Kind;
 
 /// The first and the longest pause before a lost peer is dialled again.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
@@ -216,6 +218,9 @@ impl Driver {
                     if endpoint.is_dialer() { (Some(address), None) } else { (None, Some(address)) };
                 let dial = self.dials.remove(&connection_id);
                 self.shared.table.connected(peer_id, reached, from, dial.is_some());
+                self.shared.schedule(|scheduler, now| {
+                    scheduler.peer_up(now, peer_id, key_of(&peer_id), Kind::Node { watches: true });
+                });
                 if let Some(again) = self.again.get_mut(&peer_id) {
                     (again.at, again.since) = (None, Instant::now());
                 }
@@ -228,6 +233,9 @@ impl Driver {
             SwarmEvent::ConnectionClosed { peer_id, num_established, cause, .. } => {
                 let cause = cause.map(|cause| root_cause(&cause));
                 tracing::info!(peer = %peer_id, ?cause, "disconnected");
+                if num_established == 0 {
+                    self.shared.schedule(|scheduler, now| scheduler.peer_down(now, peer_id));
+                }
                 if !self.shared.table.closed(peer_id, num_established).is_empty() {
                     self.later(peer_id);
                 }
@@ -259,9 +267,7 @@ impl Driver {
     fn on_behaviour(&mut self, event: BehaviourEvent) {
         match event {
             BehaviourEvent::Ping(ping::Event { peer, result: Ok(rtt), .. }) => {
-                if let Some(link) = self.shared.table.link(&peer) {
-                    link.speed(|speed, _| speed.on_rtt(rtt));
-                }
+                self.shared.schedule(|scheduler, now| scheduler.on_rtt(now, peer, rtt));
             }
             BehaviourEvent::Ping(ping::Event { connection, result: Err(ping::Failure::Timeout), .. }) => {
                 self.swarm.close_connection(connection);
@@ -269,7 +275,11 @@ impl Driver {
             BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
                 let listens = info.listen_addrs.into_iter().map(|address| with_peer(address, peer_id));
                 self.shared.table.told(&peer_id, listens);
-                if self.shared.table.speaks(&peer_id, info.protocols.contains(&SWARM_PROTOCOL)) {
+                let speaks = info.protocols.contains(&SWARM_PROTOCOL);
+                if !speaks {
+                    self.shared.schedule(|scheduler, now| scheduler.peer_down(now, peer_id));
+                }
+                if self.shared.table.speaks(&peer_id, speaks) {
                     tracing::debug!(peer = %peer_id, agent = info.agent_version, "found, but no bcai node");
                     // It fails when there is no connection, which is what was wanted.
                     let _ = self.swarm.disconnect_peer_id(peer_id);

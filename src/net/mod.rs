@@ -8,9 +8,11 @@
 //! Trust: none in any peer beyond the identity that Noise proves.
 //! Threads: tokio tasks, all of which end before [`Net::shutdown`] returns.
 
+mod desk;
 mod driver;
 mod error;
 mod frames;
+mod hot;
 mod lender;
 mod log_calls;
 mod log_wire;
@@ -20,6 +22,7 @@ mod session;
 mod shared;
 mod table;
 mod transport;
+mod watchers;
 
 #[cfg(test)]
 mod tests;
@@ -102,7 +105,10 @@ impl Net {
         let shared = Arc::new(Shared {
             store,
             control,
-            table: table::Table::new(started),
+            table: table::Table::new(),
+            desk: desk::Desk::new(&me),
+            hot: hot::Hot::new(),
+            watchers: Arc::default(),
             lender: Arc::default(),
             verifiers: Semaphore::new(shared::VERIFIERS),
             commands,
@@ -116,6 +122,7 @@ impl Net {
 
         let stop = &shared.stop;
         shared.tasks.spawn(driver.run());
+        shared.tasks.spawn(stop.clone().run_until_cancelled_owned(shared.clone().keep_time()));
         let server = Arc::new(Server::new(shared.clone()));
         shared.tasks.spawn(stop.clone().run_until_cancelled_owned(server.accept(objects)));
         let log_server = Arc::new(LogServer::new(shared.clone(), chains, submissions));
@@ -161,7 +168,8 @@ impl Net {
 
     /// Everybody known, by id.
     pub fn peers(&self) -> Vec<PeerInfo> {
-        self.shared.table.list()
+        let rtt = |peer: &PeerId| self.shared.schedule(|scheduler, _| scheduler.rtt(*peer));
+        self.shared.table.list(rtt)
     }
 
     /// All peers together as a source of objects.
@@ -215,6 +223,7 @@ impl Net {
         }
         // Sessions hold what holds them; this lets go of the store.
         self.shared.table.clear();
+        self.shared.desk.clear();
     }
 
     async fn call(&self, peer: &str, request: Request) -> Result<Response, NetError> {

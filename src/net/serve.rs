@@ -8,7 +8,8 @@
 //! requests are bounded.
 //! Threads: async, one task reading control and one writing each lane; the store is read on the blocking pool.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::num::NonZeroUsize;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,6 +18,7 @@ use futures::StreamExt;
 use futures::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::{PeerId, Stream};
 use libp2p_stream::IncomingStreams;
+use lru::LruCache;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -24,14 +26,16 @@ use tokio_util::sync::CancellationToken;
 use super::frames::{self, FrameError, FrameReader, out_of_place};
 use super::shared::{Shared, blocking};
 use super::table::Link;
+use super::watchers::Reader;
 use crate::id::ObjectId;
 use crate::pack::Packed;
-use crate::store::{Store, StoreError};
+use crate::store::{Keep, Store, StoreError};
 use crate::swarm::serving::{Job, MAX_WANTS, Serving, Take};
 use crate::swarm::wire::{
-    Attach, DATA_HEAD_LEN, DataHead, HEADER_LEN, Header, Hello, MAX_PAYLOAD, Message, Reason,
+    Attach, DATA_HEAD_LEN, DataHead, HEADER_LEN, Header, Hello, MAX_PAYLOAD, Message, Presence, Reason, Redirect,
+    WATCHES, Watch,
 };
-use crate::swarm::{Lane, Violation};
+use crate::swarm::{Class, Lane, Violation};
 
 /// Streams that may be between being opened and saying what they are for.
 const MAX_OPENING: usize = 64;
@@ -39,6 +43,8 @@ const MAX_OPENING: usize = 64;
 const OPENING: Duration = Duration::from_secs(10);
 /// Sessions that one peer may have: one, and those whose end has not been noticed here.
 const MAX_SESSIONS_EACH: usize = 3;
+/// What belongs on a control stream.
+const CONTROL: &str = "Want, Cancel, Credit or Watch";
 /// Objects in memory to be sent, for each lane.
 const LOADED: [usize; 2] = [8, 16];
 /// How long one object is held in memory before others get their turn.
@@ -46,16 +52,28 @@ const HOLD: Duration = Duration::from_secs(2);
 /// A reader that takes no frame for so long is gone.
 const STALLED: Duration = Duration::from_secs(30);
 
+/// How long whoever was given an object is taken to have it, and how many objects are remembered.
+const LATELY: Duration = Duration::from_secs(10);
+const REMEMBERED: NonZeroUsize = NonZeroUsize::new(16 << 10).expect("it is not zero");
+
 pub(super) struct Server {
     shared: Arc<Shared>,
     sessions: Mutex<HashMap<(PeerId, u64), Arc<Served>>>,
     opening: Arc<Semaphore>,
     loaded: [Semaphore; 2],
+    lately: Mutex<Lately>,
 }
+
+/// Whom objects were given to last, and when.
+type Lately = LruCache<ObjectId, (PeerId, tokio::time::Instant)>;
 
 /// One session, seen from the side that serves.
 struct Served {
+    peer: PeerId,
     link: Arc<Link>,
+    watching: Reader,
+    /// There is news of what is watched.
+    news: Arc<Notify>,
     state: Mutex<State>,
     work: [Notify; 2],
     ended: CancellationToken,
@@ -70,7 +88,8 @@ struct State {
 impl Server {
     pub(super) fn new(shared: Arc<Shared>) -> Server {
         let opening = Arc::new(Semaphore::new(MAX_OPENING));
-        Server { shared, sessions: Mutex::default(), opening, loaded: LOADED.map(Semaphore::new) }
+        let lately = Mutex::new(LruCache::new(REMEMBERED));
+        Server { shared, sessions: Mutex::default(), opening, loaded: LOADED.map(Semaphore::new), lately }
     }
 
     /// Takes streams as they come. Whoever is dropped here tries again.
@@ -106,12 +125,16 @@ impl Server {
                 let answer = Hello {
                     max_wants: MAX_WANTS as u32,
                     agent: super::shared::agent(),
-                    features: 0,
+                    features: WATCHES,
                     ..hello
                 };
                 let answered = frames::write(&mut writer, &Message::Hello(answer)).await;
                 let result = match answered {
-                    Ok(()) => served.read_control(&mut reader, &self.shared).await,
+                    // Both at once: whoever writes must not keep from reading.
+                    Ok(()) => tokio::select! {
+                        read = served.read_control(&mut reader, &self.shared) => read,
+                        written = served.write_news(&mut writer) => written,
+                    },
                     Err(error) => Err(error.into()),
                 };
                 served.ended.cancel();
@@ -143,8 +166,12 @@ impl Server {
         if of_this_peer >= MAX_SESSIONS_EACH || sessions.contains_key(&(peer, session)) {
             return None;
         }
+        let news = Arc::new(Notify::new());
         let served = Arc::new(Served {
+            peer,
             link,
+            watching: self.shared.watchers.reader(news.clone()),
+            news,
             state: Mutex::default(),
             work: [Notify::new(), Notify::new()],
             ended: self.shared.stop.child_token(),
@@ -172,10 +199,20 @@ impl Server {
                         .await
                         .map_err(stalled)??;
                 }
-                Some(Job::Send { request, object, .. }) => {
+                Some(Job::Send { request, object, class, sent }) => {
+                    if sent == 0
+                        && let Some(to) = self.elsewhere(served, object, class)
+                        && served.state().serving.redirect(request)
+                    {
+                        let redirect = Redirect { peer: to.to_bytes(), requests: vec![request] };
+                        timeout(STALLED, frames::write(writer, &Message::Redirect(redirect)))
+                            .await
+                            .map_err(stalled)??;
+                        continue;
+                    }
                     let permit = self.loaded[lane as usize].acquire().await;
                     if let Some(packed) = self.load(served, request, object).await {
-                        self.send(served, request, (packed, permit), &mut frame, writer).await?;
+                        self.send(served, (request, object), (packed, permit), &mut frame, writer).await?;
                     }
                 }
             }
@@ -184,14 +221,21 @@ impl Server {
 
     /// Reads an object from the store, or refuses the request.
     async fn load(&self, served: &Served, request: u64, object: ObjectId) -> Option<Packed> {
-        let store = self.shared.store.clone();
-        let found = blocking(move || verified(&store, &object)).await;
+        let found = match self.shared.hot.get(&object) {
+            Some(packed) => Ok(Some(packed)),
+            None => {
+                let store = self.shared.store.clone();
+                blocking(move || verified(&store, &object)).await
+            }
+        };
         let mut state = served.state();
         match found {
             Ok(Some(packed)) if state.serving.found(request, packed.stored().len() as u32) => {
                 return Some(packed);
             }
             Ok(Some(_)) => state.serving.refuse(request, Reason::Busy),
+            // What is wanted here will be here.
+            Ok(None) if self.shared.desk.wants(&object) => state.serving.refuse(request, Reason::Busy),
             Ok(None) => state.serving.refuse(request, Reason::Missing),
             Err(error) => {
                 tracing::warn!(%object, %error, "an object could not be read to be sent");
@@ -205,7 +249,7 @@ impl Server {
     async fn send<L>(
         &self,
         served: &Served,
-        request: u64,
+        (request, object): (u64, ObjectId),
         loaded: (Packed, L),
         frame: &mut Vec<u8>,
         writer: &mut (impl AsyncWrite + Unpin),
@@ -219,6 +263,7 @@ impl Server {
             served.link.bytes_out.fetch_add(len.into(), Ordering::Relaxed);
             if last {
                 served.link.objects_served.fetch_add(1, Ordering::Relaxed);
+                self.lately().put(object, (served.peer, tokio::time::Instant::now()));
             }
             let mut write = std::pin::pin!(async {
                 writer.write_all(frame).await?;
@@ -239,6 +284,21 @@ impl Server {
         Ok(())
     }
 
+    /// Who else can give an object that is wanted for later: whoever was given it a moment ago, while this node has more
+    /// to send than it can at once.
+    fn elsewhere(&self, served: &Served, object: ObjectId, class: Class) -> Option<PeerId> {
+        if class <= Class::Readahead || self.loaded[Lane::Bulk as usize].available_permits() > 0 {
+            return None;
+        }
+        let (peer, at) = self.lately().get(&object).copied()?;
+        (peer != served.peer && at.elapsed() < LATELY && self.shared.table.is_connected(&peer)).then_some(peer)
+    }
+
+    fn lately(&self) -> MutexGuard<'_, Lately> {
+        // Inserting cannot be left half done.
+        self.lately.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn sessions(&self) -> MutexGuard<'_, HashMap<(PeerId, u64), Arc<Served>>> {
         // Inserting and removing cannot be left half done.
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
@@ -252,21 +312,53 @@ impl Served {
         shared: &Shared,
     ) -> Result<(), FrameError> {
         loop {
-            let message = match self.ended.run_until_cancelled(reader.message("Want, Cancel or Credit")).await
-            {
+            let message = match self.ended.run_until_cancelled(reader.message(CONTROL)).await {
                 None | Some(Err(FrameError::Closed)) => return Ok(()),
                 Some(message) => message?,
             };
+            if let Message::Watch(watch) = message {
+                self.on_watch(watch, shared).await;
+                continue;
+            }
             {
                 let serving = &mut self.state().serving;
                 match message {
                     Message::Want(want) => serving.on_want(shared.started.elapsed(), want)?,
                     Message::Cancel(cancel) => serving.on_cancel(&cancel),
                     Message::Credit(credit) => serving.on_credit(&credit)?,
-                    other => return Err(out_of_place(&other, "Want, Cancel or Credit")),
+                    other => return Err(out_of_place(&other, CONTROL)),
                 }
             }
             self.work.iter().for_each(Notify::notify_one);
+        }
+    }
+
+    /// Says which objects are here; one message at a time, so that whoever asks much waits.
+    async fn on_watch(&self, watch: Watch, shared: &Shared) {
+        self.watching.watch(&watch);
+        let (store, objects) = (shared.store.clone(), watch.objects.clone());
+        let missing = blocking(move || store.missing(&objects, Keep::Cache)).await;
+        let missing: HashSet<ObjectId> = match missing {
+            Ok(missing) => missing.into_iter().collect(),
+            Err(error) => {
+                tracing::warn!(%error, "the index cannot say what is here");
+                watch.objects.iter().copied().collect()
+            }
+        };
+        self.watching.answer(&watch, |object| match object {
+            object if shared.hot.has(object) || !missing.contains(object) => Presence::Here,
+            object if shared.desk.wants(object) => Presence::Coming,
+            _ => Presence::Absent,
+        });
+    }
+
+    /// Sends news of what is watched as it comes.
+    async fn write_news(&self, writer: &mut (impl AsyncWrite + Unpin)) -> Result<(), FrameError> {
+        loop {
+            for have in self.watching.news() {
+                timeout(STALLED, frames::write(writer, &Message::Have(have))).await.map_err(stalled)??;
+            }
+            self.news.notified().await;
         }
     }
 

@@ -27,11 +27,18 @@ use super::shared::{SWARM_PROTOCOL, Shared};
 use super::table::Link;
 use crate::id::ObjectId;
 use crate::swarm::asking::{Arrived, Asking, batch};
-use crate::swarm::choice::Failure;
+use crate::swarm::choice;
 use crate::swarm::credit::Stage;
+use crate::swarm::scheduler::Told;
 use crate::swarm::serving::MAX_WANTS;
-use crate::swarm::wire::{Attach, Cancel, Credit, DataHead, Hello, MAX_NAMED, Message, Reason, Want};
+use crate::swarm::watching::Watching;
+use crate::swarm::wire::{
+    Attach, Cancel, Credit, DataHead, Hello, MAX_NAMED, Message, Presence, Reason, WATCHES, Want, Watch,
+};
 use crate::swarm::{Class, Lane, Violation};
+
+/// How asking a peer failed.
+pub(super) type Failure = choice::Failure<PeerId>;
 
 /// How long the peer may take to open a session, however often that is tried. Less than any [`attempt`].
 const OPENING: Duration = Duration::from_secs(4);
@@ -64,6 +71,8 @@ pub(super) struct Session {
     work: Notify,
     /// As many permits as the peer accepts further wants.
     room: Semaphore,
+    /// The peer says what it has when it is asked.
+    watches: bool,
     ended: CancellationToken,
 }
 
@@ -73,6 +82,8 @@ struct State {
     wants: VecDeque<Want>,
     grants: Vec<(u64, u32)>,
     cancels: Vec<u64>,
+    watching: Watching,
+    watches: VecDeque<Watch>,
 }
 
 /// Somebody who waits for an object, and what has come of it.
@@ -114,10 +125,12 @@ impl Session {
         let mut control = FrameReader::new(control);
         let session = rand::random();
         let hello =
-            Hello { session, features: 0, max_wants: MAX_WANTS as u32, agent: super::shared::agent() };
+            Hello { session, features: WATCHES, max_wants: MAX_WANTS as u32, agent: super::shared::agent() };
         frames::write(&mut control_writer, &Message::Hello(hello)).await?;
-        let max_wants = match control.message("Hello").await? {
-            Message::Hello(hello) if hello.session == session => hello.max_wants,
+        let (max_wants, watches) = match control.message("Hello").await? {
+            Message::Hello(hello) if hello.session == session => {
+                (hello.max_wants, hello.features & WATCHES != 0)
+            }
             other => return Err(out_of_place(&other, "Hello")),
         };
         // One after the other: of two that come together, libp2p may drop one.
@@ -136,9 +149,12 @@ impl Session {
                 wants: VecDeque::new(),
                 grants: Vec::new(),
                 cancels: Vec::new(),
+                watching: Watching::default(),
+                watches: VecDeque::new(),
             }),
             work: Notify::new(),
             room: Semaphore::new(max_wants),
+            watches,
             ended: shared.stop.child_token(),
         });
         session.clone().spawn(|session| async move { session.write_control(control_writer).await });
@@ -181,6 +197,21 @@ impl Session {
         self.ended.is_cancelled()
     }
 
+    /// Whether the peer says what it has when it is asked.
+    pub(super) fn watches(&self) -> bool {
+        self.watches
+    }
+
+    /// Asks the peer to say which of `objects` it has; the scheduler is told.
+    pub(super) fn watch(&self, objects: Vec<ObjectId>) {
+        if self.watches {
+            let mut state = self.state();
+            let watch = state.watching.begin(objects);
+            state.watches.push_back(watch);
+            self.work.notify_one();
+        }
+    }
+
     /// Asks for an object and waits for the answer. Dropping the future takes the request back.
     pub(super) async fn request(self: &Arc<Self>, id: ObjectId, class: Class) -> Result<Delivery, Failure> {
         let patience = attempt(class);
@@ -191,7 +222,6 @@ impl Session {
         let (asked, reply, progress) = self.ask(id, class, lease)?;
         // Until here whoever stops waiting gives it back; from here on the peer's answer does.
         room.forget();
-        self.link.speed(|speed, now| speed.on_asked(now, credit.into()));
         let outcome = match patiently(patience, &progress, reply).await {
             Some(answer) => answer.unwrap_or(Err(Failure::Lost)),
             None => Err(Failure::TimedOut),
@@ -236,8 +266,7 @@ impl Session {
             request
         };
         self.work.notify_one();
-        let queued = credit.into();
-        Ok((Asked { session: self.clone(), request, queued }, receiver, progress))
+        Ok((Asked { session: self.clone(), request }, receiver, progress))
     }
 
     async fn write_control(
@@ -245,12 +274,13 @@ impl Session {
         mut stream: impl futures::AsyncWrite + Unpin,
     ) -> Result<(), FrameError> {
         loop {
-            let (wants, grants, cancels) = {
+            let (wants, grants, cancels, watches) = {
                 let mut state = self.state();
                 let wants = batch(std::mem::take(&mut state.wants));
-                (wants, std::mem::take(&mut state.grants), std::mem::take(&mut state.cancels))
+                let watches = std::mem::take(&mut state.watches);
+                (wants, std::mem::take(&mut state.grants), std::mem::take(&mut state.cancels), watches)
             };
-            if wants.is_empty() && grants.is_empty() && cancels.is_empty() {
+            if wants.is_empty() && grants.is_empty() && cancels.is_empty() && watches.is_empty() {
                 self.work.notified().await;
                 continue;
             }
@@ -264,16 +294,32 @@ impl Session {
             for requests in cancels.chunks(MAX_NAMED) {
                 frames::write(&mut stream, &Message::Cancel(Cancel { requests: requests.to_vec() })).await?;
             }
+            for watch in watches {
+                frames::write(&mut stream, &Message::Watch(watch)).await?;
+            }
         }
     }
 
-    /// Nothing comes on the control stream after the Hello yet; but its end is the end of the session.
+    /// What comes on the control stream after the Hello is news of what is watched; its end is the end of the session.
     async fn read_control(
         self: Arc<Self>,
         mut stream: FrameReader<impl futures::AsyncRead + Unpin>,
     ) -> Result<(), FrameError> {
-        let message = stream.message("a message of a later version").await?;
-        Err(out_of_place(&message, "a message of a later version"))
+        loop {
+            let have = match stream.message("Have").await? {
+                Message::Have(have) => have,
+                other => return Err(out_of_place(&other, "Have")),
+            };
+            let objects = self.state().watching.objects(&have.watches)?;
+            self.shared.schedule(|scheduler, now| {
+                let told = match have.presence {
+                    Presence::Here => Told::Here { gained: false },
+                    Presence::Coming => Told::Coming(now),
+                    Presence::Absent => Told::Absent,
+                };
+                objects.into_iter().for_each(|object| scheduler.told(now, self.peer, object, told));
+            });
+        }
     }
 
     async fn read_lane(
@@ -295,6 +341,12 @@ impl Session {
                             self.on_reject(lane, request, reject.reason)?;
                         }
                     }
+                    Some(Message::Redirect(redirect)) => {
+                        let to = PeerId::from_bytes(&redirect.peer).ok();
+                        for request in redirect.requests {
+                            self.on_answered(lane, request, Failure::Redirected(to))?;
+                        }
+                    }
                     Some(other) => return Err(out_of_place(&other, "Data or Reject")),
                     None => {}
                 },
@@ -310,7 +362,6 @@ impl Session {
         bytes: &[u8],
     ) -> Result<(), Violation> {
         self.link.bytes_in.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        self.link.speed(|speed, now| speed.on_come(now, bytes.len() as u64));
         let mut state = self.state();
         let room = state.asking.room();
         let arrived = state.asking.on_data(lane, request, head, bytes.len())?;
@@ -344,14 +395,19 @@ impl Session {
     }
 
     fn on_reject(&self, lane: Lane, request: u64, reason: Reason) -> Result<(), Violation> {
+        let failure = match reason {
+            Reason::Missing => Failure::Missing,
+            Reason::Busy | Reason::Cancelled | Reason::Other(_) => Failure::Busy,
+        };
+        self.on_answered(lane, request, failure)
+    }
+
+    /// A request is answered, and not with its object.
+    fn on_answered(&self, lane: Lane, request: u64, failure: Failure) -> Result<(), Violation> {
         let mut state = self.state();
         state.asking.on_reject(lane, request)?;
         self.room.add_permits(1);
         if let Some(waiting) = state.waiting.remove(&request) {
-            let failure = match reason {
-                Reason::Missing => Failure::Missing,
-                Reason::Busy | Reason::Cancelled | Reason::Other(_) => Failure::Busy,
-            };
             let _ = waiting.reply.send(Err(failure));
         }
         Ok(())
@@ -410,12 +466,10 @@ async fn patiently<T>(
 struct Asked {
     session: Arc<Session>,
     request: u64,
-    queued: u64,
 }
 
 impl Drop for Asked {
     fn drop(&mut self) {
-        self.session.link.speed(|speed, _| speed.on_settled(self.queued));
         let mut state = self.session.state();
         if state.waiting.remove(&self.request).is_some() && state.asking.cancel(self.request) {
             state.cancels.push(self.request);

@@ -15,10 +15,13 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::desk::Desk;
 use super::error::NetError;
 use super::frames::FrameError;
+use super::hot::Hot;
 use super::lender::Lender;
 use super::table::Table;
+use super::watchers::Watchers;
 use crate::store::Store;
 use crate::swarm::credit::Guess;
 
@@ -46,6 +49,9 @@ pub(super) struct Shared {
     pub(super) store: Store,
     pub(super) control: Control,
     pub(super) table: Table,
+    pub(super) desk: Desk,
+    pub(super) hot: Hot,
+    pub(super) watchers: Arc<Watchers>,
     pub(super) lender: Arc<Lender>,
     pub(super) verifiers: Semaphore,
     pub(super) commands: mpsc::Sender<Command>,

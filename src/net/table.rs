@@ -7,17 +7,15 @@
 //! Trust: addresses are what we dialled, or what a peer says about itself; the latter are shown, not dialled.
 //! Threads: any; the lock is held for bookkeeping only.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use libp2p::{Multiaddr, PeerId};
 
 use super::session::Session;
-use crate::id::ObjectId;
-use crate::swarm::choice::{Judgement, Speed, Suspects};
 
 /// Peers remembered, connected or not.
 const MAX_KNOWN: usize = 1024;
@@ -67,16 +65,6 @@ pub(super) struct Link {
     pub(super) objects_served: AtomicU64,
     /// The session in which we ask it; opened when first needed, by whoever holds the lock.
     pub(super) session: tokio::sync::Mutex<Option<Arc<Session>>>,
-    speed: Mutex<Speed>,
-    epoch: Instant,
-}
-
-impl Link {
-    /// Runs `change` on the measurements, with the time since the node started.
-    pub(super) fn speed<T>(&self, change: impl FnOnce(&mut Speed, Duration) -> T) -> T {
-        let now = self.epoch.elapsed();
-        change(&mut self.speed.lock().unwrap_or_else(PoisonError::into_inner), now)
-    }
 }
 
 struct Peer {
@@ -92,31 +80,22 @@ struct Peer {
     named: bool,
 }
 
+#[derive(Default)]
 pub(super) struct Table {
-    epoch: Instant,
     inner: Mutex<Inner>,
 }
 
+#[derive(Default)]
 struct Inner {
     peers: HashMap<PeerId, Peer>,
-    suspects: Suspects<PeerId>,
+    /// Those who sent wrong bytes; at most [`MAX_KNOWN`].
+    banned: HashSet<PeerId>,
     listening: Vec<Multiaddr>,
 }
 
-/// Who may be asked for an object, and who else might be worth waiting for.
-pub(super) struct Candidates {
-    /// With the expected time until the object would be here.
-    pub(super) peers: Vec<(PeerId, Duration)>,
-    /// Known peers that are not connected at the moment.
-    pub(super) absent: usize,
-    /// Connected peers that failed on this very object before.
-    pub(super) failed: usize,
-}
-
 impl Table {
-    pub(super) fn new(epoch: Instant) -> Table {
-        let inner = Inner { peers: HashMap::new(), suspects: Suspects::new(), listening: Vec::new() };
-        Table { epoch, inner: Mutex::new(inner) }
+    pub(super) fn new() -> Table {
+        Table::default()
     }
 
     /// A connection to `peer` has come about; `reached` at this address if we made it, and `named` if a user asked
@@ -129,7 +108,7 @@ impl Table {
         named: bool,
     ) {
         let mut inner = self.inner();
-        let peer = inner.entry(id, self.epoch);
+        let peer = inner.entry(id);
         if peer.connections == 0 {
             // It may be another program than before.
             peer.speaks = None;
@@ -143,7 +122,7 @@ impl Table {
     /// A connection to `peer` has ended and `left` remain. The addresses to try again, if it is to be.
     pub(super) fn closed(&self, id: PeerId, left: u32) -> Vec<Multiaddr> {
         let mut inner = self.inner();
-        let banned = inner.suspects.is_banned(&id);
+        let banned = inner.banned.contains(&id);
         let Some(peer) = inner.peers.get_mut(&id) else { return Vec::new() };
         peer.connections = left;
         if left > 0 || banned {
@@ -161,7 +140,7 @@ impl Table {
         let inner = self.inner();
         let wanted = inner.peers.get(id).filter(|peer| peer.connections == 0);
         match wanted {
-            Some(peer) if !inner.suspects.is_banned(id) => peer.reached.clone(),
+            Some(peer) if !inner.banned.contains(id) => peer.reached.clone(),
             _ => Vec::new(),
         }
     }
@@ -195,29 +174,29 @@ impl Table {
     }
 
     pub(super) fn is_banned(&self, id: &PeerId) -> bool {
-        self.inner().suspects.is_banned(id)
+        self.inner().banned.contains(id)
     }
 
-    pub(super) fn candidates(&self, object: &ObjectId) -> Candidates {
+    /// Known peers that may have something and are not connected at the moment.
+    pub(super) fn absent(&self) -> usize {
         let inner = self.inner();
-        let mut candidates = Candidates { peers: Vec::new(), absent: 0, failed: 0 };
-        for (id, peer) in &inner.peers {
-            if inner.suspects.has_failed(object, id) {
-                candidates.failed += 1;
-            } else if inner.suspects.is_banned(id) || peer.speaks == Some(false) {
-                continue;
-            } else if peer.connections == 0 {
-                candidates.absent += 1;
-            } else {
-                candidates.peers.push((*id, peer.link.speed(|speed, now| speed.expected(now))));
-            }
-        }
-        candidates
+        let away = |(id, peer): &(&PeerId, &Peer)| {
+            peer.connections == 0 && peer.speaks != Some(false) && !inner.banned.contains(id)
+        };
+        inner.peers.iter().filter(away).count()
     }
 
-    /// `peer` sent wrong bytes for `object`.
-    pub(super) fn accuse(&self, object: ObjectId, peer: PeerId) -> Judgement<PeerId> {
-        self.inner().suspects.wrong(object, peer)
+    /// `peer` sent wrong bytes: it is connected to no more.
+    pub(super) fn ban(&self, peer: PeerId) {
+        let mut inner = self.inner();
+        if inner.banned.len() < MAX_KNOWN {
+            inner.banned.insert(peer);
+        }
+    }
+
+    /// Nothing is held against `peer` any more.
+    pub(super) fn pardon(&self, peer: &PeerId) {
+        self.inner().banned.remove(peer);
     }
 
     /// The addresses on which this node listens have changed.
@@ -235,10 +214,10 @@ impl Table {
     }
 
     /// Everybody known, by id.
-    pub(super) fn list(&self) -> Vec<PeerInfo> {
+    pub(super) fn list(&self, rtt: impl Fn(&PeerId) -> Option<Duration>) -> Vec<PeerInfo> {
         let inner = self.inner();
-        let mut list: Vec<_> =
-            inner.peers.iter().map(|(id, peer)| peer.info(id, inner.suspects.is_banned(id))).collect();
+        let info = |(id, peer): (&PeerId, &Peer)| peer.info(id, inner.banned.contains(id), rtt(id));
+        let mut list: Vec<_> = inner.peers.iter().map(info).collect();
         list.sort_by(|a, b| a.id.cmp(&b.id));
         list
     }
@@ -250,7 +229,7 @@ impl Table {
 }
 
 impl Inner {
-    fn entry(&mut self, id: PeerId, epoch: Instant) -> &mut Peer {
+    fn entry(&mut self, id: PeerId) -> &mut Peer {
         if self.peers.len() >= MAX_KNOWN && !self.peers.contains_key(&id) {
             let gone = self.peers.iter().find(|(_, peer)| peer.connections == 0).map(|(id, _)| *id);
             // Connection limits keep the number of connected peers far below, so there is always one.
@@ -262,8 +241,6 @@ impl Inner {
                 bytes_out: AtomicU64::new(0),
                 objects_served: AtomicU64::new(0),
                 session: tokio::sync::Mutex::new(None),
-                speed: Mutex::default(),
-                epoch,
             }),
             connections: 0,
             reached: Vec::new(),
@@ -275,13 +252,13 @@ impl Inner {
 }
 
 impl Peer {
-    fn info(&self, id: &PeerId, banned: bool) -> PeerInfo {
+    fn info(&self, id: &PeerId, banned: bool, rtt: Option<Duration>) -> PeerInfo {
         let mut addresses = self.reached.clone();
         addresses.extend(self.told.iter().filter(|told| !self.reached.contains(told)).cloned());
         PeerInfo {
             id: id.to_string(),
             addresses: addresses.iter().map(Multiaddr::to_string).collect(),
-            rtt: self.link.speed(|speed, _| speed.rtt()),
+            rtt,
             bytes_in: self.link.bytes_in.load(Ordering::Relaxed),
             bytes_out: self.link.bytes_out.load(Ordering::Relaxed),
             objects_served: self.link.objects_served.load(Ordering::Relaxed),
@@ -304,31 +281,27 @@ fn remember(addresses: &mut Vec<Multiaddr>, address: Multiaddr) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::Kind;
 
-    /// mDNS connected every node of any program that uses libp2p. Nothing could be asked of them, yet each was asked
-    /// for every object, and counted as a peer that may have it when it was away.
+    /// mDNS connected every node of any program that uses libp2p. Nothing could be asked of them, yet each counted as a
+    /// peer that may have what is wanted when it was away.
     #[test]
     fn who_was_only_discovered_and_is_no_node_of_ours_is_forgotten() {
-        let table = Table::new(Instant::now());
-        let object = ObjectId::of(Kind::Chunk, b"");
+        let table = Table::new();
         let address: Multiaddr = "/ip4/192.0.2.1/tcp/1".parse().unwrap();
         let [discovered, named, came] = [(); 3].map(|()| PeerId::random());
         table.connected(discovered, Some(address.clone()), None, false);
         table.connected(named, Some(address.clone()), None, true);
         table.connected(came, None, Some(address.clone()), false);
-        assert_eq!(table.candidates(&object).peers.len(), 3, "as long as nothing is known");
         for peer in [discovered, named, came] {
             assert_eq!(table.speaks(&peer, false), peer == discovered);
         }
-        assert!(table.candidates(&object).peers.is_empty());
         assert!(table.closed(discovered, 0).is_empty(), "it is not dialled again");
         assert_eq!(table.closed(named, 0), std::slice::from_ref(&address));
-        assert_eq!((table.list().len(), table.candidates(&object).absent), (2, 0));
+        assert_eq!((table.list(|_| None).len(), table.absent()), (2, 0));
         // When it comes back it may be another program.
         table.connected(named, Some(address), None, false);
-        assert_eq!(table.candidates(&object).peers.len(), 1);
         assert!(!table.speaks(&named, true));
-        assert_eq!(table.candidates(&object).peers.len(), 1);
+        table.closed(named, 0);
+        assert_eq!(table.absent(), 1);
     }
 }

@@ -1,9 +1,8 @@
-//! Which peer to ask next for an object, and what to make of its answer.
+//! What to make of a peer's answers.
 //!
-//! Owns: the measured speed of each peer and its latest failures, what one search for an object has tried, and who is
-//! suspected of lying.
+//! Owns: the measured speed of a peer and its latest failures, what failures amount to, and who is suspected of lying.
 //! Must not know: how peers are connected. `P` names a peer.
-//! Invariant: within one search no peer is asked twice; a peer is banned at its first wrong object, unless another
+//! Invariant: a peer is banned at its first wrong object, unless another
 //! peer failed on that same object too: then nobody stays banned for it.
 //! Trust: only what was measured or verified here enters; nothing that a peer says about itself.
 //! Threads: pure values; the caller locks them.
@@ -96,7 +95,7 @@ impl Speed {
     }
 
     /// What was asked at `asked` has failed. `Missing`, `Wrong` and `Foreign` say nothing about how fast it answers.
-    pub fn on_failed(&mut self, asked: Duration, now: Duration, failure: Failure) {
+    pub fn on_failed<P>(&mut self, asked: Duration, now: Duration, failure: Failure<P>) {
         if matches!(failure, Failure::Busy | Failure::TimedOut | Failure::Lost) {
             self.doubt.add(asked, now, false);
         }
@@ -155,7 +154,9 @@ impl Doubt {
 
 /// How asking one peer for an object ended, when not with the object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Failure {
+pub enum Failure<P> {
+    /// It has just given the object to this peer, where it is to be had; nothing if that is none we understand.
+    Redirected(Option<P>),
     /// It does not have it.
     Missing,
     /// It declined for now.
@@ -170,14 +171,8 @@ pub enum Failure {
     Foreign,
 }
 
-/// The search for one object among the peers.
-#[derive(Debug)]
-pub struct Search<P> {
-    failed: Vec<(P, Failure)>,
-}
-
-/// Why a search ended without the object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Why a search ended without the object. What may succeed later outweighs what will not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verdict {
     /// There was nobody to ask.
     Nobody,
@@ -191,45 +186,17 @@ pub enum Verdict {
     Unreachable,
 }
 
-impl<P: Copy + Eq> Search<P> {
-    /// Nobody has been asked yet.
-    pub fn new() -> Search<P> {
-        Search { failed: Vec::new() }
-    }
-
-    /// Notes that `peer` did not deliver.
-    pub fn failed(&mut self, peer: P, failure: Failure) {
-        self.failed.push((peer, failure));
-    }
-
-    /// The one to ask next: of those not asked yet, that with the earliest expected completion.
-    pub fn next(&self, peers: impl IntoIterator<Item = (P, Duration)>) -> Option<P> {
-        let untried =
-            peers.into_iter().filter(|(peer, _)| !self.failed.iter().any(|(tried, _)| tried == peer));
-        untried.min_by_key(|(_, expected)| *expected).map(|(peer, _)| peer)
-    }
-
-    /// What the failures amount to when there is nobody left to ask. What may succeed later outweighs what will not.
-    pub fn verdict(&self) -> Verdict {
-        let foreign = |(_, failure): &(P, Failure)| *failure == Failure::Foreign;
-        let any = |wanted: &[Failure]| self.failed.iter().any(|(_, failure)| wanted.contains(failure));
-        if any(&[Failure::Busy, Failure::Lost]) {
-            Verdict::Unreachable
-        } else if any(&[Failure::TimedOut]) {
-            Verdict::TimedOut
-        } else if any(&[Failure::Wrong]) {
-            Verdict::Corrupt
-        } else if self.failed.iter().all(foreign) {
-            Verdict::Nobody
-        } else {
-            Verdict::NotFound
-        }
-    }
-}
-
-impl<P: Copy + Eq> Default for Search<P> {
-    fn default() -> Self {
-        Self::new()
+impl Verdict {
+    /// What the failures of all who were asked amount to.
+    pub fn of<P>(failures: &[Failure<P>]) -> Verdict {
+        let of_one = |failure: &Failure<P>| match failure {
+            Failure::Busy | Failure::Lost | Failure::Redirected(_) => Verdict::Unreachable,
+            Failure::TimedOut => Verdict::TimedOut,
+            Failure::Wrong => Verdict::Corrupt,
+            Failure::Missing => Verdict::NotFound,
+            Failure::Foreign => Verdict::Nobody,
+        };
+        failures.iter().map(of_one).max().unwrap_or(Verdict::Nobody)
     }
 }
 
@@ -289,6 +256,16 @@ impl<P: Copy + Eq + Hash> Suspects<P> {
     /// Whether `peer` failed on `object`, so that it is not to be asked for it again.
     pub fn has_failed(&self, object: &ObjectId, peer: &P) -> bool {
         self.wrong.peek(object).is_some_and(|peers| peers.contains(peer))
+    }
+
+    /// How many peers failed on `object`.
+    pub fn failed_on(&self, object: &ObjectId) -> usize {
+        self.wrong.peek(object).map_or(0, Vec::len)
+    }
+
+    /// Ends the ban of `peer`, whatever speaks against it.
+    pub fn pardon(&mut self, peer: &P) {
+        self.banned.pop(peer);
     }
 
     /// Holds `object` against `peer` no longer; whether that ends its ban.

@@ -12,7 +12,9 @@
 pub mod asking;
 pub mod choice;
 pub mod credit;
+pub mod scheduler;
 pub mod serving;
+pub mod watching;
 pub mod wire;
 
 #[cfg(test)]
@@ -46,6 +48,16 @@ impl Class {
             Class::Readahead | Class::Prefetch | Class::Replicate => Lane::Bulk,
         }
     }
+}
+
+/// Of how many peers the objects of one reader may be asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Spread {
+    /// Of whoever has room.
+    #[default]
+    Many,
+    /// Of the one that is expected to deliver first; of others when it fails.
+    Best,
 }
 
 impl TryFrom<u8> for Class {
@@ -87,6 +99,8 @@ pub enum Violation {
     TooManyWants { unanswered: usize, max: usize },
     #[error("an answer to request {0}, which was never made or is answered already")]
     UnknownRequest(u64),
+    #[error("an answer to watch {0}, which was never made")]
+    UnknownWatch(u64),
     #[error("an answer to request {request} on the {lane:?} stream, which is not its own")]
     WrongLane { request: u64, lane: Lane },
     #[error("{sent} bytes for request {request}, which had credit for {granted}")]

@@ -55,7 +55,7 @@ pub enum Job {
     Reject(Reject),
     /// Look the object up and send it, from byte `sent` on, with [`Serving::found`], [`Serving::take`],
     /// [`Serving::refuse`].
-    Send { request: u64, object: ObjectId, sent: u32 },
+    Send { request: u64, object: ObjectId, class: Class, sent: u32 },
 }
 
 /// What may be sent of an object now.
@@ -129,7 +129,7 @@ impl Serving {
                 continue;
             }
             owed.in_hand = true;
-            return Some(Job::Send { request, object: owed.object, sent: owed.sent });
+            return Some(Job::Send { request, object: owed.object, class: owed.class, sent: owed.sent });
         }
     }
 
@@ -171,6 +171,11 @@ impl Serving {
                 self.lanes[owed.class.lane() as usize].ready.insert(owed.rank(request));
             }
         }
+    }
+
+    /// The request is answered by a redirection, which the caller sends. False when it is answered already.
+    pub fn redirect(&mut self, request: u64) -> bool {
+        self.open.remove(&request).is_some()
     }
 
     /// Answers a request with a rejection, unless it is answered already.

@@ -91,7 +91,6 @@ async fn a_stranger_is_not_asked_and_does_not_hide_that_nobody_has_an_object() {
     let wanted = noise(1, 10).id();
     let alone = source.fetch(wanted, Class::Fault).await.unwrap_err();
     assert!(matches!(&alone, FetchError::Unreachable { cause, .. } if cause.contains("no peer")), "{alone}");
-    until("the identification", || reader.net.shared.table.candidates(&wanted).peers.is_empty()).await;
     reader.connect(&empty).await;
     let error = source.fetch(wanted, Class::Fault).await.unwrap_err();
     assert!(matches!(error, FetchError::NotFound { .. }), "{error}");

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::{any_class, object, objects};
 use crate::id::{Kind, ObjectId};
 use crate::swarm::asking::{Arrived, Asking, batch};
-use crate::swarm::choice::{Failure, Judgement, Search, Speed, Suspects, Verdict};
+use crate::swarm::choice::{Failure, Judgement, Speed, Suspects, Verdict};
 use crate::swarm::credit::{Budget, FAULT_RESERVE, Guess, Stage, TOTAL};
 use crate::swarm::serving::{Job, MAX_WANTS, Serving, Take};
 use crate::swarm::wire::*;
@@ -72,7 +72,7 @@ impl Exchange {
         match self.serving.next(lane, Duration::ZERO) {
             None => return false,
             Some(Job::Reject(reject)) => reject.requests.into_iter().for_each(|r| self.rejected(lane, r)),
-            Some(Job::Send { request, object, sent }) => match self.sizes[&object] {
+            Some(Job::Send { request, object, sent, .. }) => match self.sizes[&object] {
                 Some(len) => self.send(lane, request, sent, len, frame),
                 None => self.serving.refuse(request, Reason::Missing),
             },
@@ -372,25 +372,15 @@ fn answers_come_in_the_order_of_their_class() {
 }
 
 #[test]
-fn a_search_asks_everybody_once_and_says_what_came_of_it() {
-    let peers = [(1, Duration::from_secs(3)), (2, Duration::from_secs(1)), (3, Duration::from_secs(2))];
-    let mut search = Search::new();
-    assert_eq!(search.verdict(), Verdict::Nobody);
-    let mut order = Vec::new();
-    while let Some(peer) = search.next(peers) {
-        order.push(peer);
-        search.failed(peer, Failure::Missing);
-    }
-    assert_eq!(order, [2, 3, 1]);
-    assert_eq!(search.verdict(), Verdict::NotFound);
-    let verdict = |failures: &[Failure]| {
-        let mut search = Search::new();
-        failures.iter().enumerate().for_each(|(peer, failure)| search.failed(peer, *failure));
-        search.verdict()
-    };
+fn failures_amount_to_what_may_pass_before_what_will_not() {
+    let verdict = |failures: &[Failure<u8>]| Verdict::of(failures);
+    assert_eq!(verdict(&[]), Verdict::Nobody);
+    assert_eq!(verdict(&[Failure::Foreign]), Verdict::Nobody);
+    assert_eq!(verdict(&[Failure::Foreign, Failure::Missing]), Verdict::NotFound);
     assert_eq!(verdict(&[Failure::Wrong, Failure::Missing]), Verdict::Corrupt);
     assert_eq!(verdict(&[Failure::Wrong, Failure::TimedOut]), Verdict::TimedOut);
-    assert_eq!(verdict(&[Failure::Wrong, Failure::Missing, Failure::Lost]), Verdict::Unreachable);
+    assert_eq!(verdict(&[Failure::Wrong, Failure::TimedOut, Failure::Lost]), Verdict::Unreachable);
+    assert_eq!(verdict(&[Failure::Missing, Failure::Redirected(None)]), Verdict::Unreachable);
 }
 
 #[test]
@@ -436,20 +426,20 @@ fn a_peer_that_fails_is_expected_later_and_later_until_it_delivers() {
     far.on_rtt(Duration::from_millis(300));
     far.on_asked(at(0), 1 << 20);
     assert!(stalled.expected(at(0)) < far.expected(at(0)));
-    stalled.on_failed(at(0), at(5), Failure::TimedOut);
+    stalled.on_failed(at(0), at(5), Failure::<u8>::TimedOut);
     let once = stalled.expected(at(5));
     assert!(once > far.expected(at(5)));
     // What was under way together fails together.
     for _ in 0..100 {
-        stalled.on_failed(at(1), at(5), Failure::Lost);
+        stalled.on_failed(at(1), at(5), Failure::<u8>::Lost);
     }
     assert_eq!(stalled.expected(at(5)), once);
     // It is tried again after a while, and then after a longer one.
     assert!(stalled.expected(at(10)) < far.expected(at(10)));
-    stalled.on_failed(at(10), at(15), Failure::Busy);
+    stalled.on_failed(at(10), at(15), Failure::<u8>::Busy);
     assert!(stalled.expected(at(24)) > once && stalled.expected(at(25)) < once);
     for n in 2..40 {
-        stalled.on_failed(at(n * 1000), at(n * 1000 + 5), Failure::TimedOut);
+        stalled.on_failed(at(n * 1000), at(n * 1000 + 5), Failure::<u8>::TimedOut);
     }
     assert!(stalled.expected(at(39_000 + 644)) > at(100) && stalled.expected(at(39_000 + 645)) < at(1));
     // Each object that it delivers halves what is held against it.
@@ -459,7 +449,7 @@ fn a_peer_that_fails_is_expected_later_and_later_until_it_delivers() {
     assert!(stalled.expected(at(39_006)) < at(1));
     // Answers that are no failure of the peer to answer change nothing.
     let before = far.expected(at(40_000));
-    for failure in [Failure::Missing, Failure::Wrong, Failure::Foreign] {
+    for failure in [Failure::<u8>::Missing, Failure::Wrong, Failure::Foreign] {
         far.on_failed(at(40_000), at(40_000), failure);
     }
     assert_eq!(far.expected(at(40_000)), before);
@@ -471,25 +461,11 @@ fn a_peer_that_could_not_be_asked_comes_after_all_others() {
     let (mut mute, mut slow) = (Speed::default(), Speed::default());
     slow.on_asked(at(0), 32 << 20);
     for n in 0..10 {
-        slow.on_failed(at(n), at(n), Failure::TimedOut);
+        slow.on_failed(at(n), at(n), Failure::<u8>::TimedOut);
     }
     mute.on_not_opened(at(10), at(11));
     assert!(mute.not_opened_since(at(10)) && !mute.not_opened_since(at(12)));
-    let peers = [('m', mute.expected(at(12))), ('s', slow.expected(at(12)))];
-    let mut search = Search::new();
-    assert_eq!(search.next(peers), Some('s'));
-    search.failed('s', Failure::Missing);
-    // But when nobody else is left, it is asked.
-    assert_eq!(search.next(peers), Some('m'));
+    assert!(mute.expected(at(12)) > slow.expected(at(12)));
     mute.on_opened();
     assert!(mute.expected(at(12)) < slow.expected(at(12)));
-}
-
-#[test]
-fn strangers_do_not_make_a_search_fail_for_another_reason() {
-    let mut search = Search::new();
-    search.failed('x', Failure::Foreign);
-    assert_eq!(search.verdict(), Verdict::Nobody);
-    search.failed('a', Failure::Missing);
-    assert_eq!(search.verdict(), Verdict::NotFound);
 }

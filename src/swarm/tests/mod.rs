@@ -1,6 +1,8 @@
-//! The bookkeeping of both sides against each other, and every decoder against junk.
+//! The bookkeeping of both sides against each other, the scheduler alone and in a crowd, and every decoder against junk.
 
 mod books;
+mod crowd;
+mod scheduler;
 mod wire;
 
 use proptest::prelude::*;

@@ -43,6 +43,14 @@ fn any_message() -> impl Strategy<Value = Message> {
         requests().prop_map(|requests| Message::Cancel(Cancel { requests })),
         prop::collection::vec(any::<(u64, u32)>(), 1..40)
             .prop_map(|grants| Message::Credit(Credit { grants })),
+        (0..u64::MAX - 100, prop::collection::vec(any_object(), 1..40))
+            .prop_map(|(first, objects)| Message::Watch(Watch { first, objects })),
+        (0usize..3, requests()).prop_map(|(n, watches)| {
+            let presence = [Presence::Here, Presence::Coming, Presence::Absent][n];
+            Message::Have(Have { presence, watches })
+        }),
+        (prop::collection::vec(any::<u8>(), 1..=MAX_PEER), requests())
+            .prop_map(|(peer, requests)| Message::Redirect(Redirect { peer, requests })),
     ]
 }
 
@@ -58,7 +66,7 @@ proptest! {
     #[test]
     fn junk_is_refused_without_a_panic(
         header in any::<[u8; HEADER_LEN]>(),
-        kind in 0u8..9,
+        kind in 0u8..12,
         payload in prop::collection::vec(any::<u8>(), 0..300),
     ) {
         let _ = Header::decode(&header);
@@ -100,7 +108,10 @@ fn frames_have_the_documented_bytes() {
     expected.extend([0xab; 32]);
     assert_eq!(want.encode(), expected);
 
-    let cases: [(Message, &[u8]); 5] = [
+    let mut watched = vec![0x82, 0x03, 0x58, 33, 2];
+    watched.extend([0xab; 32]);
+    let watch = Watch { first: 3, objects: vec![ObjectId { kind: Kind::Tree, hash: [0xab; 32] }] };
+    let cases: [(Message, &[u8]); 8] = [
         (
             Message::Hello(Hello { session: 9, features: 0, max_wants: 2048, agent: "bcai".into() }),
             &[0x84, 0x09, 0x00, 0x19, 0x08, 0x00, 0x64, b'b', b'c', b'a', b'i'],
@@ -109,6 +120,12 @@ fn frames_have_the_documented_bytes() {
         (Message::Reject(Reject { reason: Reason::Missing, requests: vec![1, 2] }), &[0x82, 1, 0x82, 1, 2]),
         (Message::Cancel(Cancel { requests: vec![3] }), &[0x81, 0x81, 3]),
         (Message::Credit(Credit { grants: vec![(3, 256)] }), &[0x81, 0x81, 0x82, 3, 0x19, 1, 0]),
+        (Message::Watch(watch), &watched),
+        (Message::Have(Have { presence: Presence::Coming, watches: vec![3, 4] }), &[0x82, 1, 0x82, 3, 4]),
+        (
+            Message::Redirect(Redirect { peer: vec![7, 8], requests: vec![5] }),
+            &[0x82, 0x42, 7, 8, 0x81, 5],
+        ),
     ];
     for (message, payload) in cases {
         assert_eq!(&message.encode()[HEADER_LEN..], payload, "{message:?}");

@@ -28,9 +28,12 @@
 
 use minicbor::{Decode, Encode};
 
-use super::{Class, Lane, MAX_OBJECT};
+use super::{Class, Lane};
 use crate::codec::{self, CodecError};
-use crate::id::{ID_LEN, Kind, ObjectId};
+use crate::id::ObjectId;
+use forms::{AttachForm, CancelForm, CreditForm, HaveForm, RedirectForm, RejectForm, WantForm, WatchForm};
+
+mod forms;
 
 /// Length of a frame's header, in bytes.
 pub const HEADER_LEN: usize = 16;
@@ -45,7 +48,11 @@ pub const MAX_AGENT: usize = 64;
 
 const DATA: u8 = 3;
 const FIRST: u8 = 1;
-const OBJECT_LEN: usize = 1 + ID_LEN;
+/// The longest name of a peer, in bytes: a multihash of a public key.
+pub const MAX_PEER: usize = 64;
+
+/// Bits of [`Hello::features`]: `Watch`, `Have` and `Redirect` are understood.
+pub const WATCHES: u64 = 1;
 
 /// Bytes that are not a message. Always the sender's fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -158,7 +165,7 @@ pub struct Hello {
     /// Chosen by the side that wants, repeated by the other; names the session when its lanes are attached.
     #[n(0)]
     pub session: u64,
-    /// A bit for each later message type that the sender understands. None is defined yet.
+    /// A bit for each later message type that the sender understands: [`WATCHES`].
     #[n(1)]
     pub features: u64,
     /// How many unanswered wanted objects the sender accepts.
@@ -225,6 +232,44 @@ pub struct Credit {
     pub grants: Vec<(u64, u32)>,
 }
 
+/// Asks to be told which objects are here, and which have come later. The n-th of them is watch `first + n`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Watch {
+    /// Above every watch made before on this session.
+    pub first: u64,
+    /// 1 to [`MAX_NAMED`] of them.
+    pub objects: Vec<ObjectId>,
+}
+
+/// How things stand with an object at the side that is asked. The numbers are part of the wire format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Presence {
+    /// It can be wanted.
+    Here = 0,
+    /// It is wanted there too.
+    Coming = 1,
+    Absent = 2,
+}
+
+/// The answer to watches, and later news of them. Travels on the control stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Have {
+    pub presence: Presence,
+    /// 1 to [`MAX_NAMED`] of them.
+    pub watches: Vec<u64>,
+}
+
+/// The answer to requests of bulk classes whose object was just sent to another peer: it is to be had there. Travels on
+/// their lane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Redirect {
+    /// The id of that peer, as bytes; 1 to [`MAX_PEER`] of them.
+    pub peer: Vec<u8>,
+    /// 1 to [`MAX_NAMED`] of them.
+    pub requests: Vec<u64>,
+}
+
 /// Every message but `Data`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Message {
@@ -234,11 +279,23 @@ pub enum Message {
     Cancel(Cancel),
     Credit(Credit),
     Attach(Attach),
+    Watch(Watch),
+    Have(Have),
+    Redirect(Redirect),
 }
 
 impl Message {
-    const NAMES: [(u8, &'static str); 6] =
-        [(1, "Hello"), (2, "Want"), (4, "Reject"), (5, "Cancel"), (6, "Credit"), (7, "Attach")];
+    const NAMES: [(u8, &'static str); 9] = [
+        (1, "Hello"),
+        (2, "Want"),
+        (4, "Reject"),
+        (5, "Cancel"),
+        (6, "Credit"),
+        (7, "Attach"),
+        (8, "Watch"),
+        (9, "Have"),
+        (10, "Redirect"),
+    ];
 
     fn kind(&self) -> u8 {
         match self {
@@ -248,6 +305,9 @@ impl Message {
             Message::Cancel(_) => 5,
             Message::Credit(_) => 6,
             Message::Attach(_) => 7,
+            Message::Watch(_) => 8,
+            Message::Have(_) => 9,
+            Message::Redirect(_) => 10,
         }
     }
 
@@ -267,6 +327,9 @@ impl Message {
             Message::Attach(attach) => {
                 codec::encode(&AttachForm { session: attach.session, lane: attach.lane as u8 })
             }
+            Message::Watch(watch) => codec::encode(&WatchForm::from(watch)),
+            Message::Have(have) => codec::encode(&HaveForm::from(have)),
+            Message::Redirect(redirect) => codec::encode(&RedirectForm::from(redirect)),
         };
         let header = Header { kind: self.kind(), flags: 0, len: payload.len() as u32, request: 0 };
         [&header.encode()[..], &payload].concat()
@@ -294,6 +357,9 @@ impl Message {
                 let lane = Lane::try_from(lane).map_err(|byte| out_of_range("lane", byte.into()))?;
                 Message::Attach(Attach { session, lane })
             }
+            8 => Message::Watch(codec::decode::<WatchForm>(what, payload, MAX_PAYLOAD)?.try_into()?),
+            9 => Message::Have(codec::decode::<HaveForm>(what, payload, MAX_PAYLOAD)?.try_into()?),
+            10 => Message::Redirect(codec::decode::<RedirectForm>(what, payload, MAX_PAYLOAD)?.try_into()?),
             _ => return Ok(None),
         };
         Ok(Some(message))
@@ -322,94 +388,6 @@ fn checked_hello(hello: Hello) -> Result<Hello, WireError> {
     Ok(hello)
 }
 
-// The payloads as they are spelt in CBOR; the types above hold only what has been checked.
-
-#[derive(Encode, Decode)]
-#[cbor(array)]
-struct WantForm {
-    #[n(0)]
-    first: u64,
-    #[n(1)]
-    class: u8,
-    #[n(2)]
-    deadline_ms: u32,
-    #[n(3)]
-    credit: u32,
-    /// A kind byte and a hash for each object, one after the other.
-    #[cbor(n(4), with = "minicbor::bytes")]
-    objects: Vec<u8>,
-}
-
-#[derive(Encode, Decode)]
-#[cbor(array)]
-struct RejectForm {
-    #[n(0)]
-    reason: u8,
-    #[n(1)]
-    requests: Vec<u64>,
-}
-
-#[derive(Encode, Decode)]
-#[cbor(array)]
-struct CancelForm {
-    #[n(0)]
-    requests: Vec<u64>,
-}
-
-#[derive(Encode, Decode)]
-#[cbor(array)]
-struct CreditForm {
-    #[n(0)]
-    grants: Vec<(u64, u32)>,
-}
-
-#[derive(Encode, Decode)]
-#[cbor(array)]
-struct AttachForm {
-    #[n(0)]
-    session: u64,
-    #[n(1)]
-    lane: u8,
-}
-
-impl From<&Want> for WantForm {
-    fn from(want: &Want) -> Self {
-        let mut objects = Vec::with_capacity(want.objects.len() * OBJECT_LEN);
-        for object in &want.objects {
-            objects.push(object.kind as u8);
-            objects.extend_from_slice(&object.hash);
-        }
-        let Want { first, class, deadline_ms, credit, .. } = *want;
-        WantForm { first, class: class as u8, deadline_ms, credit, objects }
-    }
-}
-
-impl TryFrom<WantForm> for Want {
-    type Error = WireError;
-    fn try_from(form: WantForm) -> Result<Want, WireError> {
-        let WantForm { first, class, deadline_ms, credit, objects } = form;
-        let (named, rest) = objects.as_chunks::<OBJECT_LEN>();
-        if !rest.is_empty() {
-            return Err(out_of_range("length of the objects", objects.len() as u64));
-        }
-        bounded("number of objects", named.len())?;
-        if !(1..=MAX_OBJECT).contains(&credit) {
-            return Err(out_of_range("credit", credit.into()));
-        }
-        // The number after the last request must exist too, so that sessions can count on.
-        first.checked_add(named.len() as u64).ok_or(out_of_range("request", first))?;
-        let class = Class::try_from(class).map_err(|byte| out_of_range("class", byte.into()))?;
-        let objects = named
-            .iter()
-            .map(|[kind, hash @ ..]| {
-                let kind = Kind::try_from(*kind).map_err(|byte| out_of_range("object kind", byte.into()))?;
-                Ok(ObjectId { kind, hash: *hash })
-            })
-            .collect::<Result<_, WireError>>()?;
-        Ok(Want { first, class, deadline_ms, credit, objects })
-    }
-}
-
 impl From<Reason> for u8 {
     fn from(reason: Reason) -> u8 {
         match reason {
@@ -429,19 +407,5 @@ impl From<u8> for Reason {
             2 => Reason::Cancelled,
             other => Reason::Other(other),
         }
-    }
-}
-
-impl From<&Reject> for RejectForm {
-    fn from(reject: &Reject) -> Self {
-        RejectForm { reason: reject.reason.into(), requests: reject.requests.clone() }
-    }
-}
-
-impl TryFrom<RejectForm> for Reject {
-    type Error = WireError;
-    fn try_from(form: RejectForm) -> Result<Reject, WireError> {
-        bounded("number of requests", form.requests.len())?;
-        Ok(Reject { reason: form.reason.into(), requests: form.requests })
     }
 }

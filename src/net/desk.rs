@@ -1,0 +1,207 @@
+//! The scheduler at work: what is wanted here, brought by peers and origins.
+//!
+//! Owns: the one [`Scheduler`] of the node, who waits for which object, and the requests under way.
+//! Must not know: frames and streams; the local store.
+//! Invariant: whoever waits for an object is answered once; what nobody waits for any more is taken back. The lock is held for
+//! bookkeeping only.
+//! Trust: none in any peer; objects are told to the scheduler as delivered once they are verified.
+//! Threads: any; each request is a task of its own, and one task watches the clock.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use libp2p::PeerId;
+use tokio::sync::{Notify, oneshot};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep_until};
+
+use super::shared::Shared;
+use crate::id::ObjectId;
+use crate::pack::Checked;
+use crate::swarm::choice::Verdict;
+use crate::swarm::scheduler::{Action, Scheduler};
+use crate::swarm::{Class, Spread};
+
+/// How one search for an object ends.
+pub(super) type Outcome = Result<Checked, Verdict>;
+
+/// The clock is looked at again when nothing is due for so long.
+const IDLE: Duration = Duration::from_secs(3600);
+
+pub(super) struct Desk {
+    state: Mutex<State>,
+    /// Something is due earlier than was planned.
+    sooner: Notify,
+}
+
+struct State {
+    scheduler: Scheduler<PeerId>,
+    waiting: HashMap<ObjectId, Vec<Waiter>>,
+    asks: HashMap<(ObjectId, PeerId), AbortHandle>,
+    waiters: u64,
+    /// When the clock will be looked at, since the start of the node.
+    planned: Duration,
+}
+
+struct Waiter {
+    number: u64,
+    reply: oneshot::Sender<Outcome>,
+}
+
+impl Desk {
+    pub(super) fn new(me: &PeerId) -> Desk {
+        let state = State {
+            scheduler: Scheduler::new(key_of(me)),
+            waiting: HashMap::new(),
+            asks: HashMap::new(),
+            waiters: 0,
+            planned: Duration::ZERO,
+        };
+        Desk { state: Mutex::new(state), sooner: Notify::new() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Each call of the scheduler is one step, and the tables beside it are changed in one step each.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether an object is wanted here and has not come.
+    pub(super) fn wants(&self, object: &ObjectId) -> bool {
+        self.state().scheduler.wants(object)
+    }
+
+    /// Lets go of everybody who waits.
+    pub(super) fn clear(&self) {
+        let mut state = self.state();
+        state.waiting.clear();
+        state.asks.drain().for_each(|(_, ask)| ask.abort());
+    }
+}
+
+/// What names a peer in rendezvous: the same on every node.
+pub(super) fn key_of(peer: &PeerId) -> u64 {
+    let hash = blake3::hash(&peer.to_bytes());
+    let [a, b, c, d, e, f, g, h, ..] = *hash.as_bytes();
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
+}
+
+impl Shared {
+    /// Tells the scheduler something, and does what follows from it.
+    pub(super) fn schedule<T>(
+        self: &Arc<Self>,
+        event: impl FnOnce(&mut Scheduler<PeerId>, Duration) -> T,
+    ) -> T {
+        let now = self.started.elapsed();
+        let mut state = self.desk.state();
+        let result = event(&mut state.scheduler, now);
+        self.carry_out(&mut state, now);
+        result
+    }
+
+    /// Waits for an object to come from somebody else. Dropping the future takes it back.
+    pub(super) async fn search(self: &Arc<Self>, object: ObjectId, class: Class, spread: Spread) -> Outcome {
+        let (reply, outcome) = oneshot::channel();
+        let bytes = self.guess().credit(object.kind).into();
+        let now = self.started.elapsed();
+        let number = {
+            let mut state = self.desk.state();
+            state.waiters += 1;
+            let number = state.waiters;
+            state.waiting.entry(object).or_default().push(Waiter { number, reply });
+            state.scheduler.want(now, object, class, spread, bytes);
+            self.carry_out(&mut state, now);
+            number
+        };
+        let _leave = Leave { shared: self, object, number };
+        self.watchers.coming(object);
+        // The sender is dropped without a word when the network is shut down.
+        outcome.await.unwrap_or(Err(Verdict::Unreachable))
+    }
+
+    /// An object has come from `peer` and is what it was asked for.
+    pub(super) fn delivered(self: &Arc<Self>, peer: PeerId, checked: &Checked) {
+        let object = checked.id();
+        self.hot.keep(object, checked.packed());
+        self.watchers.here(object);
+        let now = self.started.elapsed();
+        let mut state = self.desk.state();
+        state.asks.remove(&(object, peer));
+        let waiters = state.waiting.remove(&object).unwrap_or_default();
+        state.scheduler.delivered(now, peer, object, checked.packed().stored().len() as u64);
+        self.carry_out(&mut state, now);
+        drop(state);
+        for waiter in waiters {
+            // Whoever has gone needs no answer.
+            let _ = waiter.reply.send(Ok(checked.clone()));
+        }
+    }
+
+    /// Looks at the clock for the scheduler until the node ends.
+    pub(super) async fn keep_time(self: Arc<Self>) {
+        loop {
+            let planned = self.started + self.desk.state().planned;
+            tokio::select! {
+                () = sleep_until(Instant::from_std(planned)) => self.schedule(|scheduler, now| scheduler.tick(now)),
+                () = self.desk.sooner.notified() => {}
+            }
+        }
+    }
+
+    fn carry_out(self: &Arc<Self>, state: &mut State, now: Duration) {
+        for action in state.scheduler.actions() {
+            match action {
+                Action::Ask { object, class, peer } => {
+                    let ask = self.clone().ask(peer, object, class);
+                    let task = self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(ask));
+                    state.asks.insert((object, peer), task.abort_handle());
+                }
+                Action::Cancel { object, peer } => {
+                    if let Some(ask) = state.asks.remove(&(object, peer)) {
+                        ask.abort();
+                    }
+                }
+                Action::Watch { peer, objects } => {
+                    let watch = self.clone().watch(peer, objects);
+                    self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(watch));
+                }
+                Action::GiveUp { object, verdict } => {
+                    for waiter in state.waiting.remove(&object).unwrap_or_default() {
+                        // Whoever has gone needs no answer.
+                        let _ = waiter.reply.send(Err(verdict));
+                    }
+                }
+            }
+        }
+        let next = state.scheduler.wake_at(now).unwrap_or(now + IDLE);
+        if next < state.planned || state.planned <= now {
+            state.planned = next;
+            self.desk.sooner.notify_one();
+        }
+    }
+
+    fn leave(self: &Arc<Self>, object: ObjectId, number: u64) {
+        let now = self.started.elapsed();
+        let mut state = self.desk.state();
+        let Some(waiters) = state.waiting.get_mut(&object) else { return };
+        waiters.retain(|waiter| waiter.number != number);
+        if waiters.is_empty() {
+            state.waiting.remove(&object);
+            state.scheduler.unwant(now, object);
+            self.carry_out(&mut state, now);
+        }
+    }
+}
+
+/// One who waits. Dropping it means that they do not wait any more.
+struct Leave<'a> {
+    shared: &'a Arc<Shared>,
+    object: ObjectId,
+    number: u64,
+}
+
+impl Drop for Leave<'_> {
+    fn drop(&mut self) {
+        self.shared.leave(self.object, self.number);
+    }
+}

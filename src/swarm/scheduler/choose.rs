@@ -1,0 +1,224 @@
+//! The choices of the scheduler: which peer for an object, and which object for a peer.
+//!
+//! Owns: who may be asked for what, in which order, and when nobody may.
+//! Must not know: how a choice is carried out.
+//! Invariant: nothing here changes anything; the same state gives the same choice.
+//! Trust: that of [`super`].
+//! Threads: pure functions of the scheduler's state.
+
+use std::time::Duration;
+
+use super::peer::{Kind, Peer};
+use super::want::{Told, Want};
+use super::{BULK, Scheduler};
+use crate::id::ObjectId;
+use crate::swarm::choice::{Failure, Verdict};
+use crate::swarm::{Class, Spread};
+
+/// Objects that are looked at to find the best one for a peer, and that are compared if they suit it.
+const SCAN: usize = 1024;
+const COMPARE: usize = 16;
+/// One request in so many is made for the least urgent class that waits.
+const FLOOR: u64 = 20;
+/// One fault in so many is asked of the peer of which least is known.
+const EXPLORE: u64 = 50;
+/// How long is waited for peers to say whether they have an object: for later, and for a reader to come.
+const ANSWER: Duration = Duration::from_millis(500);
+const ANSWER_READAHEAD: Duration = Duration::from_millis(50);
+/// How long an object is left to somebody else to fetch who makes no progress.
+const LEFT: Duration = Duration::from_secs(1);
+/// How long is believed that an object is coming to a peer.
+const COMING: Duration = Duration::from_secs(10);
+
+/// How a peer stands to an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// It says so.
+    Has,
+    /// It may; it has not said.
+    May,
+    /// Later perhaps: it wants it too, or has sent us elsewhere a moment ago.
+    Later,
+    /// It has not, or has failed.
+    Out,
+}
+
+impl<P: Copy + Ord + std::hash::Hash> Scheduler<P> {
+    /// Whether more than one can be asked, so that it matters who has what.
+    pub(super) fn is_crowd(&self) -> bool {
+        self.peers.len() > 1
+    }
+
+    fn standing(&self, now: Duration, object: &ObjectId, want: &Want<P>, id: P) -> Standing {
+        if want.has_failed(id) || self.suspects.has_failed(object, &id) {
+            return Standing::Out;
+        }
+        match want.told(id) {
+            _ if want.is_redirected_by(id, now) => Standing::Later,
+            Some(Told::Here { .. }) => Standing::Has,
+            Some(Told::Coming(at)) if now < at + COMING => Standing::Later,
+            Some(Told::Coming(_) | Told::Absent) => Standing::Out,
+            Some(Told::Nothing(_)) | None => Standing::May,
+        }
+    }
+
+    /// The peer that is expected to deliver first, of those that may have the object and are not asked for it: for a
+    /// reader, who does not wait for what peers have to say. Object stores come after all peers.
+    pub(super) fn quickest(&self, now: Duration, object: &ObjectId, want: &Want<P>) -> Option<P> {
+        let possible = self.peers.iter().filter(|(id, _)| {
+            !want.is_asked_of(**id)
+                && !matches!(self.standing(now, object, want, **id), Standing::Out | Standing::Later)
+        });
+        if self.asks % EXPLORE == EXPLORE - 1 && want.asked.is_empty() {
+            let unmeasured = possible.clone().find(|(_, peer)| peer.speed.rtt().is_none());
+            if let Some((id, _)) = unmeasured.filter(|(_, peer)| peer.kind != Kind::Origin) {
+                return Some(*id);
+            }
+        }
+        possible.min_by_key(|(_, peer)| (peer.kind == Kind::Origin, peer.expected(now))).map(|(id, _)| *id)
+    }
+
+    /// The best of what waits that `peer` can be asked for now.
+    pub(super) fn best_for(&self, now: Duration, id: P) -> Option<ObjectId> {
+        let peer = self.peers.get(&id)?;
+        let in_turn = self.asks % FLOOR == FLOOR - 1;
+        let classes: [usize; 3] = if in_turn { [2, 1, 0] } else { [0, 1, 2] };
+        for class in classes {
+            let (mut best, mut found) = (None, 0);
+            for object in self.waiting[class].values().take(SCAN) {
+                let want = &self.wants[object];
+                if !peer.has_room(want.bytes) || !self.has_room(want.bytes) {
+                    return None;
+                }
+                let Some(rank) = self.rank(now, object, want, (id, peer)) else { continue };
+                // Readers come to it in this order; and alone there is nobody to be told apart from.
+                if want.class == Class::Readahead || !self.is_crowd() {
+                    return Some(*object);
+                }
+                if best.is_none_or(|(least, _)| rank < least) {
+                    best = Some((rank, *object));
+                }
+                // Those that nobody else fetches are all good.
+                found += usize::from(!rank.0);
+                if found == COMPARE {
+                    break;
+                }
+            }
+            if let Some((_, object)) = best {
+                return Some(object);
+            }
+        }
+        None
+    }
+
+    /// The best peer with room for one object that waits.
+    pub(super) fn best_peer_for(&self, now: Duration, object: &ObjectId) -> Option<P> {
+        let want = self.wants.get(object)?;
+        if !self.has_room(want.bytes) {
+            return None;
+        }
+        let with_room = self.peers.iter().filter(|(_, peer)| peer.has_room(want.bytes));
+        let ranked = with_room.filter_map(|(id, peer)| {
+            let (late, _, _) = self.rank(now, object, want, (*id, peer))?;
+            Some(((late, peer.expected(now)), *id))
+        });
+        ranked.min().map(|(_, id)| id)
+    }
+
+    /// Whether about `bytes` more of a bulk class may be on their way. One object always may.
+    pub(super) fn has_room(&self, bytes: u64) -> bool {
+        self.bulk == 0 || self.bulk + bytes <= BULK
+    }
+
+    /// Whether peers are about to say how they stand to an object, which is worth waiting for: what one of them wants
+    /// too need be fetched once only.
+    fn is_being_told(&self, now: Duration, want: &Want<P>) -> bool {
+        let answer = if want.class == Class::Readahead { ANSWER_READAHEAD } else { ANSWER };
+        self.peers.iter().any(|(id, peer)| match want.told(*id) {
+            Some(Told::Nothing(at)) => now < at + answer && peer.answers(),
+            Some(_) => false,
+            None => peer.answers() && self.is_crowd() && self.watch_at.is_some() && now < want.since + answer,
+        })
+    }
+
+    /// How well an object suits a peer, less being better; nothing if it is not to be asked for it now. First what
+    /// falls to this node, then what few have, then in an order that is different on every node.
+    fn rank(
+        &self,
+        now: Duration,
+        object: &ObjectId,
+        want: &Want<P>,
+        (id, peer): (P, &Peer),
+    ) -> Option<(bool, usize, u64)> {
+        let standing = self.standing(now, object, want, id);
+        if !matches!(standing, Standing::Has | Standing::May) || self.is_being_told(now, want) {
+            return None;
+        }
+        if want.spread == Spread::Best && self.quickest(now, object, want) != Some(id) {
+            return None;
+        }
+        let has = |(_, told): &(P, Told)| matches!(told, Told::Here { .. });
+        let holders = want.tellings().filter(has).count();
+        if peer.kind == Kind::Origin && holders > 0 {
+            return None;
+        }
+        let left = self.left_to(now, object, id);
+        if left.is_some_and(|(_, late)| !late) {
+            return None;
+        }
+        Some((left.is_some(), holders, u64::MAX - weight(self.me, object)))
+    }
+
+    /// The peer to whom it is left to fetch an object from `from`, and whether that takes too long; nothing if it falls
+    /// to this node, or if `from` has fetched it itself.
+    pub(super) fn left_to(&self, now: Duration, object: &ObjectId, from: P) -> Option<(P, bool)> {
+        let want = self.wants.get(object)?;
+        if matches!(want.told(from), Some(Told::Here { gained: true })) {
+            return None;
+        }
+        let members = want.tellings().filter(|(_, told)| match told {
+            Told::Coming(at) => now < *at + COMING,
+            Told::Here { gained } => *gained,
+            Told::Nothing(_) | Told::Absent => false,
+        });
+        let members = members.filter_map(|(id, _)| Some((id, self.peers.get(&id)?)));
+        let winner = members.filter(|(_, peer)| peer.is_reliable()).max_by_key(|(_, peer)| weight(peer.key, object));
+        let (id, winner) = winner.filter(|(_, peer)| weight(peer.key, object) > weight(self.me, object))?;
+        // While it makes progress it is waited for; but nobody stands idle for that, when it takes long.
+        let stands_still = now >= winner.gained() + LEFT;
+        let is_idle = self.peers.get(&from).is_some_and(Peer::is_idle);
+        Some((id, now >= want.since + LEFT && (stands_still || is_idle)))
+    }
+
+    /// Why it is in vain to go on wanting an object that is asked of nobody; nothing while it may still come.
+    pub(super) fn in_vain(&self, now: Duration, object: &ObjectId, want: &Want<P>) -> Option<Verdict> {
+        let standing = |id: &P| self.standing(now, object, want, *id);
+        let mut coming = false;
+        for standing in self.peers.keys().map(standing) {
+            match standing {
+                // A reader asks at once, so that nobody who may be asked is left.
+                Standing::Has | Standing::May if want.class != Class::Fault => return None,
+                Standing::Later if want.class != Class::Fault => return None,
+                Standing::Later => coming = true,
+                Standing::Has | Standing::May | Standing::Out => {}
+            }
+        }
+        let mut failures: Vec<Failure<P>> = want.failed.iter().map(|(_, failure)| *failure).collect();
+        let absent = |(_, told): &(P, Told)| *told == Told::Absent;
+        failures.extend(want.tellings().filter(absent).map(|_| Failure::Missing));
+        if coming {
+            failures.push(Failure::Busy);
+        }
+        Some(Verdict::of(&failures))
+    }
+}
+
+/// The weight of a node for an object, in which the highest wins. Ids are hashes, so that a few rounds of mixing
+/// (splitmix64, Steele and others, 2014) are enough.
+fn weight(key: u64, object: &ObjectId) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = object.hash;
+    let mut z = (u64::from_le_bytes([a, b, c, d, e, f, g, h]) ^ key).wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}

@@ -1,0 +1,110 @@
+//! One object that is wanted here, and what is known of who has it.
+//!
+//! Owns: whom it was asked of, who failed, and what peers have said about it.
+//! Must not know: how fast peers are.
+//! Invariant: a peer is named at most once in each list; nobody who failed is asked again for this want.
+//! Trust: what peers say about having an object is a hint: it costs a request when it is wrong.
+//! Threads: a pure value. Time comes in as `now`.
+
+use std::time::Duration;
+
+use crate::swarm::choice::Failure;
+use crate::swarm::{Class, Spread};
+
+/// What a peer has said about an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// It was asked at this time, and has not answered.
+    Nothing(Duration),
+    /// It has it; `gained`: it had not when it was first asked.
+    Here { gained: bool },
+    /// It wants it too, and said so at this time.
+    Coming(Duration),
+    Absent,
+}
+
+/// One request for the object that is not answered.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<P> {
+    pub peer: P,
+    pub at: Duration,
+}
+
+/// One wanted object.
+#[derive(Debug)]
+pub struct Want<P> {
+    pub class: Class,
+    pub spread: Spread,
+    /// About how many bytes it has.
+    pub bytes: u64,
+    pub since: Duration,
+    /// Number in the order of arrival.
+    pub number: u64,
+    pub asked: Vec<Asked<P>>,
+    /// When a second peer may be asked beside the first.
+    pub hedge_at: Option<Duration>,
+    pub failed: Vec<(P, Failure<P>)>,
+    /// Who has sent us elsewhere, and until when they are not asked.
+    redirected: Vec<(P, Duration)>,
+    told: Vec<(P, Told)>,
+}
+
+impl<P: Copy + Eq> Want<P> {
+    pub fn new(class: Class, spread: Spread, bytes: u64, since: Duration, number: u64) -> Want<P> {
+        let (asked, failed, redirected, told) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Want { class, spread, bytes, since, number, asked, hedge_at: None, failed, redirected, told }
+    }
+
+    pub fn has_failed(&self, peer: P) -> bool {
+        self.failed.iter().any(|(failed, _)| *failed == peer)
+    }
+
+    /// `peer` has sent us elsewhere, and is not asked until `until`.
+    pub fn on_redirected(&mut self, peer: P, until: Duration) {
+        self.redirected.retain(|(by, _)| *by != peer);
+        self.redirected.push((peer, until));
+    }
+
+    pub fn is_redirected_by(&self, peer: P, now: Duration) -> bool {
+        self.redirected.iter().any(|(by, until)| *by == peer && now < *until)
+    }
+
+    pub fn is_asked_of(&self, peer: P) -> bool {
+        self.asked.iter().any(|asked| asked.peer == peer)
+    }
+
+    pub fn told(&self, peer: P) -> Option<Told> {
+        self.told.iter().find(|(by, _)| *by == peer).map(|(_, told)| *told)
+    }
+
+    /// A peer was asked whether it has the object.
+    pub fn on_watched(&mut self, now: Duration, peer: P) {
+        self.set(peer, Told::Nothing(now));
+    }
+
+    /// A peer has said how things stand with the object.
+    pub fn on_told(&mut self, peer: P, told: Told) {
+        let told = match (self.told(peer), told) {
+            (Some(Told::Coming(_) | Told::Absent), Told::Here { .. }) => Told::Here { gained: true },
+            (Some(before @ Told::Here { .. }), Told::Here { .. }) => before,
+            (_, told) => told,
+        };
+        self.set(peer, told);
+    }
+
+    pub fn forget(&mut self, peer: P) {
+        self.told.retain(|(by, _)| *by != peer);
+    }
+
+    /// Who has said what.
+    pub fn tellings(&self) -> impl Iterator<Item = (P, Told)> {
+        self.told.iter().copied()
+    }
+
+    fn set(&mut self, peer: P, told: Told) {
+        match self.told.iter_mut().find(|(by, _)| *by == peer) {
+            Some((_, known)) => *known = told,
+            None => self.told.push((peer, told)),
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! The scheduler of one node.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::{object, objects};
+use crate::id::ObjectId;
+use crate::swarm::choice::{Failure, Judgement, Verdict};
+use crate::swarm::scheduler::{Action, Kind, Scheduler, Told};
+use crate::swarm::{Class, Spread};
+
+const NODE: Kind = Kind::Node { watches: true };
+const KIB64: u64 = 64 << 10;
+
+fn ms(ms: u64) -> Duration {
+    Duration::from_millis(ms)
+}
+
+fn with_peers(peers: &[u8]) -> Scheduler<u8> {
+    let mut scheduler = Scheduler::new(0);
+    for peer in peers {
+        scheduler.peer_up(Duration::ZERO, *peer, u64::from(*peer) << 56, NODE);
+    }
+    scheduler
+}
+
+fn asked(actions: &[Action<u8>]) -> Vec<(ObjectId, u8)> {
+    let asked = actions.iter().filter_map(|action| match action {
+        Action::Ask { object, peer, .. } => Some((*object, *peer)),
+        _ => None,
+    });
+    asked.collect()
+}
+
+fn want(scheduler: &mut Scheduler<u8>, now: Duration, n: u64, class: Class) -> Vec<Action<u8>> {
+    scheduler.want(now, object(n), class, Spread::Many, KIB64);
+    scheduler.actions()
+}
+
+#[test]
+fn a_fault_asks_everybody_once_before_it_is_given_up() {
+    let mut scheduler = with_peers(&[1, 2, 3]);
+    let mut now = ms(1);
+    let mut next = asked(&want(&mut scheduler, now, 7, Class::Fault));
+    let mut order = Vec::new();
+    while let [(named, peer)] = next[..] {
+        assert_eq!(named, object(7));
+        order.push(peer);
+        now += ms(1);
+        scheduler.failed(now, peer, object(7), Failure::Missing);
+        let actions = scheduler.actions();
+        next = asked(&actions);
+        if next.is_empty() {
+            assert_eq!(actions, [Action::GiveUp { object: object(7), verdict: Verdict::NotFound }]);
+        }
+    }
+    order.sort_unstable();
+    assert_eq!(order, [1, 2, 3]);
+    assert!(!scheduler.wants(&object(7)));
+    // With nobody there is nobody to ask.
+    let given_up = want(&mut with_peers(&[]), now, 1, Class::Prefetch);
+    assert_eq!(given_up, [Action::GiveUp { object: object(1), verdict: Verdict::Nobody }]);
+}
+
+#[test]
+fn what_is_for_later_waits_for_room_in_the_window() {
+    let mut scheduler = with_peers(&[1]);
+    let mut flying = Vec::new();
+    for n in 0..100 {
+        flying.extend(asked(&want(&mut scheduler, ms(0), n, Class::Prefetch)));
+    }
+    assert_eq!(flying.len(), 8, "512 KiB in the beginning");
+    // A fault does not wait.
+    assert_eq!(asked(&want(&mut scheduler, ms(0), 200, Class::Fault)), [(object(200), 1)]);
+    // All that comes in time makes the window larger.
+    scheduler.delivered(ms(1), 1, flying[0].0, KIB64);
+    assert_eq!(asked(&scheduler.actions()).len(), 2);
+}
+
+#[test]
+fn what_readers_will_want_goes_before_what_is_for_later_and_nothing_starves() {
+    let mut scheduler = with_peers(&[1]);
+    let mut flying = Vec::new();
+    for n in 0..400 {
+        let class = [Class::Replicate, Class::Prefetch, Class::Readahead][n as usize % 3];
+        flying.extend(asked(&want(&mut scheduler, ms(0), n, class)));
+    }
+    let (mut order, mut now) = (Vec::new(), ms(0));
+    let first = flying.remove(0);
+    scheduler.delivered(ms(1), 1, first.0, KIB64);
+    flying.extend(asked(&scheduler.actions()));
+    while !flying.is_empty() {
+        let (object, peer) = flying.remove(0);
+        order.push(object);
+        // Late enough that the window becomes small.
+        now += ms(500);
+        scheduler.delivered(now, peer, object, KIB64);
+        flying.extend(asked(&scheduler.actions()));
+    }
+    assert_eq!(order.len(), 399);
+    let class = |of: &ObjectId| (0..400).find(|n| object(*n) == *of).unwrap() % 3;
+    let first: Vec<u64> = order[20..120].iter().map(class).collect();
+    let replicated = first.iter().filter(|class| **class == 0).count();
+    assert!(first.iter().filter(|class| **class == 2).count() >= 90, "{first:?}");
+    assert!((4..=6).contains(&replicated), "one in twenty: {replicated}");
+}
+
+/// Two nodes that want the same of one source each fetch their half of it, and have the other from each other.
+#[test]
+fn each_object_is_left_to_one_of_those_who_want_it() {
+    let mut scheduler = with_peers(&[1, 2]);
+    for n in 0..200 {
+        want(&mut scheduler, ms(0), n, Class::Prefetch);
+    }
+    scheduler.tick(ms(10));
+    let actions = scheduler.actions();
+    let watched = |peer: u8| actions.contains(&Action::Watch { peer, objects: objects(0..200) });
+    assert!(watched(1) && watched(2) && actions.len() == 2, "nobody is asked before they have said what they have");
+    for n in 0..200 {
+        scheduler.told(ms(11), 1, object(n), Told::Here { gained: false });
+        scheduler.told(ms(11), 2, object(n), Told::Coming(ms(11)));
+    }
+    let mut mine: Vec<(ObjectId, u8)> = Vec::new();
+    let mut next = asked(&scheduler.actions());
+    while let Some((object, peer)) = next.pop() {
+        assert_eq!(peer, 1);
+        mine.push((object, peer));
+        scheduler.delivered(ms(20), peer, object, KIB64);
+        next.extend(asked(&scheduler.actions()));
+    }
+    assert!((70..130).contains(&mine.len()), "{}", mine.len());
+    // The other brings the rest.
+    let rest: Vec<u64> = (0..200).filter(|n| scheduler.wants(&object(*n))).collect();
+    for n in &rest {
+        scheduler.told(ms(30), 2, object(*n), Told::Here { gained: false });
+        for (object, peer) in asked(&scheduler.actions()) {
+            assert_eq!(peer, 2);
+            scheduler.delivered(ms(31), peer, object, KIB64);
+        }
+    }
+    assert!((0..200).all(|n| !scheduler.wants(&object(n))));
+}
+
+#[test]
+fn what_is_left_to_somebody_who_does_not_bring_it_is_fetched_all_the_same() {
+    for gone in [false, true] {
+        let mut scheduler = with_peers(&[1, 2]);
+        for n in 0..20 {
+            want(&mut scheduler, ms(0), n, Class::Prefetch);
+        }
+        scheduler.tick(ms(10));
+        scheduler.actions();
+        for n in 0..20 {
+            scheduler.told(ms(11), 2, object(n), Told::Coming(ms(11)));
+            scheduler.told(ms(11), 1, object(n), Told::Here { gained: false });
+        }
+        let first = asked(&scheduler.actions()).len();
+        assert!((1..20).contains(&first), "{first}");
+        let later = if gone { ms(20) } else { ms(1100) };
+        if gone {
+            scheduler.peer_down(later, 2);
+        } else {
+            scheduler.tick(later);
+        }
+        let actions = scheduler.actions();
+        assert_eq!(asked(&actions).iter().filter(|(_, peer)| *peer == 1).count() + first, 8, "the window is full");
+    }
+}
+
+#[test]
+fn a_late_fault_is_asked_of_a_second_peer_and_the_loser_taken_back() {
+    let mut scheduler = with_peers(&[1, 2]);
+    let mut now = ms(0);
+    for n in 0..40 {
+        let [(object, peer)] = asked(&want(&mut scheduler, now, n, Class::Fault))[..] else { panic!("not asked") };
+        now += ms(2);
+        scheduler.delivered(now, peer, object, KIB64);
+        assert_eq!(scheduler.actions(), []);
+    }
+    let [(late, first)] = asked(&want(&mut scheduler, now, 100, Class::Fault))[..] else { panic!("not asked") };
+    let wake = scheduler.wake_at(now).unwrap();
+    assert!(wake >= now + ms(10) && wake < now + ms(300), "{:?}", wake - now);
+    scheduler.tick(wake);
+    let [(again, second)] = asked(&scheduler.actions())[..] else { panic!("not asked again") };
+    assert!(again == late && second != first);
+    scheduler.delivered(wake + ms(1), second, late, KIB64);
+    assert_eq!(scheduler.actions(), [Action::Cancel { object: late, peer: first }]);
+}
+
+#[test]
+fn at_most_one_fault_in_twenty_is_asked_twice() {
+    let mut scheduler = with_peers(&[1, 2]);
+    let (mut now, mut twice) = (ms(0), 0);
+    for n in 0..1000 {
+        let [(object, peer)] = asked(&want(&mut scheduler, now, n, Class::Fault))[..] else { panic!("not asked") };
+        // All are late.
+        now += Duration::from_secs(2);
+        scheduler.tick(now);
+        twice += asked(&scheduler.actions()).len();
+        scheduler.delivered(now, peer, object, KIB64);
+        scheduler.actions();
+    }
+    assert!((40..=55).contains(&twice), "{twice}");
+}
+
+#[test]
+fn who_sends_elsewhere_is_asked_again_later() {
+    let mut scheduler = with_peers(&[1, 2]);
+    scheduler.peer_up(ms(0), 1, 1, Kind::Node { watches: false });
+    scheduler.peer_up(ms(0), 2, 2, Kind::Node { watches: false });
+    let [(object, seed)] = asked(&want(&mut scheduler, ms(0), 1, Class::Prefetch))[..] else { panic!("not asked") };
+    let other = 3 - seed;
+    scheduler.failed(ms(5), seed, object, Failure::Redirected(Some(other)));
+    assert_eq!(asked(&scheduler.actions()), [(object, other)]);
+    scheduler.failed(ms(6), other, object, Failure::Missing);
+    assert_eq!(scheduler.actions(), [], "it may still come from the first");
+    scheduler.tick(ms(1100));
+    assert_eq!(asked(&scheduler.actions()), [(object, seed)]);
+}
+
+#[test]
+fn the_banned_are_asked_for_nothing() {
+    let mut scheduler = with_peers(&[1, 2]);
+    let [(object, liar)] = asked(&want(&mut scheduler, ms(0), 1, Class::Fault))[..] else { panic!("not asked") };
+    assert_eq!(scheduler.accuse(ms(1), liar, object), Judgement::Ban);
+    scheduler.failed(ms(1), liar, object, Failure::Wrong);
+    let honest = 3 - liar;
+    assert_eq!(asked(&scheduler.actions()), [(object, honest)]);
+    scheduler.delivered(ms(2), honest, object, KIB64);
+    scheduler.peer_up(ms(3), liar, 1, NODE);
+    for n in 2..50 {
+        for (object, peer) in asked(&want(&mut scheduler, ms(n), n, Class::Fault)) {
+            assert_eq!(peer, honest);
+            scheduler.delivered(ms(n), peer, object, KIB64);
+        }
+    }
+}
+
+#[test]
+fn an_origin_is_the_last_resort() {
+    let mut scheduler = with_peers(&[1]);
+    scheduler.peer_up(ms(0), 9, 9, Kind::Origin);
+    let [(object, peer)] = asked(&want(&mut scheduler, ms(0), 1, Class::Fault))[..] else { panic!("not asked") };
+    assert_eq!(peer, 1);
+    scheduler.failed(ms(1), 1, object, Failure::Missing);
+    assert_eq!(asked(&scheduler.actions()), [(object, 9)]);
+    scheduler.failed(ms(2), 9, object, Failure::Missing);
+    assert_eq!(scheduler.actions(), [Action::GiveUp { object, verdict: Verdict::NotFound }]);
+}
+
+proptest! {
+    /// Whatever peers do, each want ends, once, and nothing is asked of a peer twice at a time.
+    #[test]
+    fn every_want_ends_once(
+        wants in prop::collection::vec((0u64..40, 0usize..4), 1..60),
+        answers in prop::collection::vec((any::<u8>(), any::<prop::sample::Index>()), 0..400),
+    ) {
+        let mut scheduler = with_peers(&[1, 2, 3]);
+        let mut now = ms(0);
+        let mut flying: Vec<(ObjectId, u8)> = Vec::new();
+        let mut open = std::collections::HashSet::new();
+        let mut wants = wants.into_iter();
+        let mut answers = answers.into_iter();
+        loop {
+            match (wants.next(), answers.next()) {
+                (Some((n, class)), _) => {
+                    open.insert(object(n));
+                    scheduler.want(now, object(n), Class::ALL[class], Spread::Many, KIB64);
+                }
+                (None, Some((what, index))) if !flying.is_empty() => {
+                    let (object, peer) = flying.remove(index.index(flying.len()));
+                    match what % 8 {
+                        0 | 1 => {
+                            open.remove(&object);
+                            scheduler.delivered(now, peer, object, KIB64);
+                        }
+                        2 => scheduler.failed(now, peer, object, Failure::Missing),
+                        3 => scheduler.failed(now, peer, object, Failure::Redirected(Some(1))),
+                        4 => {
+                            flying.push((object, peer));
+                            scheduler.told(now, what % 3 + 1, object, Told::Coming(now));
+                        }
+                        5 => {
+                            flying.push((object, peer));
+                            scheduler.peer_down(now, peer);
+                            scheduler.peer_up(now, peer, u64::from(peer), NODE);
+                        }
+                        6 => {
+                            scheduler.accuse(now, peer, object);
+                            scheduler.failed(now, peer, object, Failure::Wrong);
+                        }
+                        _ => {
+                            open.remove(&object);
+                            flying.push((object, peer));
+                            scheduler.unwant(now, object);
+                        }
+                    }
+                }
+                _ => {
+                    // From now on everybody says that they have nothing.
+                    let Some((object, peer)) = flying.pop() else {
+                        if open.is_empty() || now > Duration::from_secs(60) {
+                            break;
+                        }
+                        now += ms(100);
+                        scheduler.tick(now);
+                        collect(&mut scheduler, &mut flying, &mut open)?;
+                        continue;
+                    };
+                    scheduler.failed(now, peer, object, Failure::Missing);
+                }
+            }
+            now += ms(1);
+            collect(&mut scheduler, &mut flying, &mut open)?;
+        }
+        prop_assert!(open.is_empty(), "{open:?}");
+    }
+}
+
+/// Takes up what the scheduler wants done.
+fn collect(
+    scheduler: &mut Scheduler<u8>,
+    flying: &mut Vec<(ObjectId, u8)>,
+    open: &mut std::collections::HashSet<ObjectId>,
+) -> Result<(), TestCaseError> {
+    for action in scheduler.actions() {
+        match action {
+            Action::Ask { object, peer, .. } => {
+                prop_assert!(open.contains(&object) && !flying.contains(&(object, peer)));
+                flying.push((object, peer));
+                prop_assert!(flying.iter().filter(|(other, _)| *other == object).count() <= 2);
+            }
+            Action::Cancel { object, peer } => flying.retain(|other| *other != (object, peer)),
+            Action::GiveUp { object, .. } => prop_assert!(open.remove(&object)),
+            Action::Watch { .. } => {}
+        }
+    }
+    Ok(())
+}
