@@ -12,6 +12,7 @@ mod driver;
 mod error;
 mod frames;
 mod lender;
+mod limits;
 mod log_calls;
 mod log_wire;
 mod peers;
@@ -104,6 +105,7 @@ impl Net {
             control,
             table: table::Table::new(started),
             lender: Arc::default(),
+            limits: limits::Limits::default(),
             verifiers: Semaphore::new(shared::VERIFIERS),
             commands,
             started,
@@ -143,9 +145,8 @@ impl Net {
             if peer == self.me {
                 return Err(NetError::Myself { address: address.to_owned() });
             }
-            if self.shared.table.is_banned(&peer) {
-                let cause = "it sent wrong bytes and is banned until this node starts again".to_owned();
-                return Err(NetError::Denied { address: address.to_owned(), cause });
+            if let Some(cause) = self.shared.table.refusal(&peer) {
+                return Err(NetError::Denied { address: address.to_owned(), cause: cause.to_owned() });
             }
         }
         let (reply, answer) = oneshot::channel();
@@ -162,6 +163,38 @@ impl Net {
     /// Everybody known, by id.
     pub fn peers(&self) -> Vec<PeerInfo> {
         self.shared.table.list()
+    }
+
+    /// Whether a text is the whole id of some peer, known or not.
+    pub fn is_peer_id(&self, text: &str) -> bool {
+        parse_peer(text).is_ok()
+    }
+
+    /// Disconnects a peer, and neither asks it nor lets it connect until it is allowed again.
+    pub async fn block(&self, peer: &str) -> Result<(), NetError> {
+        let id = parse_peer(peer)?;
+        self.shared.table.block(id);
+        self.shared.command(Command::Ban(id)).await;
+        Ok(())
+    }
+
+    /// Lets a peer that was blocked, or banned for wrong bytes, be connected again, and connects it if it was reached
+    /// before.
+    pub async fn allow(&self, peer: &str) -> Result<(), NetError> {
+        let id = parse_peer(peer)?;
+        self.shared.table.allow(&id);
+        self.shared.command(Command::Pardon(id)).await;
+        Ok(())
+    }
+
+    /// Bytes of objects that may be sent in a second, to all peers together; without a number there is no limit.
+    pub fn set_upload_limit(&self, limit: Option<u64>) {
+        self.shared.limits.set_upload(limit);
+    }
+
+    /// The same for bytes received.
+    pub fn set_download_limit(&self, limit: Option<u64>) {
+        self.shared.limits.set_download(limit);
     }
 
     /// All peers together as a source of objects.
@@ -218,9 +251,12 @@ impl Net {
     }
 
     async fn call(&self, peer: &str, request: Request) -> Result<Response, NetError> {
-        let id: PeerId = peer.parse().map_err(|_| NetError::PeerId(peer.to_owned()))?;
-        log_calls::call(&self.shared, id, &request).await
+        log_calls::call(&self.shared, parse_peer(peer)?, &request).await
     }
+}
+
+fn parse_peer(peer: &str) -> Result<PeerId, NetError> {
+    peer.parse().map_err(|_| NetError::PeerId(peer.to_owned()))
 }
 
 fn unexpected(peer: &str) -> NetError {

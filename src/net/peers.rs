@@ -47,6 +47,7 @@ impl ChunkSource for Peers {
                     Ok(delivery) => match self.verify(id, delivery).await {
                         Ok(checked) => {
                             self.measure(peer, |speed, _| speed.on_delivered());
+                            self.outcome(peer, true);
                             return Ok(checked);
                         }
                         Err(error) => {
@@ -59,6 +60,9 @@ impl ChunkSource for Peers {
                 };
                 tracing::debug!(%id, %peer, ?failure, "a peer has not delivered");
                 self.measure(peer, |speed, now| speed.on_failed(asked, now, failure));
+                if matches!(failure, Failure::TimedOut | Failure::Lost | Failure::Wrong) {
+                    self.outcome(peer, false);
+                }
                 search.failed(peer, failure);
             }
         })
@@ -107,6 +111,12 @@ impl Peers {
         // Whoever is forgotten needs no measurements.
         if let Some(link) = self.0.table.link(&peer) {
             link.speed(change);
+        }
+    }
+
+    fn outcome(&self, peer: PeerId, ok: bool) {
+        if let Some(link) = self.0.table.link(&peer) {
+            link.health(|health, _| health.on_outcome(ok));
         }
     }
 

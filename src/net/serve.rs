@@ -31,7 +31,7 @@ use crate::swarm::serving::{Job, MAX_WANTS, Serving, Take};
 use crate::swarm::wire::{
     Attach, DATA_HEAD_LEN, DataHead, HEADER_LEN, Header, Hello, MAX_PAYLOAD, Message, Reason,
 };
-use crate::swarm::{Lane, Violation};
+use crate::swarm::{Class, Lane, Violation};
 
 /// Streams that may be between being opened and saying what they are for.
 const MAX_OPENING: usize = 64;
@@ -211,12 +211,15 @@ impl Server {
         writer: &mut (impl AsyncWrite + Unpin),
     ) -> Result<(), FrameError> {
         let until = tokio::time::Instant::now() + HOLD;
+        let class = served.state().serving.class(request).unwrap_or(Class::Replicate);
         let mut loaded = Some(loaded);
         while let Some((packed, _)) = &loaded {
             let most = (MAX_PAYLOAD - DATA_HEAD_LEN) as u32;
             let Take::Bytes { sent, len, last } = served.state().serving.take(request, most) else { break };
             fill(frame, request, packed, sent, len);
+            self.shared.limits.upload(class, frame.len() as u64).await;
             served.link.bytes_out.fetch_add(len.into(), Ordering::Relaxed);
+            served.link.health(|health, now| health.on_sent(now, len.into()));
             if last {
                 served.link.objects_served.fetch_add(1, Ordering::Relaxed);
             }

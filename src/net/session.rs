@@ -187,16 +187,25 @@ impl Session {
         let room = tokio::time::timeout(patience, self.room.acquire());
         let room = room.await.map_err(|_| Failure::Busy)?.map_err(|_| Failure::Lost)?;
         let credit = self.shared.guess().credit(id.kind);
+        self.shared.limits.download(class, credit.into()).await;
         let lease = self.borrow_start(class, credit).await.ok_or(Failure::Lost)?;
         let (asked, reply, progress) = self.ask(id, class, lease)?;
         // Until here whoever stops waiting gives it back; from here on the peer's answer does.
         room.forget();
         self.link.speed(|speed, now| speed.on_asked(now, credit.into()));
+        self.link.health(|health, now| health.on_asked(now));
         let outcome = match patiently(patience, &progress, reply).await {
             Some(answer) => answer.unwrap_or(Err(Failure::Lost)),
             None => Err(Failure::TimedOut),
         };
         drop(asked);
+        // What was granted and did not come may be granted to others.
+        let come = match &outcome {
+            Ok(delivery) => delivery.head.stored_len,
+            Err(_) if progress.load(Ordering::Relaxed) == 0 => 0,
+            Err(_) => credit,
+        };
+        self.shared.limits.spare_download(credit.saturating_sub(come).into());
         if let Ok(delivery) = &outcome {
             self.shared.guess().learn(id.kind, delivery.head.stored_len);
         }
@@ -311,6 +320,7 @@ impl Session {
     ) -> Result<(), Violation> {
         self.link.bytes_in.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         self.link.speed(|speed, now| speed.on_come(now, bytes.len() as u64));
+        self.link.health(|health, now| health.on_bytes(now, bytes.len() as u64));
         let mut state = self.state();
         let room = state.asking.room();
         let arrived = state.asking.on_data(lane, request, head, bytes.len())?;
@@ -361,7 +371,10 @@ impl Session {
     fn finish(self: Arc<Self>, request: u64, class: Class, lacking: u32) {
         let shared = self.shared.clone();
         shared.tasks.spawn(async move {
-            let lease = self.shared.lender.borrow(class, Stage::Finish, lacking);
+            let lease = async {
+                self.shared.limits.download(class, lacking.into()).await;
+                self.shared.lender.borrow(class, Stage::Finish, lacking).await
+            };
             let Some(lease) = self.ended.run_until_cancelled(lease).await else { return };
             let mut state = self.state();
             let state = &mut *state;
@@ -416,6 +429,7 @@ struct Asked {
 impl Drop for Asked {
     fn drop(&mut self) {
         self.session.link.speed(|speed, _| speed.on_settled(self.queued));
+        self.session.link.health(|health, _| health.on_settled());
         let mut state = self.session.state();
         if state.waiting.remove(&self.request).is_some() && state.asking.cancel(self.request) {
             state.cancels.push(self.request);

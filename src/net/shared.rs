@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use super::error::NetError;
 use super::frames::FrameError;
 use super::lender::Lender;
+use super::limits::Limits;
 use super::table::Table;
 use crate::store::Store;
 use crate::swarm::credit::Guess;
@@ -47,6 +48,7 @@ pub(super) struct Shared {
     pub(super) control: Control,
     pub(super) table: Table,
     pub(super) lender: Arc<Lender>,
+    pub(super) limits: Limits,
     pub(super) verifiers: Semaphore,
     pub(super) commands: mpsc::Sender<Command>,
     /// What `now` is counted from.

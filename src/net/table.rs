@@ -2,12 +2,12 @@
 //!
 //! Owns: addresses, connection counts, measurements and bans of every peer.
 //! Must not know: how to connect or how objects travel.
-//! Invariant: at most [`MAX_KNOWN`] peers are remembered; a peer that is banned or does not speak the protocol of
-//! objects is never a candidate.
+//! Invariant: at most [`MAX_KNOWN`] peers are remembered; a peer that is banned, blocked or does not speak the protocol
+//! of objects is never a candidate.
 //! Trust: addresses are what we dialled, or what a peer says about itself; the latter are shown, not dialled.
 //! Threads: any; the lock is held for bookkeeping only.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,6 +18,7 @@ use libp2p::{Multiaddr, PeerId};
 use super::session::Session;
 use crate::id::ObjectId;
 use crate::swarm::choice::{Judgement, Speed, Suspects};
+use crate::swarm::health::{Grade, Health};
 
 /// Peers remembered, connected or not.
 const MAX_KNOWN: usize = 1024;
@@ -37,6 +38,18 @@ pub struct PeerInfo {
     pub bytes_out: u64,
     /// Objects sent to it.
     pub objects_served: u64,
+    /// Bytes a second of that, of late.
+    pub rate_in: f64,
+    pub rate_out: f64,
+    /// Requests that it failed, and their smoothed share.
+    pub failed: u64,
+    pub failure_share: f64,
+    pub grade: Grade,
+    /// What it is worth keeping for, from 0 to 1.
+    pub score: f64,
+    /// It does far worse of late than it used to.
+    pub unusual_latency: bool,
+    pub unusual_failures: bool,
     pub state: PeerState,
 }
 
@@ -48,6 +61,8 @@ pub enum PeerState {
     Reconnecting,
     /// It sent wrong bytes; nothing is asked of it and its connections are refused until this node starts again.
     Banned,
+    /// The same because a user said so, until a user says otherwise.
+    Blocked,
 }
 
 impl fmt::Display for PeerState {
@@ -56,6 +71,7 @@ impl fmt::Display for PeerState {
             PeerState::Connected => "connected",
             PeerState::Reconnecting => "reconnecting",
             PeerState::Banned => "banned",
+            PeerState::Blocked => "blocked",
         })
     }
 }
@@ -68,6 +84,7 @@ pub(super) struct Link {
     /// The session in which we ask it; opened when first needed, by whoever holds the lock.
     pub(super) session: tokio::sync::Mutex<Option<Arc<Session>>>,
     speed: Mutex<Speed>,
+    health: Mutex<Health>,
     epoch: Instant,
 }
 
@@ -76,6 +93,12 @@ impl Link {
     pub(super) fn speed<T>(&self, change: impl FnOnce(&mut Speed, Duration) -> T) -> T {
         let now = self.epoch.elapsed();
         change(&mut self.speed.lock().unwrap_or_else(PoisonError::into_inner), now)
+    }
+
+    /// The same on what the health of the peer is told by.
+    pub(super) fn health<T>(&self, change: impl FnOnce(&mut Health, Duration) -> T) -> T {
+        let now = self.epoch.elapsed();
+        change(&mut self.health.lock().unwrap_or_else(PoisonError::into_inner), now)
     }
 }
 
@@ -100,6 +123,8 @@ pub(super) struct Table {
 struct Inner {
     peers: HashMap<PeerId, Peer>,
     suspects: Suspects<PeerId>,
+    /// Those that a user wants nothing to do with.
+    blocked: HashSet<PeerId>,
     listening: Vec<Multiaddr>,
 }
 
@@ -115,7 +140,12 @@ pub(super) struct Candidates {
 
 impl Table {
     pub(super) fn new(epoch: Instant) -> Table {
-        let inner = Inner { peers: HashMap::new(), suspects: Suspects::new(), listening: Vec::new() };
+        let inner = Inner {
+            peers: HashMap::new(),
+            suspects: Suspects::new(),
+            blocked: HashSet::new(),
+            listening: Vec::new(),
+        };
         Table { epoch, inner: Mutex::new(inner) }
     }
 
@@ -135,6 +165,7 @@ impl Table {
             peer.speaks = None;
         }
         peer.connections += 1;
+        peer.link.health(|health, now| health.on_connected(now));
         peer.named |= named;
         reached.into_iter().for_each(|address| remember(&mut peer.reached, address));
         from.into_iter().for_each(|address| remember(&mut peer.told, address));
@@ -143,10 +174,13 @@ impl Table {
     /// A connection to `peer` has ended and `left` remain. The addresses to try again, if it is to be.
     pub(super) fn closed(&self, id: PeerId, left: u32) -> Vec<Multiaddr> {
         let mut inner = self.inner();
-        let banned = inner.suspects.is_banned(&id);
+        let refused = inner.refuses(&id);
         let Some(peer) = inner.peers.get_mut(&id) else { return Vec::new() };
         peer.connections = left;
-        if left > 0 || banned {
+        if left == 0 {
+            peer.link.health(|health, now| health.on_disconnected(now));
+        }
+        if left > 0 || refused {
             return Vec::new();
         }
         let again = peer.reached.clone();
@@ -161,7 +195,7 @@ impl Table {
         let inner = self.inner();
         let wanted = inner.peers.get(id).filter(|peer| peer.connections == 0);
         match wanted {
-            Some(peer) if !inner.suspects.is_banned(id) => peer.reached.clone(),
+            Some(peer) if !inner.refuses(id) => peer.reached.clone(),
             _ => Vec::new(),
         }
     }
@@ -194,8 +228,25 @@ impl Table {
         self.inner().peers.get(id).is_some_and(|peer| peer.connections > 0)
     }
 
-    pub(super) fn is_banned(&self, id: &PeerId) -> bool {
-        self.inner().suspects.is_banned(id)
+    /// Why nothing is to be done with a peer, if so.
+    pub(super) fn refusal(&self, id: &PeerId) -> Option<&'static str> {
+        let inner = self.inner();
+        if inner.blocked.contains(id) {
+            return Some("it is blocked; `bcai peers allow` lifts that");
+        }
+        let banned = "it sent wrong bytes and is banned until this node starts again, or `bcai peers allow`";
+        inner.suspects.is_banned(id).then_some(banned)
+    }
+
+    pub(super) fn block(&self, id: PeerId) {
+        self.inner().blocked.insert(id);
+    }
+
+    /// Lifts block and ban.
+    pub(super) fn allow(&self, id: &PeerId) {
+        let mut inner = self.inner();
+        inner.blocked.remove(id);
+        inner.suspects.forgive(id);
     }
 
     pub(super) fn candidates(&self, object: &ObjectId) -> Candidates {
@@ -204,7 +255,7 @@ impl Table {
         for (id, peer) in &inner.peers {
             if inner.suspects.has_failed(object, id) {
                 candidates.failed += 1;
-            } else if inner.suspects.is_banned(id) || peer.speaks == Some(false) {
+            } else if inner.refuses(id) || peer.speaks == Some(false) {
                 continue;
             } else if peer.connections == 0 {
                 candidates.absent += 1;
@@ -237,8 +288,17 @@ impl Table {
     /// Everybody known, by id.
     pub(super) fn list(&self) -> Vec<PeerInfo> {
         let inner = self.inner();
-        let mut list: Vec<_> =
-            inner.peers.iter().map(|(id, peer)| peer.info(id, inner.suspects.is_banned(id))).collect();
+        let state = |id: &PeerId, connections| match connections {
+            _ if inner.blocked.contains(id) => PeerState::Blocked,
+            _ if inner.suspects.is_banned(id) => PeerState::Banned,
+            0 => PeerState::Reconnecting,
+            _ => PeerState::Connected,
+        };
+        let known = inner.peers.iter().map(|(id, peer)| peer.info(id, state(id, peer.connections)));
+        let mut list: Vec<_> = known.collect();
+        // Those that were blocked before they were met are known by name only.
+        let unmet = inner.blocked.iter().filter(|id| !inner.peers.contains_key(*id));
+        list.extend(unmet.map(|id| Peer::new(self.epoch).info(id, PeerState::Blocked)));
         list.sort_by(|a, b| a.id.cmp(&b.id));
         list
     }
@@ -252,32 +312,47 @@ impl Table {
 impl Inner {
     fn entry(&mut self, id: PeerId, epoch: Instant) -> &mut Peer {
         if self.peers.len() >= MAX_KNOWN && !self.peers.contains_key(&id) {
-            let gone = self.peers.iter().find(|(_, peer)| peer.connections == 0).map(|(id, _)| *id);
+            let idle = self.peers.iter().filter(|(_, peer)| peer.connections == 0);
+            let scored = idle.map(|(id, peer)| (peer.link.health(|health, now| health.score(now)), *id));
+            let gone = scored.min_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, id)| id);
             // Connection limits keep the number of connected peers far below, so there is always one.
             gone.and_then(|gone| self.peers.remove(&gone));
         }
-        self.peers.entry(id).or_insert_with(|| Peer {
-            link: Arc::new(Link {
-                bytes_in: AtomicU64::new(0),
-                bytes_out: AtomicU64::new(0),
-                objects_served: AtomicU64::new(0),
-                session: tokio::sync::Mutex::new(None),
-                speed: Mutex::default(),
-                epoch,
-            }),
+        self.peers.entry(id).or_insert_with(|| Peer::new(epoch))
+    }
+
+    /// Nothing is asked of it and its connections are refused.
+    fn refuses(&self, id: &PeerId) -> bool {
+        self.blocked.contains(id) || self.suspects.is_banned(id)
+    }
+}
+
+impl Peer {
+    fn new(epoch: Instant) -> Peer {
+        let link = Link {
+            bytes_in: AtomicU64::new(0),
+            bytes_out: AtomicU64::new(0),
+            objects_served: AtomicU64::new(0),
+            session: tokio::sync::Mutex::new(None),
+            speed: Mutex::default(),
+            health: Mutex::default(),
+            epoch,
+        };
+        Peer {
+            link: Arc::new(link),
             connections: 0,
             reached: Vec::new(),
             told: Vec::new(),
             speaks: None,
             named: false,
-        })
+        }
     }
-}
 
-impl Peer {
-    fn info(&self, id: &PeerId, banned: bool) -> PeerInfo {
+    fn info(&self, id: &PeerId, state: PeerState) -> PeerInfo {
         let mut addresses = self.reached.clone();
         addresses.extend(self.told.iter().filter(|told| !self.reached.contains(told)).cloned());
+        let (health, now) = self.link.health(|health, now| (health.clone(), now));
+        let (rate_in, rate_out) = health.flows(now);
         PeerInfo {
             id: id.to_string(),
             addresses: addresses.iter().map(Multiaddr::to_string).collect(),
@@ -285,11 +360,15 @@ impl Peer {
             bytes_in: self.link.bytes_in.load(Ordering::Relaxed),
             bytes_out: self.link.bytes_out.load(Ordering::Relaxed),
             objects_served: self.link.objects_served.load(Ordering::Relaxed),
-            state: match (banned, self.connections) {
-                (true, _) => PeerState::Banned,
-                (false, 0) => PeerState::Reconnecting,
-                (false, _) => PeerState::Connected,
-            },
+            rate_in,
+            rate_out,
+            failed: health.failed(),
+            failure_share: health.failure_share(),
+            grade: if state == PeerState::Banned { Grade::Critical } else { health.grade(now) },
+            score: if state == PeerState::Banned { 0.0 } else { health.score(now) },
+            unusual_latency: health.has_unusual_latency(),
+            unusual_failures: health.has_unusual_failures(),
+            state,
         }
     }
 }

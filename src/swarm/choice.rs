@@ -291,6 +291,12 @@ impl<P: Copy + Eq + Hash> Suspects<P> {
         self.wrong.peek(object).is_some_and(|peers| peers.contains(peer))
     }
 
+    /// Holds nothing against `peer` any more.
+    pub fn forgive(&mut self, peer: &P) {
+        self.banned.pop(peer);
+        self.wrong.iter_mut().for_each(|(_, peers)| peers.retain(|other| other != peer));
+    }
+
     /// Holds `object` against `peer` no longer; whether that ends its ban.
     fn acquit(&mut self, peer: &P, object: &ObjectId) -> bool {
         let Some(objects) = self.banned.peek_mut(peer) else { return false };
