@@ -18,6 +18,7 @@ use crate::node::{Error, Kind, Node};
 /// any more, until it has cleared and comes back, or gets worse.
 #[derive(Debug, Args)]
 #[command(
+    disable_help_subcommand = true,
     after_help = "Examples:\n  bcai alerts\n  bcai alerts ack no-peers\n  bcai alerts list --all --json | jq .[].id",
     args_conflicts_with_subcommands = true
 )]

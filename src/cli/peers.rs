@@ -22,6 +22,7 @@ use crate::node::report::{AddPeerRequest, LimitRequest, Limits, NewLimit, PeerOf
 /// other peer has.
 #[derive(Debug, Args)]
 #[command(
+    disable_help_subcommand = true,
     after_help = "Examples:\n  bcai peers\n  bcai peers add /ip4/192.0.2.7/tcp/4001\n  bcai peers block f7Qk\n  bcai peers limit --upload 10MiB --download unlimited"
 )]
 pub struct Peers {

@@ -238,6 +238,11 @@ impl Server {
             if last {
                 break;
             }
+            // Under a limit the time passes before the write.
+            if loaded.is_some() && tokio::time::Instant::now() >= until {
+                served.state().serving.put_back(request);
+                break;
+            }
         }
         Ok(())
     }

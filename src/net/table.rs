@@ -385,6 +385,42 @@ mod tests {
     use super::*;
     use crate::id::Kind;
 
+    #[test]
+    fn who_is_allowed_again_is_neither_banned_nor_blocked_and_is_asked_for_all() {
+        let table = Table::new(Instant::now());
+        let object = ObjectId::of(Kind::Chunk, b"");
+        let [liar, unmet] = [(); 2].map(|()| PeerId::random());
+        table.connected(liar, None, None, true);
+        assert_eq!(table.accuse(object, liar), Judgement::Ban);
+        table.block(liar);
+        table.block(unmet);
+        let states: Vec<_> = table.list().iter().map(|peer| peer.state).collect();
+        assert_eq!(states, [PeerState::Blocked; 2], "also who was never met");
+        assert!(table.refusal(&liar).is_some_and(|cause| cause.contains("blocked")));
+        assert!(table.candidates(&ObjectId::of(Kind::Chunk, b"other")).peers.is_empty());
+        table.allow(&liar);
+        assert!(table.refusal(&liar).is_none());
+        assert_eq!(table.candidates(&object).peers.len(), 1, "also for the object that it was banned for");
+        assert_eq!(table.list().iter().filter(|peer| peer.state == PeerState::Connected).count(), 1);
+    }
+
+    /// When too many are known, of those that are away the one with the least to be said for it goes.
+    #[test]
+    fn the_worst_of_those_who_are_away_is_forgotten() {
+        let table = Table::new(Instant::now());
+        let address: Multiaddr = "/ip4/192.0.2.1/tcp/1".parse().unwrap();
+        let peers: Vec<PeerId> = (0..MAX_KNOWN).map(|_| PeerId::random()).collect();
+        for peer in &peers {
+            table.connected(*peer, Some(address.clone()), None, true);
+            table.closed(*peer, 0);
+        }
+        let worst = peers[MAX_KNOWN / 3];
+        table.link(&worst).unwrap().health(|health, _| (0..9).for_each(|_| health.on_outcome(false)));
+        table.connected(PeerId::random(), None, None, true);
+        assert_eq!(table.list().len(), MAX_KNOWN);
+        assert!(table.link(&worst).is_none());
+    }
+
     /// mDNS connected every node of any program that uses libp2p. Nothing could be asked of them, yet each was asked
     /// for every object, and counted as a peer that may have it when it was away.
     #[test]
