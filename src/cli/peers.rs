@@ -45,7 +45,10 @@ enum What {
         peer: String,
     },
     /// Lift the block of a peer, or the ban of one that sent wrong bytes
-    Allow { peer: String },
+    Allow {
+        /// As `bcai peers` shows it
+        peer: String,
+    },
     /// Limit the bytes of objects sent and received in a second, or show the limits
     ///
     /// A limit counts at once, also for what is under way, for all peers together, and after a restart, unless
@@ -55,6 +58,7 @@ enum What {
         /// Bytes a second, such as 10MiB, or `unlimited`
         #[arg(long, value_name = "RATE")]
         upload: Option<Rate>,
+        /// The same for bytes received
         #[arg(long, value_name = "RATE")]
         download: Option<Rate>,
     },

@@ -199,13 +199,9 @@ impl Session {
             None => Err(Failure::TimedOut),
         };
         drop(asked);
-        // What was granted and did not come may be granted to others.
-        let come = match &outcome {
-            Ok(delivery) => delivery.head.stored_len,
-            Err(_) if progress.load(Ordering::Relaxed) == 0 => 0,
-            Err(_) => credit,
-        };
-        self.shared.limits.spare_download(credit.saturating_sub(come).into());
+        if outcome.is_err() && progress.load(Ordering::Relaxed) == 0 {
+            self.shared.limits.spare_download(credit.into());
+        }
         if let Ok(delivery) = &outcome {
             self.shared.guess().learn(id.kind, delivery.head.stored_len);
         }
@@ -334,6 +330,7 @@ impl Session {
             Arrived::First { head, spare, lacking, complete } => {
                 waiting.head = Some(head);
                 waiting.lease.shrink(spare);
+                self.shared.limits.spare_download(spare.into());
                 // What is lent bounds what is allocated; the rest follows with the rest of the credit.
                 waiting.bytes.reserve(waiting.lease.bytes() as usize);
                 if lacking > 0 {

@@ -98,19 +98,19 @@ struct Measures {
     latency: Option<Duration>,
     rate: Option<f64>,
     failures: f64,
-    /// Requests that ended with an object or a failure.
-    outcomes: u64,
+    /// Requests that ended with an object.
+    delivered: u64,
     availability: f64,
 }
 
 impl Measures {
     /// Bandwidth is `rate / (rate + HALF_RATE)`, and a half as long as it is not known. Reputation is the share of
-    /// successes, times `(n + 1) / (n + 2)` after `n` outcomes, so that a peer that was never asked has a half and one
+    /// successes, times `(n + 1) / (n + 2)` after `n` objects, so that a peer that was never asked has a half and one
     /// that has always delivered comes near to 1. Availability is as it is.
     fn score(&self) -> f64 {
         let bandwidth = self.rate.map_or(0.5, |rate| rate / (rate + HALF_RATE));
-        let outcomes = self.outcomes as f64;
-        let reputation = (1.0 - self.failures) * (outcomes + 1.0) / (outcomes + 2.0);
+        let delivered = self.delivered as f64;
+        let reputation = (1.0 - self.failures) * (delivered + 1.0) / (delivered + 2.0);
         let parts = [bandwidth, reputation, self.availability];
         parts.iter().zip(SCORE).map(|(part, weight)| part * weight).sum::<f64>().clamp(0.0, 1.0)
     }
@@ -126,7 +126,7 @@ pub struct Health {
     busy_since: Duration,
     come: u64,
     failures: f64,
-    outcomes: u64,
+    delivered: u64,
     failed: u64,
     /// Outcomes and failures of the batch that is being gathered.
     batch: (u32, u32),
@@ -200,8 +200,8 @@ impl Health {
     /// What was asked of it ended: with the object, or with its failure to deliver. That it does not have an object, or
     /// is too busy for it, is neither.
     pub fn on_outcome(&mut self, ok: bool) {
-        self.outcomes = self.outcomes.saturating_add(1);
-        self.failed = self.failed.saturating_add(u64::from(!ok));
+        let count = if ok { &mut self.delivered } else { &mut self.failed };
+        *count = count.saturating_add(1);
         let share = if ok { 0.0 } else { 1.0 };
         self.failures += (share - self.failures) * OUTCOME_WEIGHT;
         self.batch.0 += 1;
@@ -252,7 +252,7 @@ impl Health {
             latency: self.latency,
             rate: self.rate,
             failures: self.failures,
-            outcomes: self.outcomes,
+            delivered: self.delivered,
             availability: self.presence.share(now),
         }
     }

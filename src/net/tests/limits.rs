@@ -77,5 +77,5 @@ async fn who_is_blocked_is_disconnected_and_refused_until_it_is_allowed() {
 
     reader.net.allow(&one).await.unwrap();
     until("it is connected again", || reader.state_of(&one) == Some(PeerState::Connected)).await;
-    source.fetch(objects[1].id(), Class::Fault).await.unwrap();
+    reader.fetcher().get(objects[1].id(), Class::Fault).await.unwrap();
 }

@@ -11,7 +11,7 @@ fn best() -> Measures {
         latency: Some(Duration::from_millis(1)),
         rate: Some(100e6),
         failures: 0.0,
-        outcomes: 100,
+        delivered: 100,
         availability: 1.0,
     }
 }
@@ -164,11 +164,11 @@ fn measures() -> impl Strategy<Value = Measures> {
     let latency = proptest::option::of((0u64..5000).prop_map(Duration::from_millis));
     let rate = proptest::option::of(0.0..1e9);
     (latency, rate, 0.0..=1.0f64, 0u64..1000, 0.0..=1.0f64).prop_map(
-        |(latency, rate, failures, outcomes, availability)| Measures {
+        |(latency, rate, failures, delivered, availability)| Measures {
             latency,
             rate,
             failures,
-            outcomes,
+            delivered,
             availability,
         },
     )
