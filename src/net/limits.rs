@@ -90,13 +90,17 @@ impl Gate {
     }
 
     async fn pass(&self, class: Class, bytes: u64) {
-        let Some(mut cells) = self.share().as_mut().map(|share| share.cells(bytes)) else { return };
+        if self.share().is_none() {
+            return;
+        }
         let turn = match class {
             Class::Fault => 0,
             Class::Replicate => 1,
             Class::Readahead | Class::Prefetch => 2,
         };
         let _turn = self.turns[turn].lock().await;
+        // Counted now, as what others have spared while this one waited is for it.
+        let Some(mut cells) = self.share().as_mut().map(|share| share.cells(bytes)) else { return };
         while let Some(step) = NonZeroU32::new(cells.min(STEP)) {
             self.pass_step(class, step).await;
             cells -= step.get();
