@@ -35,6 +35,13 @@ pub mod route {
     pub const PREFETCH: &str = "/v1/prefetch";
     pub const PIN: &str = "/v1/pin";
     pub const UNPIN: &str = "/v1/unpin";
+    pub const PEERS: &str = "/v1/peers";
+    pub const PEER_ADD: &str = "/v1/peers/add";
+    pub const PEER_BLOCK: &str = "/v1/peers/block";
+    pub const PEER_ALLOW: &str = "/v1/peers/allow";
+    pub const LIMIT: &str = "/v1/peers/limit";
+    pub const ALERTS: &str = "/v1/alerts";
+    pub const ALERTS_ACK: &str = "/v1/alerts/ack";
     /// For loaders; no command uses it.
     pub const HINTS: &str = "/v1/hints";
 }

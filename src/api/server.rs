@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::route;
 use crate::node::report::*;
-use crate::node::{Error, Job, Kind, Node};
+use crate::node::{Error, Job, JobKind, Kind, Node};
 
 /// How often a running job reports.
 const PROGRESS_EVERY: Duration = Duration::from_millis(250);
@@ -54,6 +54,13 @@ pub async fn serve(listener: UnixListener, node: Arc<Node>, stop: CancellationTo
         .route(route::PIN, post(pin))
         .route(route::UNPIN, post(unpin))
         .route(route::HINTS, post(hints))
+        .route(route::PEERS, get(peers))
+        .route(route::PEER_ADD, post(add_peer))
+        .route(route::PEER_BLOCK, post(block_peer))
+        .route(route::PEER_ALLOW, post(allow_peer))
+        .route(route::LIMIT, post(limit))
+        .route(route::ALERTS, get(alerts))
+        .route(route::ALERTS_ACK, post(acknowledge))
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .with_state(node);
     axum::serve(OwnersOnly(listener), app).with_graceful_shutdown(stop.cancelled_owned()).await
@@ -118,13 +125,13 @@ async fn join(State(node): Shared, Json(request): Json<JoinRequest>) -> Answer<N
 }
 
 async fn snapshot(State(node): Shared, Json(request): Json<SnapshotRequest>) -> Response {
-    let stop = node.stop_token();
-    run(&stop, async move |job| node.snapshot(&request, &job).await)
+    let job = node.begin(JobKind::Snapshot, &request.dir.display().to_string());
+    run(job, async move |job| node.snapshot(&request, &job).await)
 }
 
 async fn publish(State(node): Shared, Json(request): Json<PublishRequest>) -> Response {
-    let stop = node.stop_token();
-    run(&stop, async move |job| node.publish(&request, &job).await)
+    let job = node.begin(JobKind::Publish, &request.target);
+    run(job, async move |job| node.publish(&request, &job).await)
 }
 
 async fn mount(State(node): Shared, Json(request): Json<MountRequest>) -> Answer<Mounted> {
@@ -162,13 +169,13 @@ async fn read(State(node): Shared, Json(request): Json<ReadRequest>) -> Result<B
 }
 
 async fn export(State(node): Shared, Json(request): Json<ExportRequest>) -> Response {
-    let stop = node.stop_token();
-    run(&stop, async move |job| node.export(&request, &job).await)
+    let job = node.begin(JobKind::Export, &request.reference);
+    run(job, async move |job| node.export(&request, &job).await)
 }
 
 async fn verify(State(node): Shared, Json(request): Json<VerifyRequest>) -> Response {
-    let stop = node.stop_token();
-    run(&stop, async move |job| node.verify(&request, &job).await)
+    let job = node.begin(JobKind::Verify, request.reference.as_deref().unwrap_or("the store"));
+    run(job, async move |job| node.verify(&request, &job).await)
 }
 
 async fn cache(State(node): Shared) -> Answer<CacheStatus> {
@@ -176,31 +183,58 @@ async fn cache(State(node): Shared) -> Answer<CacheStatus> {
 }
 
 async fn prefetch(State(node): Shared, Json(request): Json<PrefetchRequest>) -> Response {
-    let stop = node.stop_token();
-    run(&stop, async move |job| node.prefetch(&request, &job).await)
+    let job = node.begin(JobKind::Prefetch, &request.reference);
+    run(job, async move |job| node.prefetch(&request, &job).await)
 }
 
 async fn pin(State(node): Shared, Json(request): Json<PinRequest>) -> Response {
-    let stop = node.stop_token();
-    run(&stop, async move |job| node.pin(&request, &job).await)
+    let job = node.begin(JobKind::Pin, &request.reference);
+    run(job, async move |job| node.pin(&request, &job).await)
 }
 
 async fn unpin(State(node): Shared, Json(request): Json<PinRequest>) -> Response {
-    let stop = node.stop_token();
-    run(&stop, async move |job| node.unpin(&request, &job).await)
+    let job = node.begin(JobKind::Unpin, &request.reference);
+    run(job, async move |job| node.unpin(&request, &job).await)
 }
 
 async fn hints(State(node): Shared, Json(request): Json<HintRequest>) -> Answer<Hinted> {
     node.hint(request).await.map(Json)
 }
 
+async fn peers(State(node): Shared) -> Json<Vec<PeerStatus>> {
+    Json(node.peers())
+}
+
+async fn add_peer(State(node): Shared, Json(request): Json<AddPeerRequest>) -> Answer<PeerOf> {
+    node.add_peer(&request).await.map(Json)
+}
+
+async fn block_peer(State(node): Shared, Json(request): Json<PeerRequest>) -> Answer<PeerOf> {
+    node.block_peer(&request).await.map(Json)
+}
+
+async fn allow_peer(State(node): Shared, Json(request): Json<PeerRequest>) -> Answer<PeerOf> {
+    node.allow_peer(&request).await.map(Json)
+}
+
+async fn limit(State(node): Shared, Json(request): Json<LimitRequest>) -> Answer<Limits> {
+    node.limit(&request).map(Json)
+}
+
+async fn alerts(State(node): Shared) -> Answer<Vec<Alert>> {
+    node.alerts().map(Json)
+}
+
+async fn acknowledge(State(node): Shared, Json(request): Json<AckRequest>) -> Answer<Acknowledged> {
+    node.acknowledge(&request).map(Json)
+}
+
 /// Runs a job and streams its progress and result, one JSON line each.
-fn run<T, F>(stop: &CancellationToken, work: impl FnOnce(Job) -> F) -> Response
+fn run<T, F>(job: Job, work: impl FnOnce(Job) -> F) -> Response
 where
     T: Serialize + Send + 'static,
     F: Future<Output = Result<T, Error>> + Send + 'static,
 {
-    let job = Job::under(stop);
     let task = tokio::spawn(work(job.clone()));
     // Owned by the response body: when the client goes away, axum drops the body and this cancels the job.
     let guard = job.cancellation().drop_guard();

@@ -1,6 +1,6 @@
 //! `bcai man`, and the manual pages.
 //!
-//! Owns: the pages: one for `bcai`, one for each command, made from the definition of the command line.
+//! Owns: the pages: one for `bcai`, one for each command and subcommand, made from the definition of the command line.
 //! Must not know: any command.
 //! Invariant: `man/` holds exactly what `pages` returns; a test compares them.
 //! Trust: no input. Threads: the main thread.
@@ -42,12 +42,23 @@ pub fn pages() -> io::Result<Vec<(String, String)>> {
     let mut definition = super::definition();
     definition.build();
     let mut pages = vec![("bcai.1".to_owned(), main_page(&definition)?)];
-    for command in definition.get_subcommands() {
-        let name = format!("bcai-{}", command.get_name());
-        let command = command.clone().name(name.clone().leak() as &str).display_name(name.clone());
-        pages.push((format!("{name}.1"), page(&command, &["See also", "bcai(1)"])?));
-    }
+    add_subcommands(&mut pages, "bcai", &definition)?;
     Ok(pages)
+}
+
+/// One page for each command below `parent`, whose page is called `prefix`.
+fn add_subcommands(
+    pages: &mut Vec<(String, String)>,
+    prefix: &str,
+    parent: &clap::Command,
+) -> io::Result<()> {
+    for command in parent.get_subcommands() {
+        let name = format!("{prefix}-{}", command.get_name());
+        let named = command.clone().name(name.clone().leak() as &str).display_name(name.clone());
+        pages.push((format!("{name}.1"), page(&named, &["See also", &format!("{prefix}(1)")])?));
+        add_subcommands(pages, &name, command)?;
+    }
+    Ok(())
 }
 
 fn main_page(definition: &clap::Command) -> io::Result<String> {

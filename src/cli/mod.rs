@@ -6,6 +6,7 @@
 //! Trust: arguments are the user's; names from datasets are escaped before they reach a terminal.
 //! Threads: the main thread; the daemon command starts its own runtime.
 
+mod alerts;
 mod cache;
 mod cat;
 mod completions;
@@ -20,6 +21,7 @@ mod ls;
 mod man;
 mod mount;
 mod output;
+mod peers;
 mod pin;
 mod prefetch;
 mod publish;
@@ -86,6 +88,8 @@ enum Command {
     Cache(cache::Cache),
     Verify(verify::Verify),
     Status(status::Status),
+    Peers(peers::Peers),
+    Alerts(alerts::Alerts),
     Doctor(doctor::Doctor),
     Demo(demo::Demo),
     Completions(completions::Completions),
@@ -140,6 +144,8 @@ fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Cache(command) => done(command.run(&ctx()?)),
         Command::Verify(command) => command.run(&ctx()?),
         Command::Status(command) => done(command.run(&ctx()?)),
+        Command::Peers(command) => done(command.run(&ctx()?)),
+        Command::Alerts(command) => done(command.run(&ctx()?)),
         Command::Demo(command) => done(command.run(&ctx()?)),
         Command::Doctor(command) => command.run(ctx(), output),
         Command::Completions(command) => done(command.run()),

@@ -154,6 +154,15 @@ pub fn rate(bytes: u64, seconds: f64) -> String {
     format!("{}/s", size((bytes as f64 / seconds.max(1e-9)) as u64))
 }
 
+/// A span of time for people: `45 s`, `12 min`, `3 h 5 min`.
+pub fn span(seconds: f64) -> String {
+    match seconds.ceil() as u64 {
+        seconds @ 0..120 => format!("{seconds} s"),
+        seconds @ 120..7200 => format!("{} min", seconds.div_ceil(60)),
+        seconds => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
 /// A moment for people, in the local time zone: `2026-11-21 08:15:02`.
 pub fn time(unix_ms: u64) -> String {
     let moment = jiff::Timestamp::from_millisecond(unix_ms as i64).unwrap_or_default();
@@ -190,6 +199,10 @@ mod tests {
     #[test]
     fn sizes_read_as_people_write_them() {
         assert_eq!(size(1536), "1.5 KiB");
+        assert_eq!(
+            (span(0.2), span(121.0), span(11_100.0)),
+            ("1 s".into(), "3 min".into(), "3 h 5 min".into())
+        );
         assert_eq!(table(&["a", "b"], [vec!["1".into(), "2".into()]]).lines().count(), 2);
     }
 }

@@ -7,9 +7,9 @@
 
 use clap::Args;
 
-use super::{Context, output};
+use super::{Context, output, peers};
 use crate::api::{Client, route};
-use crate::node::report::Status as Report;
+use crate::node::report::{Status as Report, TransferStatus};
 use crate::node::{Error, Kind, Node};
 
 /// Show the node at a glance
@@ -82,15 +82,40 @@ fn text(report: &Report) -> String {
         fetch.retries,
         fetch.corrupt
     ));
+    lines.extend(report.transfers.iter().map(transfer));
+    if report.limits.upload.or(report.limits.download).is_some() {
+        lines.push(format!("limits    {}", peers::limits(&report.limits)));
+    }
     for peer in &report.peers {
         let rtt = peer.rtt_ms.map_or("-".into(), |ms| format!("{ms:.1} ms"));
         lines.push(format!(
-            "peer      {} {} {rtt}, in {}, out {}",
+            "peer      {} {}, {}, {rtt}, in {}, out {}",
             peer.peer_id,
             peer.state,
+            peer.grade,
             output::size(peer.bytes_in),
             output::size(peer.bytes_out)
         ));
     }
+    lines.extend(report.alerts.iter().map(|alert| {
+        let (id, text) = (output::safe(&alert.id), output::safe(&alert.text));
+        format!("alert     {} {id}: {text}\n          {}", alert.severity, output::safe(&alert.remedy))
+    }));
+    if report.alerts.len() + report.alerts_acknowledged > 0 {
+        let (active, noted) = (report.alerts.len(), report.alerts_acknowledged);
+        lines.push(format!("alerts    {active} active, {noted} acknowledged; `bcai alerts` shows all"));
+    }
     lines.join("\n")
+}
+
+fn transfer(job: &TransferStatus) -> String {
+    let done = match (job.bytes_total, job.files_total) {
+        (0, 0) => format!("{} files", job.files_done),
+        (0, total) => format!("{} of {total} files", job.files_done),
+        (total, _) => format!("{} of {}", output::size(job.bytes_done), output::size(total)),
+    };
+    let rate =
+        if job.rate > 0.0 { format!(", {}", output::rate(job.rate as u64, 1.0)) } else { String::new() };
+    let left = job.eta_s.map_or(String::new(), |left| format!(", {} left", output::span(left)));
+    format!("transfer  {} {}: {} {done}{rate}{left}", job.kind, output::safe(&job.subject), job.phase)
 }

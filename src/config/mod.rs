@@ -87,12 +87,22 @@ pub const KEYS: &[Key] = &[
         help: "how contents reach the readers of a mount that does not say `-o io=`: auto, passthrough, zero-open or cached",
     },
     Key {
+        name: "net.download_limit",
+        default: "unlimited",
+        help: "bytes of objects received in a second, from all peers together, such as 10MiB; a setting wins over `bcai peers limit` at the start",
+    },
+    Key {
         name: "net.listen",
         default: "/ip4/0.0.0.0/tcp/0",
         help: "addresses to listen on, separated by commas; a port of 0 is chosen once and then kept",
     },
     Key { name: "net.max_peers", default: "64", help: "most connections to other nodes" },
     Key { name: "net.mdns", default: "true", help: "find nodes on the local network" },
+    Key {
+        name: "net.upload_limit",
+        default: "unlimited",
+        help: "bytes of objects sent in a second, to all peers together, such as 10MiB; a setting wins over `bcai peers limit` at the start",
+    },
     Key {
         name: "publish.chunking",
         default: "auto",
@@ -121,6 +131,9 @@ pub struct Config {
     pub listen: Vec<String>,
     pub max_peers: u32,
     pub mdns: bool,
+    /// `None` when nothing sets them.
+    pub upload_limit: Option<Limit>,
+    pub download_limit: Option<Limit>,
     pub chunking: Chunking,
     pub compression: Compression,
 }
@@ -142,6 +155,33 @@ impl FromStr for LogFormat {
         }
     }
 }
+
+/// Bytes a second, or as many as there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limit(pub Option<u64>);
+
+impl Limit {
+    /// Bytes a second that a limit is at least: what waits for less looks to others as if it had gone.
+    pub const MIN: u64 = 64 << 10;
+}
+
+impl FromStr for Limit {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "unlimited" {
+            return Ok(Self(None));
+        }
+        let rate = text.parse::<ByteSize>().map(|rate| rate.as_u64()).unwrap_or(0);
+        if rate < Self::MIN {
+            return Err(format!("expected {LIMIT}"));
+        }
+        Ok(Self(Some(rate)))
+    }
+}
+
+/// What a limit looks like.
+const LIMIT: &str = "unlimited, or bytes a second such as 10MiB, at least 64KiB";
 
 /// How the contents of a mount shall reach their readers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -217,6 +257,10 @@ impl Config {
             "auto" => None,
             _ => Some(parse::<ByteSize>("cache.max_bytes", cache, "a size such as 50GiB, or auto")?.as_u64()),
         };
+        let limit = |key| match get(key) {
+            Setting { origin: Origin::Default, .. } => Ok(None),
+            setting => parse::<Limit>(key, setting, LIMIT).map(Some),
+        };
         let listen = get("net.listen").value.split(',').map(str::trim).filter(|a| !a.is_empty());
         Ok(Self {
             cache_max_bytes,
@@ -226,6 +270,8 @@ impl Config {
             listen: listen.map(str::to_owned).collect(),
             max_peers: parse("net.max_peers", get("net.max_peers"), "a number")?,
             mdns: parse("net.mdns", get("net.mdns"), "true or false")?,
+            upload_limit: limit("net.upload_limit")?,
+            download_limit: limit("net.download_limit")?,
             chunking: parse(
                 "publish.chunking",
                 get("publish.chunking"),
@@ -338,6 +384,18 @@ mod tests {
         assert_eq!((config.max_peers, config.mdns, config.listen.len()), (2, false, 2));
         let config = load(file, &[("BCAI_NET_MAX_PEERS", "2")], &["net.max_peers=3"]).unwrap();
         assert_eq!(config.max_peers, 3);
+    }
+
+    #[test]
+    fn a_limit_is_a_rate_or_none_and_knows_whether_it_was_set() {
+        let config = load("[net]\nupload_limit = \"2MiB\"\n", &[], &[]).unwrap();
+        assert_eq!((config.upload_limit, config.download_limit), (Some(Limit(Some(2 << 20))), None));
+        let config = load("", &[("BCAI_NET_UPLOAD_LIMIT", "unlimited")], &[]).unwrap();
+        assert_eq!(config.upload_limit, Some(Limit(None)));
+        for bad in ["fast", "0", "1KiB", "-1", ""] {
+            let text = load("", &[], &[&format!("net.download_limit={bad}")]).unwrap_err().to_string();
+            assert!(text.contains("net.download_limit") && text.contains("10MiB"), "{text}");
+        }
     }
 
     #[test]

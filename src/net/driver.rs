@@ -268,6 +268,9 @@ impl Driver {
         match event {
             BehaviourEvent::Ping(ping::Event { peer, result: Ok(rtt), .. }) => {
                 self.shared.schedule(|scheduler, now| scheduler.on_rtt(now, peer, rtt));
+                if let Some(link) = self.shared.table.link(&peer) {
+                    link.health(|health, _| health.on_latency(rtt));
+                }
             }
             BehaviourEvent::Ping(ping::Event { connection, result: Err(ping::Failure::Timeout), .. }) => {
                 self.swarm.close_connection(connection);
@@ -295,7 +298,7 @@ impl Driver {
         let peers: HashSet<PeerId> = found.iter().map(|(peer, _)| *peer).collect();
         for peer in peers {
             let room = self.swarm.connected_peers().count() < self.max_peers;
-            if room && peer != *self.swarm.local_peer_id() && !self.shared.table.is_banned(&peer) {
+            if room && peer != *self.swarm.local_peer_id() && self.shared.table.refusal(&peer).is_none() {
                 let of_this = found.iter().filter(|(other, _)| *other == peer);
                 self.dial_known(peer, of_this.map(|(_, address)| address.clone()).collect());
             }

@@ -14,6 +14,7 @@ mod error;
 mod frames;
 mod hot;
 mod lender;
+mod limits;
 mod log_calls;
 mod log_wire;
 mod peers;
@@ -105,11 +106,12 @@ impl Net {
         let shared = Arc::new(Shared {
             store,
             control,
-            table: table::Table::new(),
+            table: table::Table::new(started),
             desk: desk::Desk::new(&me),
             hot: hot::Hot::new(),
             watchers: Arc::default(),
             lender: Arc::default(),
+            limits: limits::Limits::default(),
             verifiers: Semaphore::new(shared::VERIFIERS),
             commands,
             started,
@@ -150,9 +152,8 @@ impl Net {
             if peer == self.me {
                 return Err(NetError::Myself { address: address.to_owned() });
             }
-            if self.shared.table.is_banned(&peer) {
-                let cause = "it sent wrong bytes and is banned until this node starts again".to_owned();
-                return Err(NetError::Denied { address: address.to_owned(), cause });
+            if let Some(cause) = self.shared.table.refusal(&peer) {
+                return Err(NetError::Denied { address: address.to_owned(), cause: cause.to_owned() });
             }
         }
         let (reply, answer) = oneshot::channel();
@@ -170,6 +171,40 @@ impl Net {
     pub fn peers(&self) -> Vec<PeerInfo> {
         let rtt = |peer: &PeerId| self.shared.schedule(|scheduler, _| scheduler.rtt(*peer));
         self.shared.table.list(rtt)
+    }
+
+    /// Whether a text is the whole id of some peer, known or not.
+    pub fn is_peer_id(&self, text: &str) -> bool {
+        parse_peer(text).is_ok()
+    }
+
+    /// Disconnects a peer, and neither asks it nor lets it connect until it is allowed again.
+    pub async fn block(&self, peer: &str) -> Result<(), NetError> {
+        let id = parse_peer(peer)?;
+        self.shared.table.block(id);
+        self.shared.schedule(|scheduler, now| scheduler.peer_down(now, id));
+        self.shared.command(Command::Ban(id)).await;
+        Ok(())
+    }
+
+    /// Lets a peer that was blocked, or banned for wrong bytes, be connected again, and connects it if it was reached
+    /// before.
+    pub async fn allow(&self, peer: &str) -> Result<(), NetError> {
+        let id = parse_peer(peer)?;
+        self.shared.table.allow(&id);
+        self.shared.schedule(|scheduler, _| scheduler.pardon(&id));
+        self.shared.command(Command::Pardon(id)).await;
+        Ok(())
+    }
+
+    /// Bytes of objects that may be sent in a second, to all peers together; without a number there is no limit.
+    pub fn set_upload_limit(&self, limit: Option<u64>) {
+        self.shared.limits.set_upload(limit);
+    }
+
+    /// The same for bytes received.
+    pub fn set_download_limit(&self, limit: Option<u64>) {
+        self.shared.limits.set_download(limit);
     }
 
     /// All peers together as a source of objects.
@@ -227,9 +262,12 @@ impl Net {
     }
 
     async fn call(&self, peer: &str, request: Request) -> Result<Response, NetError> {
-        let id: PeerId = peer.parse().map_err(|_| NetError::PeerId(peer.to_owned()))?;
-        log_calls::call(&self.shared, id, &request).await
+        log_calls::call(&self.shared, parse_peer(peer)?, &request).await
     }
+}
+
+fn parse_peer(peer: &str) -> Result<PeerId, NetError> {
+    peer.parse().map_err(|_| NetError::PeerId(peer.to_owned()))
 }
 
 fn unexpected(peer: &str) -> NetError {

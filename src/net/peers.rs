@@ -45,7 +45,10 @@ impl Shared {
     pub(super) async fn ask(self: Arc<Self>, peer: PeerId, id: ObjectId, class: Class) {
         let failure = match self.request(peer, id, class).await {
             Ok(delivery) => match self.verify(id, delivery).await {
-                Ok(checked) => return self.delivered(peer, &checked),
+                Ok(checked) => {
+                    self.on_outcome(peer, true);
+                    return self.delivered(peer, &checked);
+                }
                 Err(error) => {
                     self.accuse(peer, id, &error).await;
                     Failure::Wrong
@@ -54,7 +57,16 @@ impl Shared {
             Err(failure) => failure,
         };
         tracing::debug!(%id, %peer, ?failure, "a peer has not delivered");
+        if matches!(failure, Failure::TimedOut | Failure::Lost | Failure::Wrong) {
+            self.on_outcome(peer, false);
+        }
         self.schedule(|scheduler, now| scheduler.failed(now, peer, id, failure));
+    }
+
+    fn on_outcome(&self, peer: PeerId, ok: bool) {
+        if let Some(link) = self.table.link(&peer) {
+            link.health(|health, _| health.on_outcome(ok));
+        }
     }
 
     /// Asks one peer which objects it has.

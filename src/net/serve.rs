@@ -255,12 +255,15 @@ impl Server {
         writer: &mut (impl AsyncWrite + Unpin),
     ) -> Result<(), FrameError> {
         let until = tokio::time::Instant::now() + HOLD;
+        let class = served.state().serving.class(request).unwrap_or(Class::Replicate);
         let mut loaded = Some(loaded);
         while let Some((packed, _)) = &loaded {
             let most = (MAX_PAYLOAD - DATA_HEAD_LEN) as u32;
             let Take::Bytes { sent, len, last } = served.state().serving.take(request, most) else { break };
             fill(frame, request, packed, sent, len);
+            self.shared.limits.upload(class, frame.len() as u64).await;
             served.link.bytes_out.fetch_add(len.into(), Ordering::Relaxed);
+            served.link.health(|health, now| health.on_sent(now, len.into()));
             if last {
                 served.link.objects_served.fetch_add(1, Ordering::Relaxed);
                 self.lately().put(object, (served.peer, tokio::time::Instant::now()));
@@ -278,6 +281,11 @@ impl Server {
                 }
             }
             if last {
+                break;
+            }
+            // Under a limit the time passes before the write.
+            if loaded.is_some() && tokio::time::Instant::now() >= until {
+                served.state().serving.put_back(request);
                 break;
             }
         }

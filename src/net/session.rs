@@ -218,15 +218,20 @@ impl Session {
         let room = tokio::time::timeout(patience, self.room.acquire());
         let room = room.await.map_err(|_| Failure::Busy)?.map_err(|_| Failure::Lost)?;
         let credit = self.shared.guess().credit(id.kind);
+        self.shared.limits.download(class, credit.into()).await;
         let lease = self.borrow_start(class, credit).await.ok_or(Failure::Lost)?;
         let (asked, reply, progress) = self.ask(id, class, lease)?;
         // Until here whoever stops waiting gives it back; from here on the peer's answer does.
         room.forget();
+        self.link.health(|health, now| health.on_asked(now));
         let outcome = match patiently(patience, &progress, reply).await {
             Some(answer) => answer.unwrap_or(Err(Failure::Lost)),
             None => Err(Failure::TimedOut),
         };
         drop(asked);
+        if outcome.is_err() && progress.load(Ordering::Relaxed) == 0 {
+            self.shared.limits.spare_download(credit.into());
+        }
         if let Ok(delivery) = &outcome {
             self.shared.guess().learn(id.kind, delivery.head.stored_len);
         }
@@ -362,6 +367,7 @@ impl Session {
         bytes: &[u8],
     ) -> Result<(), Violation> {
         self.link.bytes_in.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.link.health(|health, now| health.on_bytes(now, bytes.len() as u64));
         let mut state = self.state();
         let room = state.asking.room();
         let arrived = state.asking.on_data(lane, request, head, bytes.len())?;
@@ -375,6 +381,7 @@ impl Session {
             Arrived::First { head, spare, lacking, complete } => {
                 waiting.head = Some(head);
                 waiting.lease.shrink(spare);
+                self.shared.limits.spare_download(spare.into());
                 // What is lent bounds what is allocated; the rest follows with the rest of the credit.
                 waiting.bytes.reserve(waiting.lease.bytes() as usize);
                 if lacking > 0 {
@@ -417,7 +424,10 @@ impl Session {
     fn finish(self: Arc<Self>, request: u64, class: Class, lacking: u32) {
         let shared = self.shared.clone();
         shared.tasks.spawn(async move {
-            let lease = self.shared.lender.borrow(class, Stage::Finish, lacking);
+            let lease = async {
+                self.shared.limits.download(class, lacking.into()).await;
+                self.shared.lender.borrow(class, Stage::Finish, lacking).await
+            };
             let Some(lease) = self.ended.run_until_cancelled(lease).await else { return };
             let mut state = self.state();
             let state = &mut *state;
@@ -470,6 +480,7 @@ struct Asked {
 
 impl Drop for Asked {
     fn drop(&mut self) {
+        self.session.link.health(|health, _| health.on_settled());
         let mut state = self.session.state();
         if state.waiting.remove(&self.request).is_some() && state.asking.cancel(self.request) {
             state.cancels.push(self.request);

@@ -20,6 +20,7 @@ use super::error::NetError;
 use super::frames::FrameError;
 use super::hot::Hot;
 use super::lender::Lender;
+use super::limits::Limits;
 use super::table::Table;
 use super::watchers::Watchers;
 use crate::store::Store;
@@ -53,6 +54,7 @@ pub(super) struct Shared {
     pub(super) hot: Hot,
     pub(super) watchers: Arc<Watchers>,
     pub(super) lender: Arc<Lender>,
+    pub(super) limits: Limits,
     pub(super) verifiers: Semaphore,
     pub(super) commands: mpsc::Sender<Command>,
     /// What `now` is counted from.

@@ -2,8 +2,8 @@
 //!
 //! Owns: addresses, connection counts, measurements and bans of every peer.
 //! Must not know: how to connect or how objects travel.
-//! Invariant: at most [`MAX_KNOWN`] peers are remembered; a peer that is banned or does not speak the protocol of
-//! objects is never a candidate.
+//! Invariant: at most [`MAX_KNOWN`] peers are remembered; a peer that is banned, blocked or does not speak the protocol
+//! of objects is never a candidate.
 //! Trust: addresses are what we dialled, or what a peer says about itself; the latter are shown, not dialled.
 //! Threads: any; the lock is held for bookkeeping only.
 
@@ -11,11 +11,12 @@ use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use libp2p::{Multiaddr, PeerId};
 
 use super::session::Session;
+use crate::swarm::health::{Grade, Health};
 
 /// Peers remembered, connected or not.
 const MAX_KNOWN: usize = 1024;
@@ -35,6 +36,18 @@ pub struct PeerInfo {
     pub bytes_out: u64,
     /// Objects sent to it.
     pub objects_served: u64,
+    /// Bytes a second of that, of late.
+    pub rate_in: f64,
+    pub rate_out: f64,
+    /// Requests that it failed, and their smoothed share.
+    pub failed: u64,
+    pub failure_share: f64,
+    pub grade: Grade,
+    /// What it is worth keeping for, from 0 to 1.
+    pub score: f64,
+    /// It does far worse of late than it used to.
+    pub unusual_latency: bool,
+    pub unusual_failures: bool,
     pub state: PeerState,
 }
 
@@ -46,6 +59,8 @@ pub enum PeerState {
     Reconnecting,
     /// It sent wrong bytes; nothing is asked of it and its connections are refused until this node starts again.
     Banned,
+    /// The same because a user said so, until a user says otherwise.
+    Blocked,
 }
 
 impl fmt::Display for PeerState {
@@ -54,6 +69,7 @@ impl fmt::Display for PeerState {
             PeerState::Connected => "connected",
             PeerState::Reconnecting => "reconnecting",
             PeerState::Banned => "banned",
+            PeerState::Blocked => "blocked",
         })
     }
 }
@@ -65,6 +81,16 @@ pub(super) struct Link {
     pub(super) objects_served: AtomicU64,
     /// The session in which we ask it; opened when first needed, by whoever holds the lock.
     pub(super) session: tokio::sync::Mutex<Option<Arc<Session>>>,
+    health: Mutex<Health>,
+    epoch: Instant,
+}
+
+impl Link {
+    /// Runs `change` on what the health of the peer is told by, with the time since the node started.
+    pub(super) fn health<T>(&self, change: impl FnOnce(&mut Health, Duration) -> T) -> T {
+        let now = self.epoch.elapsed();
+        change(&mut self.health.lock().unwrap_or_else(PoisonError::into_inner), now)
+    }
 }
 
 struct Peer {
@@ -80,8 +106,8 @@ struct Peer {
     named: bool,
 }
 
-#[derive(Default)]
 pub(super) struct Table {
+    epoch: Instant,
     inner: Mutex<Inner>,
 }
 
@@ -90,12 +116,14 @@ struct Inner {
     peers: HashMap<PeerId, Peer>,
     /// Those who sent wrong bytes; at most [`MAX_KNOWN`].
     banned: HashSet<PeerId>,
+    /// Those that a user wants nothing to do with.
+    blocked: HashSet<PeerId>,
     listening: Vec<Multiaddr>,
 }
 
 impl Table {
-    pub(super) fn new() -> Table {
-        Table::default()
+    pub(super) fn new(epoch: Instant) -> Table {
+        Table { epoch, inner: Mutex::default() }
     }
 
     /// A connection to `peer` has come about; `reached` at this address if we made it, and `named` if a user asked
@@ -108,12 +136,13 @@ impl Table {
         named: bool,
     ) {
         let mut inner = self.inner();
-        let peer = inner.entry(id);
+        let peer = inner.entry(id, self.epoch);
         if peer.connections == 0 {
             // It may be another program than before.
             peer.speaks = None;
         }
         peer.connections += 1;
+        peer.link.health(|health, now| health.on_connected(now));
         peer.named |= named;
         reached.into_iter().for_each(|address| remember(&mut peer.reached, address));
         from.into_iter().for_each(|address| remember(&mut peer.told, address));
@@ -122,10 +151,13 @@ impl Table {
     /// A connection to `peer` has ended and `left` remain. The addresses to try again, if it is to be.
     pub(super) fn closed(&self, id: PeerId, left: u32) -> Vec<Multiaddr> {
         let mut inner = self.inner();
-        let banned = inner.banned.contains(&id);
+        let refused = inner.refuses(&id);
         let Some(peer) = inner.peers.get_mut(&id) else { return Vec::new() };
         peer.connections = left;
-        if left > 0 || banned {
+        if left == 0 {
+            peer.link.health(|health, now| health.on_disconnected(now));
+        }
+        if left > 0 || refused {
             return Vec::new();
         }
         let again = peer.reached.clone();
@@ -140,7 +172,7 @@ impl Table {
         let inner = self.inner();
         let wanted = inner.peers.get(id).filter(|peer| peer.connections == 0);
         match wanted {
-            Some(peer) if !inner.banned.contains(id) => peer.reached.clone(),
+            Some(peer) if !inner.refuses(id) => peer.reached.clone(),
             _ => Vec::new(),
         }
     }
@@ -173,15 +205,32 @@ impl Table {
         self.inner().peers.get(id).is_some_and(|peer| peer.connections > 0)
     }
 
-    pub(super) fn is_banned(&self, id: &PeerId) -> bool {
-        self.inner().banned.contains(id)
+    /// Why nothing is to be done with a peer, if so.
+    pub(super) fn refusal(&self, id: &PeerId) -> Option<&'static str> {
+        let inner = self.inner();
+        if inner.blocked.contains(id) {
+            return Some("it is blocked; `bcai peers allow` lifts that");
+        }
+        let banned = "it sent wrong bytes and is banned until this node starts again, or `bcai peers allow`";
+        inner.banned.contains(id).then_some(banned)
+    }
+
+    pub(super) fn block(&self, id: PeerId) {
+        self.inner().blocked.insert(id);
+    }
+
+    /// Lifts block and ban.
+    pub(super) fn allow(&self, id: &PeerId) {
+        let mut inner = self.inner();
+        inner.blocked.remove(id);
+        inner.banned.remove(id);
     }
 
     /// Known peers that may have something and are not connected at the moment.
     pub(super) fn absent(&self) -> usize {
         let inner = self.inner();
         let away = |(id, peer): &(&PeerId, &Peer)| {
-            peer.connections == 0 && peer.speaks != Some(false) && !inner.banned.contains(id)
+            peer.connections == 0 && peer.speaks != Some(false) && !inner.refuses(id)
         };
         inner.peers.iter().filter(away).count()
     }
@@ -216,8 +265,17 @@ impl Table {
     /// Everybody known, by id.
     pub(super) fn list(&self, rtt: impl Fn(&PeerId) -> Option<Duration>) -> Vec<PeerInfo> {
         let inner = self.inner();
-        let info = |(id, peer): (&PeerId, &Peer)| peer.info(id, inner.banned.contains(id), rtt(id));
+        let state = |id: &PeerId, connections| match connections {
+            _ if inner.blocked.contains(id) => PeerState::Blocked,
+            _ if inner.banned.contains(id) => PeerState::Banned,
+            0 => PeerState::Reconnecting,
+            _ => PeerState::Connected,
+        };
+        let info = |(id, peer): (&PeerId, &Peer)| peer.info(id, state(id, peer.connections), rtt(id));
         let mut list: Vec<_> = inner.peers.iter().map(info).collect();
+        // Those that were blocked before they were met are known by name only.
+        let unmet = inner.blocked.iter().filter(|id| !inner.peers.contains_key(*id));
+        list.extend(unmet.map(|id| Peer::new(self.epoch).info(id, PeerState::Blocked, None)));
         list.sort_by(|a, b| a.id.cmp(&b.id));
         list
     }
@@ -229,32 +287,48 @@ impl Table {
 }
 
 impl Inner {
-    fn entry(&mut self, id: PeerId) -> &mut Peer {
+    fn entry(&mut self, id: PeerId, epoch: Instant) -> &mut Peer {
         if self.peers.len() >= MAX_KNOWN && !self.peers.contains_key(&id) {
-            let gone = self.peers.iter().find(|(_, peer)| peer.connections == 0).map(|(id, _)| *id);
+            let idle = self.peers.iter().filter(|(_, peer)| peer.connections == 0);
+            let scored = idle.map(|(id, peer)| (peer.link.health(|health, now| health.score(now)), *id));
+            let gone = scored.min_by(|(a, _), (b, _)| a.total_cmp(b)).map(|(_, id)| id);
             // Connection limits keep the number of connected peers far below, so there is always one.
             gone.and_then(|gone| self.peers.remove(&gone));
         }
-        self.peers.entry(id).or_insert_with(|| Peer {
-            link: Arc::new(Link {
-                bytes_in: AtomicU64::new(0),
-                bytes_out: AtomicU64::new(0),
-                objects_served: AtomicU64::new(0),
-                session: tokio::sync::Mutex::new(None),
-            }),
+        self.peers.entry(id).or_insert_with(|| Peer::new(epoch))
+    }
+
+    /// Nothing is asked of it and its connections are refused.
+    fn refuses(&self, id: &PeerId) -> bool {
+        self.blocked.contains(id) || self.banned.contains(id)
+    }
+}
+
+impl Peer {
+    fn new(epoch: Instant) -> Peer {
+        let link = Link {
+            bytes_in: AtomicU64::new(0),
+            bytes_out: AtomicU64::new(0),
+            objects_served: AtomicU64::new(0),
+            session: tokio::sync::Mutex::new(None),
+            health: Mutex::default(),
+            epoch,
+        };
+        Peer {
+            link: Arc::new(link),
             connections: 0,
             reached: Vec::new(),
             told: Vec::new(),
             speaks: None,
             named: false,
-        })
+        }
     }
-}
 
-impl Peer {
-    fn info(&self, id: &PeerId, banned: bool, rtt: Option<Duration>) -> PeerInfo {
+    fn info(&self, id: &PeerId, state: PeerState, rtt: Option<Duration>) -> PeerInfo {
         let mut addresses = self.reached.clone();
         addresses.extend(self.told.iter().filter(|told| !self.reached.contains(told)).cloned());
+        let (health, now) = self.link.health(|health, now| (health.clone(), now));
+        let (rate_in, rate_out) = health.flows(now);
         PeerInfo {
             id: id.to_string(),
             addresses: addresses.iter().map(Multiaddr::to_string).collect(),
@@ -262,11 +336,15 @@ impl Peer {
             bytes_in: self.link.bytes_in.load(Ordering::Relaxed),
             bytes_out: self.link.bytes_out.load(Ordering::Relaxed),
             objects_served: self.link.objects_served.load(Ordering::Relaxed),
-            state: match (banned, self.connections) {
-                (true, _) => PeerState::Banned,
-                (false, 0) => PeerState::Reconnecting,
-                (false, _) => PeerState::Connected,
-            },
+            rate_in,
+            rate_out,
+            failed: health.failed(),
+            failure_share: health.failure_share(),
+            grade: if state == PeerState::Banned { Grade::Critical } else { health.grade(now) },
+            score: if state == PeerState::Banned { 0.0 } else { health.score(now) },
+            unusual_latency: health.has_unusual_latency(),
+            unusual_failures: health.has_unusual_failures(),
+            state,
         }
     }
 }
@@ -282,11 +360,44 @@ fn remember(addresses: &mut Vec<Multiaddr>, address: Multiaddr) {
 mod tests {
     use super::*;
 
+    #[test]
+    fn who_is_allowed_again_is_neither_banned_nor_blocked() {
+        let table = Table::new(Instant::now());
+        let [liar, unmet] = [(); 2].map(|()| PeerId::random());
+        table.connected(liar, None, None, true);
+        table.ban(liar);
+        table.block(liar);
+        table.block(unmet);
+        let states: Vec<_> = table.list(|_| None).iter().map(|peer| peer.state).collect();
+        assert_eq!(states, [PeerState::Blocked; 2], "also who was never met");
+        assert!(table.refusal(&liar).is_some_and(|cause| cause.contains("blocked")));
+        table.allow(&liar);
+        assert!(table.refusal(&liar).is_none());
+        assert_eq!(table.list(|_| None).iter().filter(|peer| peer.state == PeerState::Connected).count(), 1);
+    }
+
+    /// When too many are known, of those that are away the one with the least to be said for it goes.
+    #[test]
+    fn the_worst_of_those_who_are_away_is_forgotten() {
+        let table = Table::new(Instant::now());
+        let address: Multiaddr = "/ip4/192.0.2.1/tcp/1".parse().unwrap();
+        let peers: Vec<PeerId> = (0..MAX_KNOWN).map(|_| PeerId::random()).collect();
+        for peer in &peers {
+            table.connected(*peer, Some(address.clone()), None, true);
+            table.closed(*peer, 0);
+        }
+        let worst = peers[MAX_KNOWN / 3];
+        table.link(&worst).unwrap().health(|health, _| (0..9).for_each(|_| health.on_outcome(false)));
+        table.connected(PeerId::random(), None, None, true);
+        assert_eq!(table.list(|_| None).len(), MAX_KNOWN);
+        assert!(table.link(&worst).is_none());
+    }
+
     /// mDNS connected every node of any program that uses libp2p. Nothing could be asked of them, yet each counted as a
     /// peer that may have what is wanted when it was away.
     #[test]
     fn who_was_only_discovered_and_is_no_node_of_ours_is_forgotten() {
-        let table = Table::new();
+        let table = Table::new(Instant::now());
         let address: Multiaddr = "/ip4/192.0.2.1/tcp/1".parse().unwrap();
         let [discovered, named, came] = [(); 3].map(|()| PeerId::random());
         table.connected(discovered, Some(address.clone()), None, false);

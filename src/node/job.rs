@@ -1,36 +1,55 @@
 //! A long piece of work that reports how far it is and can be cancelled.
 //!
-//! Owns: the progress of one job and its cancellation.
+//! Owns: the progress of one job, its pace, and its cancellation.
 //! Must not know: what the work is.
 //! Invariant: a cancelled job ends at its next step, with what it had stored kept for the next try.
 //! Trust: none needed. Threads: shared between the work and whoever watches it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
-use super::report::Progress;
+use super::report::{Progress, TransferStatus};
+use super::transfers::{JobKind, Pace};
 use super::{Error, Kind};
 
 /// Cheap to clone; all clones are the same job.
 #[derive(Debug, Clone)]
 pub struct Job {
     cancelled: CancellationToken,
-    progress: Arc<Mutex<Progress>>,
+    running: Arc<Running>,
+}
+
+/// A job as others see it.
+#[derive(Debug)]
+pub(super) struct Running {
+    kind: JobKind,
+    /// The reference or directory that it is about.
+    subject: String,
+    begun: Instant,
+    state: Mutex<(Progress, Pace)>,
 }
 
 impl Job {
-    /// A job that also ends when `stop` is cancelled.
-    pub fn under(stop: &CancellationToken) -> Self {
-        Self { cancelled: stop.child_token(), progress: Arc::default() }
+    /// A job that also ends when `stop` is cancelled, and what others see it by.
+    pub(super) fn under(stop: &CancellationToken, kind: JobKind, subject: &str) -> (Self, Weak<Running>) {
+        let running =
+            Running { kind, subject: subject.into(), begun: Instant::now(), state: Mutex::default() };
+        let job = Self { cancelled: stop.child_token(), running: Arc::new(running) };
+        let seen = Arc::downgrade(&job.running);
+        (job, seen)
     }
 
     pub fn progress(&self) -> Progress {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.running.state().0.clone()
     }
 
     pub fn set(&self, progress: Progress) {
-        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = progress;
+        let now = self.running.begun.elapsed();
+        let mut state = self.running.state();
+        state.1.see(now, &progress);
+        state.0 = progress;
     }
 
     /// Waits for `work` while the job goes on; once it was cancelled, `work` ends where it waits.
@@ -46,6 +65,39 @@ impl Job {
     /// An error once the job was cancelled: called between steps.
     pub fn check(&self) -> Result<(), Error> {
         if self.cancelled.is_cancelled() { Err(cancelled()) } else { Ok(()) }
+    }
+}
+
+impl Running {
+    pub fn kind(&self) -> JobKind {
+        self.kind
+    }
+
+    pub fn name(&self) -> String {
+        format!("{} {}", self.kind, self.subject)
+    }
+
+    pub fn status(&self, now: Instant) -> TransferStatus {
+        let since = now.saturating_duration_since(self.begun);
+        let state = self.state();
+        let (progress, pace) = &*state;
+        TransferStatus {
+            kind: self.kind.to_string(),
+            subject: self.subject.clone(),
+            phase: progress.phase.clone(),
+            files_done: progress.files_done,
+            files_total: progress.files_total,
+            bytes_done: progress.bytes_done,
+            bytes_total: progress.bytes_total,
+            rate: pace.rate(since),
+            eta_s: pace.left(since, progress.bytes_total).map(|left| left.as_secs_f64()),
+            running_s: since.as_secs_f64(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, (Progress, Pace)> {
+        // Two values of one report; a panic between them leaves a rate that is a step behind.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -6,6 +6,7 @@
 //! Trust: requests come from this machine's user; everything from peers was verified below.
 //! Threads: methods run on the daemon's tokio runtime; blocking work goes to its blocking pool.
 
+mod alerts;
 mod cache;
 mod error;
 mod export;
@@ -16,6 +17,7 @@ mod job;
 mod lock;
 mod mounts;
 mod networks;
+mod peers;
 mod pins;
 mod prefetch;
 mod publish;
@@ -25,6 +27,7 @@ pub mod report;
 mod resolve;
 mod state;
 mod text;
+mod transfers;
 mod verify;
 mod warming;
 
@@ -47,11 +50,12 @@ use crate::view::Cache;
 pub use error::{Error, Kind};
 pub use job::Job;
 pub use reference::{Named, Reference, ReferenceError};
+pub use transfers::JobKind;
 
 use lock::Lock;
 use mounts::Mounts;
 use networks::Networks;
-use report::{FetchStatus, PeerStatus, Status, StoreStatus};
+use report::{AlertState, FetchStatus, Status, StoreStatus};
 use state::State;
 use text::escape;
 
@@ -77,6 +81,9 @@ pub struct Node {
     mounts: Mounts,
     pins: pins::Pins,
     hints: hints::Hints,
+    transfers: transfers::Transfers,
+    alerts: alerts::Alerts,
+    limited: peers::Limited,
     started: Instant,
     stop: CancellationToken,
     _lock: Lock,
@@ -118,6 +125,9 @@ impl Node {
             mounts: Mounts::default(),
             pins: pins::Pins::default(),
             hints: hints::Hints::default(),
+            transfers: transfers::Transfers::default(),
+            alerts: alerts::Alerts::default(),
+            limited: peers::Limited::default(),
             started: Instant::now(),
             _lock: lock,
             paths,
@@ -129,9 +139,11 @@ impl Node {
             networks,
             stop,
         });
+        node.restore_peers(&config).await?;
         let listener = listen(&node.paths.socket())?;
         node.restore_mounts();
         node.resume_pins();
+        node.watch_alerts();
         tracing::info!(pid = std::process::id(), peer = node.net.peer_id(), "node is ready");
         Ok((node, listener))
     }
@@ -166,6 +178,9 @@ impl Node {
         let stats = self.store.stats()?;
         let changed = self.store.changed_outside();
         let fetch = self.fetcher.stats();
+        let mut alerts = self.alerts()?;
+        let acknowledged = alerts.iter().filter(|alert| alert.state == AlertState::Acknowledged).count();
+        alerts.retain(|alert| alert.state == AlertState::Active);
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
@@ -194,20 +209,16 @@ impl Node {
             },
             cache: self.cache()?,
             peers: self.peers(),
+            transfers: self.transfers.list(),
+            alerts,
+            alerts_acknowledged: acknowledged,
+            limits: self.limits(),
         })
     }
 
-    fn peers(&self) -> Vec<PeerStatus> {
-        let peers = self.net.peers().into_iter();
-        let rows = peers.map(|peer| PeerStatus {
-            peer_id: peer.id,
-            address: peer.addresses.first().cloned().unwrap_or_default(),
-            state: peer.state.to_string(),
-            rtt_ms: peer.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),
-            bytes_in: peer.bytes_in,
-            bytes_out: peer.bytes_out,
-        });
-        rows.collect()
+    /// A new job of this node, which ends with it.
+    pub fn begin(&self, kind: JobKind, subject: &str) -> Job {
+        self.transfers.begin(&self.stop, kind, subject)
     }
 
     fn public_key(&self) -> PublicKey {

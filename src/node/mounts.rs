@@ -94,6 +94,11 @@ impl Mounts {
         self.lock().active.values().map(Active::report).collect()
     }
 
+    /// Directories on which a killed daemon had something mounted that is not back yet.
+    pub fn lost(&self) -> Vec<PathBuf> {
+        self.lock().lost.keys().cloned().collect()
+    }
+
     /// What is mounted on a directory.
     pub fn view(&self, dir: &Path) -> Option<Arc<View>> {
         let of = |dir: &Path| self.lock().active.get(dir).map(|active| active.view.clone());

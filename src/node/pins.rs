@@ -19,6 +19,7 @@ use super::error::{Error, Kind};
 use super::job::Job;
 use super::report::{Pin, PinRequest, Resolved, Unpinned};
 use super::text::size;
+use super::transfers::JobKind;
 use super::warming::Warming;
 use super::{Node, now_ms, off};
 use crate::fetch::Class;
@@ -238,23 +239,27 @@ impl Node {
         drop(slot);
         let node = self.clone();
         tokio::spawn(async move {
-            let job = Job::under(&token);
-            token.run_until_cancelled(node.resume(&job)).await;
+            // First lets go of what no pin holds.
+            let job = node.transfers.begin(&token, JobKind::Unpin, "what no pin holds");
+            token.run_until_cancelled(node.resume(job)).await;
         });
     }
 
-    async fn resume(&self, job: &Job) {
+    async fn resume(&self, job: Job) {
         let _turn = self.pins.turn.lock().await;
-        if let Err(error) = self.release_unpinned(job).await {
+        if let Err(error) = self.release_unpinned(&job).await {
             tracing::warn!(%error, "what was unpinned is not released yet");
         }
+        let stop = job.cancellation();
+        drop(job);
         let mut pins = off(|| self.store.pins()).unwrap_or_default();
         pins.retain(|pin| !pin.whole);
         // Each in its turn: one whose content nobody has must not keep the others waiting.
         loop {
             let mut again = Vec::new();
             for pin in pins {
-                match self.resume_one(&pin, job).await {
+                let job = self.transfers.begin(&stop, JobKind::Pin, &pin.reference);
+                match self.resume_one(&pin, &job).await {
                     Ok(()) => {}
                     Err(error) if error.kind == Kind::Unreachable => {
                         tracing::debug!(reference = pin.reference, %error, "cannot go on with this pin yet");

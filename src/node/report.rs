@@ -14,6 +14,10 @@ use serde::{Deserialize, Serialize};
 use super::error::Error;
 use crate::config::Io;
 
+mod watching;
+
+pub use watching::*;
+
 /// One line of a streamed job: any number of `progress`, then one `done` or `error`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -298,6 +302,16 @@ pub struct Status {
     #[serde(default)]
     pub cache: CacheStatus,
     pub peers: Vec<PeerStatus>,
+    /// The jobs that run now.
+    #[serde(default)]
+    pub transfers: Vec<TransferStatus>,
+    /// What is wrong and nobody has taken note of; and how much of what is wrong somebody has.
+    #[serde(default)]
+    pub alerts: Vec<Alert>,
+    #[serde(default)]
+    pub alerts_acknowledged: usize,
+    #[serde(default)]
+    pub limits: Limits,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -307,6 +321,12 @@ pub struct NetworkStatus {
     pub validator: bool,
     pub height: u64,
     pub head_age_s: Option<u64>,
+    /// How far the newest block is in the future of this machine's clock.
+    #[serde(default)]
+    pub head_ahead_ms: u64,
+    /// After so long without an entry there is a block all the same.
+    #[serde(default)]
+    pub heartbeat_s: u64,
     pub datasets: usize,
 }
 
@@ -332,16 +352,6 @@ pub struct FetchStatus {
     pub fetched_bytes: u64,
     pub corrupt: u64,
     pub retries: u64,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct PeerStatus {
-    pub peer_id: String,
-    pub address: String,
-    pub state: String,
-    pub rtt_ms: Option<f64>,
-    pub bytes_in: u64,
-    pub bytes_out: u64,
 }
 
 /// Files of a dataset: all, or those that match patterns of paths from its root.

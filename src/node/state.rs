@@ -1,12 +1,13 @@
 //! The few facts that must outlive the daemon and are nobody else's.
 //!
-//! Owns: `state.json`: the default network, where its peers were last, the port once chosen, the mounts to restore.
+//! Owns: `state.json`: the default network, where its peers were last, the port once chosen, the mounts to restore, and
+//! what a user has said about peers and limits.
 //! Must not know: what any of them is for.
 //! Invariant: the file on disk is always a whole one; an update replaces it by rename after fsync.
 //! Trust: our own file; one that does not parse is refused by name and never overwritten.
 //! Threads: behind one mutex. A crash leaves the previous state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -31,6 +32,13 @@ pub struct Facts {
     pub cache_max_bytes: Option<u64>,
     /// What was mounted, so that a daemon that was killed can restore it.
     pub mounts: Vec<MountRequest>,
+    /// Addresses that a user has added, the latest last.
+    pub added: Vec<String>,
+    /// Ids of peers that a user has blocked.
+    pub blocked: BTreeSet<String>,
+    /// Bytes a second that a user has limited sending and receiving to.
+    pub upload_limit: Option<u64>,
+    pub download_limit: Option<u64>,
 }
 
 /// `Facts` and the file they live in.

@@ -263,9 +263,10 @@ impl<P: Copy + Eq + Hash> Suspects<P> {
         self.wrong.peek(object).map_or(0, Vec::len)
     }
 
-    /// Ends the ban of `peer`, whatever speaks against it.
-    pub fn pardon(&mut self, peer: &P) {
+    /// Holds nothing against `peer` any more.
+    pub fn forgive(&mut self, peer: &P) {
         self.banned.pop(peer);
+        self.wrong.iter_mut().for_each(|(_, peers)| peers.retain(|other| other != peer));
     }
 
     /// Holds `object` against `peer` no longer; whether that ends its ban.

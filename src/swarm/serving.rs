@@ -133,6 +133,11 @@ impl Serving {
         }
     }
 
+    /// The class of a request that is not answered.
+    pub fn class(&self, request: u64) -> Option<Class> {
+        self.open.get(&request).map(|owed| owed.class)
+    }
+
     /// The object of a request is here, and this long as it travels. False when it was begun with another length:
     /// it has been packed anew since, and what is left of it does not fit what was sent.
     pub fn found(&mut self, request: u64, stored_len: u32) -> bool {

@@ -1,6 +1,7 @@
 //! Real nodes on 127.0.0.1, and peers that speak the protocol by hand to break it.
 
 mod hostile;
+mod limits;
 mod logs;
 mod objects;
 mod pace;

@@ -286,7 +286,7 @@ impl<P: Copy + Ord + std::hash::Hash> Scheduler<P> {
 
     /// A user holds nothing against `peer` any more.
     pub fn pardon(&mut self, peer: &P) {
-        self.suspects.pardon(peer);
+        self.suspects.forgive(peer);
     }
 
     /// Peers that failed on this object, so that they are not asked for it again.
