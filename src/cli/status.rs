@@ -92,5 +92,14 @@ fn text(report: &Report) -> String {
             output::size(peer.bytes_out)
         ));
     }
+    for origin in &report.origins {
+        lines.push(format!(
+            "origin    {}: {} requests, {} failed, in {}",
+            output::safe(&origin.url),
+            origin.requests,
+            origin.failed,
+            output::size(origin.bytes_in)
+        ));
+    }
     lines.join("\n")
 }

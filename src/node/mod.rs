@@ -16,6 +16,7 @@ mod job;
 mod lock;
 mod mounts;
 mod networks;
+mod origins;
 mod pins;
 mod prefetch;
 mod publish;
@@ -51,6 +52,7 @@ pub use reference::{Named, Reference, ReferenceError};
 use lock::Lock;
 use mounts::Mounts;
 use networks::Networks;
+use origins::Origins;
 use report::{FetchStatus, PeerStatus, Status, StoreStatus};
 use state::State;
 use text::escape;
@@ -69,6 +71,7 @@ pub struct Node {
     store: Store,
     net: Net,
     fetcher: Fetcher,
+    origins: Arc<Origins>,
     networks: Arc<Networks>,
     /// Decoded trees and blobs, shared by all mounts.
     nodes: Cache,
@@ -99,7 +102,8 @@ impl Node {
         let (submissions, inbox) = tokio::sync::mpsc::channel(64);
         let registry = crate::chain::Registry::default();
         let net = start_net(&config, &key, &state, &store, &registry, submissions).await?;
-        let fetcher = Fetcher::new(store.clone(), Some(net.source()));
+        let origins = Origins::new(net.source(), &config, &state);
+        let fetcher = Fetcher::new(store.clone(), Some(origins.clone()));
         let stop = CancellationToken::new();
         let networks = Networks::open(
             &paths,
@@ -126,6 +130,7 @@ impl Node {
             store,
             net,
             fetcher,
+            origins,
             networks,
             stop,
         });
@@ -194,6 +199,7 @@ impl Node {
             },
             cache: self.cache()?,
             peers: self.peers(),
+            origins: self.origins.status(),
         })
     }
 

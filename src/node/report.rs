@@ -80,6 +80,8 @@ pub struct Snapshotted {
 pub enum Source {
     Dir(SnapshotRequest),
     Snapshot(String),
+    /// A version that was published before.
+    Version(String),
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -87,6 +89,9 @@ pub struct PublishRequest {
     pub source: Source,
     /// `NAME@VERSION`.
     pub target: String,
+    /// Where to upload it to as well.
+    #[serde(default)]
+    pub origin: Option<String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -106,6 +111,9 @@ pub struct Published {
     pub uri: String,
     /// Absent when an existing snapshot was published.
     pub ingest: Option<Snapshotted>,
+    /// What was uploaded, if an origin was named.
+    #[serde(default)]
+    pub upload: Option<UploadReport>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -298,6 +306,8 @@ pub struct Status {
     #[serde(default)]
     pub cache: CacheStatus,
     pub peers: Vec<PeerStatus>,
+    #[serde(default)]
+    pub origins: Vec<OriginStatus>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -342,6 +352,30 @@ pub struct PeerStatus {
     pub rtt_ms: Option<f64>,
     pub bytes_in: u64,
     pub bytes_out: u64,
+}
+
+/// An object store that is asked when no peer has an object. Counts are since the start.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct OriginStatus {
+    pub url: String,
+    pub requests: u64,
+    pub failed: u64,
+    pub bytes_in: u64,
+}
+
+/// What it took to put a snapshot into an origin.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct UploadReport {
+    pub origin: String,
+    /// All of it was there before.
+    pub already: bool,
+    /// Objects of the snapshot.
+    pub objects: u64,
+    /// Packs of what former versions had not put there, and how many of those were sent now.
+    pub packs: u64,
+    pub sent_packs: u64,
+    pub sent_bytes: u64,
+    pub seconds: f64,
 }
 
 /// Files of a dataset: all, or those that match patterns of paths from its root.
