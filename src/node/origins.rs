@@ -154,9 +154,9 @@ impl Node {
     ) -> Result<UploadReport, Error> {
         let started = Instant::now();
         let ledger = chain.ledger();
-        let versions = ledger.dataset(name.as_str()).map(|dataset| dataset.versions()).unwrap_or_default();
-        let former = versions.iter().rev().map(|version| version.snapshot).filter(|former| *former != id);
-        let former = former.take(FORMER).collect();
+        let dataset = ledger.dataset(name.as_str());
+        let versions = dataset.into_iter().flat_map(|dataset| dataset.versions.iter().rev());
+        let former = versions.map(|version| version.snapshot).filter(|former| *former != id).take(FORMER).collect();
         let upload = Upload::new(url.clone(), self.store.clone(), id, former, job.cancellation())?;
         let show = || {
             job.set(Progress {

@@ -17,6 +17,9 @@ use crate::store::StoreError;
 /// The most characters of a foreign cause.
 const MAX_CAUSE: usize = 200;
 
+/// How a folder, a web server and S3 say that a file ends before the range that was asked for.
+const PAST_END: [&str; 3] = ["Wanted range starting at", "416 Range Not Satisfiable", "InvalidRange"];
+
 /// `Unreachable` may pass; `Denied` and `Unusable` are for whoever set the origin up; `Damaged` does not get better by
 /// itself; the others are of the node that uploads.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -60,6 +63,9 @@ impl OriginError {
             Error::NotFound { .. } => return None,
             Error::PermissionDenied { .. } | Error::Unauthenticated { .. } => {
                 Self::Denied { url, name, cause }
+            }
+            _ if PAST_END.iter().any(|text| cause.contains(text)) => {
+                Self::Damaged { url, name, cause: "it ends before what a catalogue or its own trailer names".into() }
             }
             _ if cause.contains("non-partial response") => Self::Unusable {
                 url,

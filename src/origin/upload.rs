@@ -354,7 +354,7 @@ fn short(id: &ObjectId) -> Short {
 }
 
 /// Adds the objects that an object refers to, in the order of the walk.
-fn children(object: &Checked, to: &mut Vec<ObjectId>) -> Result<(), ManifestError> {
+pub(super) fn children(object: &Checked, to: &mut Vec<ObjectId>) -> Result<(), ManifestError> {
     let plain = object.plain();
     match object.id().kind {
         Kind::Chunk => {}
