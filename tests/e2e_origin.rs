@@ -29,7 +29,13 @@ fn make_source(site: &Site) -> PathBuf {
 }
 
 fn publish(site: &Site, source: &Path, target: &str, origin: &str) -> Value {
-    site.json([OsStr::new("publish"), source.as_os_str(), OsStr::new(target), "--origin".as_ref(), origin.as_ref()])
+    site.json([
+        OsStr::new("publish"),
+        source.as_os_str(),
+        OsStr::new(target),
+        "--origin".as_ref(),
+        origin.as_ref(),
+    ])
 }
 
 /// A node that follows the log of a URI, and the address where it can be asked for it.
@@ -108,7 +114,8 @@ fn a_folder_serves_when_the_publisher_is_gone() {
 fn a_mount_reads_from_a_bucket_and_survives_its_daemon() {
     let storage = tempfile::tempdir().unwrap();
     fs::create_dir(storage.path().join("bucket")).unwrap();
-    let settings = s3_settings(servers::s3(storage.path(), Some((ACCESS_KEY, SECRET_KEY))).port(), SECRET_KEY);
+    let settings =
+        s3_settings(servers::s3(storage.path(), Some((ACCESS_KEY, SECRET_KEY))).port(), SECRET_KEY);
     let mut publisher = Site::new();
     publisher.settings.extend_from_slice(&settings);
     publisher.ok(["init"]);
@@ -147,7 +154,10 @@ fn who_is_not_let_into_a_bucket_is_told_so() {
         assert!(message.contains(part), "{message}");
     }
     assert!(!message.contains("something else"), "{message}");
-    assert!(!stranger.ok(["list"]).contains("data"), "a version was announced that is not where it should be");
+    assert!(
+        !stranger.ok(["list"]).contains("data"),
+        "a version was announced that is not where it should be"
+    );
 
     // With the right key it goes on from there; a reader with a wrong one gets nothing.
     stranger.ok(["stop"]);
@@ -239,7 +249,8 @@ fn killed_while_uploading_it_goes_on_where_it_was() {
     let shared = Site::new();
     let (folder, url) = folder_of(&shared);
     let args = ["publish", source.to_str().unwrap(), "data@v1", "--origin", &url];
-    let running = Running(publisher.command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    let running =
+        Running(publisher.command(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
     wait_until("something has gone up", || !packs(&folder).is_empty());
     publisher.kill();
     drop(running);

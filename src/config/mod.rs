@@ -256,7 +256,8 @@ impl Config {
 
 /// A mistake is not repeated: what somebody took for an origin may hold a password.
 fn origin(url: &str, from: &Origin) -> Result<OriginUrl, ConfigError> {
-    url.parse().map_err(|error: UrlError| ConfigError::BadOrigin { origin: from.clone(), cause: error.to_string() })
+    url.parse()
+        .map_err(|error: UrlError| ConfigError::BadOrigin { origin: from.clone(), cause: error.to_string() })
 }
 
 /// The environment variable of a key: `cache.max_bytes` is `BCAI_CACHE_MAX_BYTES`.

@@ -6,10 +6,12 @@
 //! Trust: URIs come from strangers, and so may origins: what comes from one is verified like everything else.
 //! Threads: the runtime. A crash loses nothing: what is remembered is in `state.json`.
 
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
+use lru::LruCache;
 
 use super::error::Error;
 use super::job::Job;
@@ -31,18 +33,27 @@ const MAX: usize = 16;
 const KEPT: usize = 4;
 /// Former versions of a dataset that an upload looks for.
 const FORMER: usize = 8;
+/// Snapshots that origins named later are told of.
+const SNAPSHOTS: NonZeroUsize = NonZeroUsize::new(64).expect("is not zero");
 const REPORT_EVERY: Duration = Duration::from_millis(100);
 
 /// All origins. As a source of objects, those behind the peers.
 pub(super) struct Origins {
     peers: Arc<dyn ChunkSource>,
-    all: Mutex<Vec<Arc<Origin>>>,
+    known: Mutex<Known>,
+}
+
+struct Known {
+    all: Vec<Arc<Origin>>,
+    /// What is open or was lately, for origins that are named afterwards.
+    snapshots: LruCache<SnapshotId, ()>,
 }
 
 impl Origins {
     /// Those of the settings, and those remembered.
     pub fn new(peers: Arc<dyn ChunkSource>, config: &Config, state: &State) -> Arc<Self> {
-        let origins = Self { peers, all: Mutex::default() };
+        let known = Known { all: Vec::new(), snapshots: LruCache::new(SNAPSHOTS) };
+        let origins = Self { peers, known: Mutex::new(known) };
         config.origins.iter().for_each(|url| origins.add(url));
         for url in state.get().origins.values().flatten() {
             match url.parse() {
@@ -53,23 +64,26 @@ impl Origins {
         Arc::new(origins)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Origin>>> {
-        // Origins are only ever added, each at once.
-        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        // No operation on it can leave it half done.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All of them, those of the settings first.
     pub fn all(&self) -> Vec<Arc<Origin>> {
-        self.lock().clone()
+        self.lock().all.clone()
     }
 
     fn add(&self, url: &OriginUrl) {
-        let mut all = self.lock();
-        if all.iter().any(|origin| origin.url() == url) {
+        let mut known = self.lock();
+        if known.all.iter().any(|origin| origin.url() == url) {
             return;
         }
         match Origin::open(url.clone()) {
-            Ok(origin) if all.len() < MAX => all.push(origin),
+            Ok(origin) if known.all.len() < MAX => {
+                known.snapshots.iter().rev().for_each(|(snapshot, ())| origin.attend(*snapshot));
+                known.all.push(origin);
+            }
             Ok(_) => tracing::warn!(%url, "there are {MAX} origins already: this one is not asked"),
             Err(error) => tracing::warn!(%error, "this origin is not asked"),
         }
@@ -77,7 +91,9 @@ impl Origins {
 
     /// Objects of this snapshot may be asked for.
     pub fn attend(&self, snapshot: SnapshotId) {
-        self.all().iter().for_each(|origin| origin.attend(snapshot));
+        let mut known = self.lock();
+        known.snapshots.put(snapshot, ());
+        known.all.iter().for_each(|origin| origin.attend(snapshot));
     }
 
     pub fn status(&self) -> Vec<OriginStatus> {
@@ -156,7 +172,8 @@ impl Node {
         let ledger = chain.ledger();
         let dataset = ledger.dataset(name.as_str());
         let versions = dataset.into_iter().flat_map(|dataset| dataset.versions.iter().rev());
-        let former = versions.map(|version| version.snapshot).filter(|former| *former != id).take(FORMER).collect();
+        let former =
+            versions.map(|version| version.snapshot).filter(|former| *former != id).take(FORMER).collect();
         let upload = Upload::new(url.clone(), self.store.clone(), id, former, job.cancellation())?;
         let show = || {
             job.set(Progress {

@@ -149,11 +149,6 @@ impl Header {
     pub(super) fn front_len(&self) -> usize {
         HEADER_LEN + self.packs as usize * PACK_LEN + ((1 << self.bits) + 1) * 4 + CHECK_LEN
     }
-
-    /// Bytes of the whole file.
-    pub(super) fn file_len(&self) -> u64 {
-        self.front_len() as u64 + u64::from(self.objects) * ROW_LEN as u64
-    }
 }
 
 impl Front {
@@ -234,7 +229,7 @@ mod tests {
         for objects in [0, 1, 100, 2048, 2049, 20_000] {
             let bytes = encoded(objects);
             let header = Header::decode(&bytes).unwrap();
-            assert_eq!(header.file_len(), bytes.len() as u64);
+            assert_eq!(header.front_len() + objects as usize * ROW_LEN, bytes.len());
             let front = Front::decode(&header, &bytes).unwrap();
             assert_eq!(front.packs, packs(7));
             let find = |n| {
@@ -256,7 +251,10 @@ mod tests {
         assert_eq!(bytes[32..64], hash(1_000_000));
         assert_eq!(&bytes[64..80], b"\xe8\x03\0\0\xf4\x01\0\0\0\0\0\0\x02\0\0\0");
         assert_eq!(bytes[80..88], blake3::hash(&bytes[..80]).as_bytes()[..8]);
-        assert_eq!(&bytes[88..], b"\x01\x01\x01\x01\x01\x01\x01\x01\0\0\0\0\x02\x02\x02\x02\x02\x02\x02\x02\0\0\0\0");
+        assert_eq!(
+            &bytes[88..],
+            b"\x01\x01\x01\x01\x01\x01\x01\x01\0\0\0\0\x02\x02\x02\x02\x02\x02\x02\x02\0\0\0\0"
+        );
     }
 
     #[test]

@@ -95,7 +95,11 @@ impl Gather {
         tokio::spawn(self.clone().serve(found.pack.hash, at.start, class));
         answer.await.unwrap_or_else(|_| {
             let cause = "the request was dropped".into();
-            Err(OriginError::Unreachable { url: self.remote.url().clone(), name: pack_name(&found.pack.hash), cause })
+            Err(OriginError::Unreachable {
+                url: self.remote.url().clone(),
+                name: pack_name(&found.pack.hash),
+                cause,
+            })
         })
     }
 
@@ -201,7 +205,8 @@ fn take_around(wants: &mut Wants, at: u64) -> Option<Wants> {
     let range = range_around(wants, at)?;
     let mut behind = wants.split_off(&range.start);
     wants.append(&mut behind.split_off(&range.end));
-    let (taken, rest): (Wants, Wants) = behind.into_iter().partition(|(_, want)| want.range().end <= range.end);
+    let (taken, rest): (Wants, Wants) =
+        behind.into_iter().partition(|(_, want)| want.range().end <= range.end);
     wants.extend(rest);
     Some(taken)
 }

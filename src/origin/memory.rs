@@ -55,7 +55,11 @@ impl<K: Hash + Eq + Copy, V> Memory<K, V> {
         if outcome.is_err() {
             let mut kept = self.kept();
             // Whoever else waits for it has it still, and tries for themselves.
-            if kept.cells.peek(&key).is_some_and(|(known, _)| !known.initialized() && Arc::ptr_eq(known, &cell)) {
+            if kept
+                .cells
+                .peek(&key)
+                .is_some_and(|(known, _)| !known.initialized() && Arc::ptr_eq(known, &cell))
+            {
                 kept.cells.pop(&key);
             }
         }

@@ -145,7 +145,8 @@ impl Places {
 
     fn find_recent(&self, id: &ObjectId) -> Option<Found> {
         let mut recent = locked(&self.recent);
-        let (at, found) = recent.iter().enumerate().find_map(|(at, trailer)| Some((at, trailer.find(id)?)))?;
+        let (at, found) =
+            recent.iter().enumerate().find_map(|(at, trailer)| Some((at, trailer.find(id)?)))?;
         if let Some(trailer) = recent.remove(at) {
             recent.push_front(trailer);
         }

@@ -20,7 +20,8 @@ use object_store::http::HttpBuilder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
-    BackoffConfig, ClientOptions, GetOptions, GetRange, GetResultPayload, ObjectStore, ObjectStoreExt, RetryConfig,
+    BackoffConfig, ClientOptions, GetOptions, GetRange, GetResultPayload, ObjectStore, ObjectStoreExt,
+    RetryConfig,
 };
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -98,7 +99,8 @@ impl Remote {
                 (Arc::new(LocalFileSystem::new().with_fsync(true)), prefix)
             }
             Place::Web(text) => {
-                let web = HttpBuilder::new().with_url(text).with_retry(retries()).with_client_options(client());
+                let web =
+                    HttpBuilder::new().with_url(text).with_retry(retries()).with_client_options(client());
                 (Arc::new(web.build().map_err(wrong)?), Path::default())
             }
             Place::Bucket { bucket, prefix } => {
@@ -178,12 +180,14 @@ impl Remote {
         let pieces = pieces.map(move |piece| match piece {
             Ok(bytes) => {
                 self.counters.bytes_in.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-                left = left.checked_sub(bytes.len() as u64).ok_or_else(|| {
-                    self.damaged(&name, "the server sends more than it was asked for")
-                })?;
+                left = left
+                    .checked_sub(bytes.len() as u64)
+                    .ok_or_else(|| self.damaged(&name, "the server sends more than it was asked for"))?;
                 Ok(bytes)
             }
-            Err(error) => Err(self.failed(&name, &error).unwrap_or_else(|| self.damaged(&name, "it has gone"))),
+            Err(error) => {
+                Err(self.failed(&name, &error).unwrap_or_else(|| self.damaged(&name, "it has gone")))
+            }
         });
         // After the first failure nothing more is of use.
         let mut over = false;
@@ -259,8 +263,11 @@ impl Remote {
 }
 
 fn retries() -> RetryConfig {
-    let backoff =
-        BackoffConfig { init_backoff: Duration::from_millis(100), max_backoff: Duration::from_secs(2), base: 2.0 };
+    let backoff = BackoffConfig {
+        init_backoff: Duration::from_millis(100),
+        max_backoff: Duration::from_secs(2),
+        base: 2.0,
+    };
     RetryConfig { backoff, max_retries: RETRIES, retry_timeout: RETRY_FOR }
 }
 

@@ -92,7 +92,8 @@ impl Bench {
     /// Fetches everything; returns how many objects came, after checking each. The others failed.
     async fn fetch_all(&self, origin: &Origin, snapshot: SnapshotId) -> (usize, Vec<FetchError>) {
         let ids = self.objects(snapshot);
-        let outcomes = futures::future::join_all(ids.iter().map(|id| origin.fetch(*id, Class::Prefetch))).await;
+        let outcomes =
+            futures::future::join_all(ids.iter().map(|id| origin.fetch(*id, Class::Prefetch))).await;
         let mut failed = Vec::new();
         for (id, outcome) in ids.iter().zip(outcomes) {
             match outcome {
@@ -167,7 +168,9 @@ async fn nothing_is_sent_twice() {
     let again = bench.upload(second, &[first]).await;
     assert_eq!((again.packs, again.sent_packs), (1, 0));
     // A pack that was lost, or cut, is made again, though there is a catalogue.
-    for damage in [|path: &Path| fs::remove_file(path).unwrap(), |path: &Path| fs::write(path, b"cut").unwrap()] {
+    for damage in
+        [|path: &Path| fs::remove_file(path).unwrap(), |path: &Path| fs::write(path, b"cut").unwrap()]
+    {
         bench.packs().iter().for_each(|pack| damage(pack));
         let mended = bench.upload(second, &[first]).await;
         assert!(mended.sent_bytes > 3_000_000, "{mended:?}");
@@ -283,7 +286,8 @@ async fn a_place_of_another_format_and_a_damaged_store_are_refused() {
     let snapshot = bench.snapshot();
     fs::create_dir(bench.folder()).unwrap();
     fs::write(bench.folder().join("bcai-origin.json"), b"{\"bcai-origin\":2}\n").unwrap();
-    let upload = |url| Upload::new(url, bench.store.clone(), snapshot, Vec::new(), CancellationToken::new()).unwrap();
+    let upload =
+        |url| Upload::new(url, bench.store.clone(), snapshot, Vec::new(), CancellationToken::new()).unwrap();
     assert!(matches!(upload(bench.url()).run().await, Err(OriginError::Damaged { .. })));
     fs::remove_file(bench.folder().join("bcai-origin.json")).unwrap();
 

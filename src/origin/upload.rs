@@ -5,8 +5,8 @@
 //! Invariant: a catalogue is written only after every pack that it names is there. The same snapshot over the same
 //! former ones gives the same packs, so that an upload which was interrupted goes on where it was.
 //! Trust: nothing on the local disk is believed; objects are hashed before they go out.
-//! Threads: one blocking thread reads and packs, the runtime uploads up to [`AT_A_TIME`] packs. Memory: those packs and
-//! one more, and about 50 bytes for each object of the snapshot.
+//! Threads: one blocking thread reads and packs, the runtime uploads up to [`AT_A_TIME`] packs. Memory: those, three that
+//! are made or wait, and about 50 bytes for each object of the snapshot.
 //! A crash leaves packs that no catalogue names.
 
 use std::collections::{HashMap, HashSet};
@@ -310,6 +310,8 @@ impl<'a> Builder<'a> {
             self.seal()?;
         }
         if self.bytes.is_empty() {
+            // At once, so that it does not double as it grows.
+            self.bytes.reserve_exact(PACK + (4 << 20));
             self.bytes.extend_from_slice(&FileHeader { keep: Keep::Published, number: 0 }.encode());
         }
         let id = object.id();

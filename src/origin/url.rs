@@ -119,8 +119,21 @@ mod tests {
         }
         let long = format!("http://h/{}", "a".repeat(MAX_LEN));
         for text in [
-            "", "/srv", "file://", "file:///", "file://host/x", "ftp://h/x", "s3://", "http://", "http:///x",
-            "http://h/a b", "http://h/a&b", "http://h/a,b", "file:///a/../b", "s3://b/.", &long,
+            "",
+            "/srv",
+            "file://",
+            "file:///",
+            "file://host/x",
+            "ftp://h/x",
+            "s3://",
+            "http://",
+            "http:///x",
+            "http://h/a b",
+            "http://h/a&b",
+            "http://h/a,b",
+            "file:///a/../b",
+            "s3://b/.",
+            &long,
         ] {
             assert!(matches!(text.parse::<OriginUrl>(), Err(UrlError::Malformed(_))), "{text}");
         }

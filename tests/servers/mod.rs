@@ -26,7 +26,8 @@ where
 {
     let (tell, told) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         runtime.block_on(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             tell.send(listener.local_addr().unwrap()).unwrap();
@@ -78,7 +79,8 @@ fn file(root: &Path, request: &Request<Incoming>, ranges: bool) -> Response<Full
     let asked = request.headers().get("range").and_then(|range| range.to_str().ok()?.strip_prefix("bytes="));
     let (from, to, answer) = match asked.filter(|_| ranges).and_then(|range| range.split_once('-')) {
         Some((from, to)) => {
-            let (from, to) = (from.parse::<u64>().unwrap(), to.parse::<u64>().unwrap().min(len.saturating_sub(1)));
+            let (from, to) =
+                (from.parse::<u64>().unwrap(), to.parse::<u64>().unwrap().min(len.saturating_sub(1)));
             if from >= len {
                 return answer.status(StatusCode::RANGE_NOT_SATISFIABLE).body(Full::default()).unwrap();
             }
