@@ -62,15 +62,24 @@ async fn compare(root: &Path) {
     let snapshot = make(root, &folder).await;
     let packs = packs(&bucket);
     let ids: Vec<ObjectId> = packs.iter().flat_map(|pack| objects(pack)).collect();
+    // Without neighbours, no requests are merged.
+    let mut shuffled = ids.clone();
+    shuffled.sort_by_key(|id| *blake3::hash(&id.hash).as_bytes());
     let bytes: u64 = packs.iter().map(|pack| pack.metadata().unwrap().len()).sum();
     println!("{} objects, {} MiB in {} packs", ids.len(), bytes as usize / MIB, packs.len());
     let bucket_url: OriginUrl = "s3://bucket".parse().unwrap();
     for _ in 0..RUNS {
-        for (what, url) in [("folder", &folder), ("S3", &bucket_url)] {
+        let ways = [
+            ("folder", &folder, &ids),
+            ("folder, shuffled", &folder, &shuffled),
+            ("S3", &bucket_url, &ids),
+            ("S3, shuffled", &bucket_url, &shuffled),
+        ];
+        for (what, url, ids) in ways {
             let origin = Origin::open(url.clone()).unwrap();
             origin.attend(snapshot);
             let started = Instant::now();
-            read(&origin, &ids).await;
+            read(&origin, ids).await;
             show(what, bytes, started, &format!("{} requests", origin.traffic().requests));
         }
         let started = Instant::now();

@@ -67,7 +67,9 @@ fn folder_of(site: &Site) -> (PathBuf, String) {
 }
 
 fn packs(folder: &Path) -> Vec<PathBuf> {
-    fs::read_dir(folder.join("packs")).into_iter().flatten().map(|entry| entry.unwrap().path()).collect()
+    let files = fs::read_dir(folder.join("packs")).into_iter().flatten().map(|entry| entry.unwrap().path());
+    // What is still being written has a number behind its name.
+    files.filter(|path| path.extension() == Some(OsStr::new("pack"))).collect()
 }
 
 fn s3_settings(port: u16, secret: &str) -> Vec<(String, String)> {

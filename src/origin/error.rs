@@ -20,6 +20,9 @@ const MAX_CAUSE: usize = 200;
 /// How a folder, a web server and S3 say that a file ends before the range that was asked for.
 const PAST_END: [&str; 3] = ["Wanted range starting at", "416 Range Not Satisfiable", "InvalidRange"];
 
+/// What the client says of a server that sends the whole file where a part was asked for.
+const NO_RANGES: [&str; 2] = ["Range request not supported", "non-partial response"];
+
 /// `Unreachable` may pass; `Denied` and `Unusable` are for whoever set the origin up; `Damaged` does not get better by
 /// itself; the others are of the node that uploads.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -67,7 +70,7 @@ impl OriginError {
             _ if PAST_END.iter().any(|text| cause.contains(text)) => {
                 Self::Damaged { url, name, cause: "it ends before what a catalogue or its own trailer names".into() }
             }
-            _ if cause.contains("non-partial response") => Self::Unusable {
+            _ if NO_RANGES.iter().any(|text| cause.contains(text)) => Self::Unusable {
                 url,
                 cause: "its server does not answer requests for a part of a file (HTTP ranges); use another server"
                     .into(),
