@@ -14,6 +14,10 @@ use serde::{Deserialize, Serialize};
 use super::error::Error;
 use crate::config::Io;
 
+pub use origins::{OriginStatus, UploadReport};
+
+mod origins;
+
 /// One line of a streamed job: any number of `progress`, then one `done` or `error`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -352,30 +356,6 @@ pub struct PeerStatus {
     pub rtt_ms: Option<f64>,
     pub bytes_in: u64,
     pub bytes_out: u64,
-}
-
-/// An object store that is asked when no peer has an object. Counts are since the start.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct OriginStatus {
-    pub url: String,
-    pub requests: u64,
-    pub failed: u64,
-    pub bytes_in: u64,
-}
-
-/// What it took to put a snapshot into an origin.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct UploadReport {
-    pub origin: String,
-    /// All of it was there before.
-    pub already: bool,
-    /// Objects of the snapshot.
-    pub objects: u64,
-    /// Packs of what former versions had not put there, and how many of those were sent now.
-    pub packs: u64,
-    pub sent_packs: u64,
-    pub sent_bytes: u64,
-    pub seconds: f64,
 }
 
 /// Files of a dataset: all, or those that match patterns of paths from its root.
