@@ -17,6 +17,7 @@ pub mod log;
 pub mod manifest;
 pub mod net;
 pub mod node;
+pub mod origin;
 pub mod pack;
 pub mod store;
 pub mod swarm;

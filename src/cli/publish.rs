@@ -5,6 +5,8 @@
 //! Invariant: when it succeeds, the version is certified and on disk.
 //! Trust: as `cli`. Threads: the main thread.
 
+use std::path::Path;
+
 use clap::Args;
 
 use super::snapshot::{IngestArgs, summary};
@@ -13,6 +15,7 @@ use crate::api::route;
 use crate::id::SnapshotId;
 use crate::node::Error;
 use crate::node::report::{PublishRequest, Published, Source};
+use crate::origin::OriginUrl;
 
 /// Publish a directory or a snapshot as a version of a dataset
 ///
@@ -21,13 +24,21 @@ use crate::node::report::{PublishRequest, Published, Source};
 /// run again.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  bcai publish ./photos photos@v1\n  bcai publish $(bcai snapshot ./photos) photos@v1"
+    after_help = "Examples:\n  bcai publish ./photos photos@v1\n  bcai publish $(bcai snapshot ./photos) photos@v1\n  bcai publish ./photos photos@v1 --origin s3://bucket/prefix\n  bcai publish photos@v1 photos@v1 --origin file:///mnt/share/photos"
 )]
 pub struct Publish {
-    /// A directory, or a snapshot id
+    /// A directory, a snapshot id, or a version that this node has published (NAME@VERSION)
     source: String,
     /// The dataset and the new version: NAME@VERSION
     target: String,
+    /// Upload it to an object store as well: file:///FOLDER or s3://BUCKET/PREFIX
+    ///
+    /// Nodes ask it when no peer has something; the URI that is printed names it. What it has already, of this or of former
+    /// versions of the dataset, is not sent again, and an interrupted upload goes on where it was. For S3 the daemon's
+    /// environment says how to get in: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION, and for another service than
+    /// Amazon's AWS_ENDPOINT, with AWS_ALLOW_HTTP=true if that is not encrypted.
+    #[arg(long, value_name = "URL")]
+    origin: Option<String>,
     #[command(flatten)]
     ingest: IngestArgs,
 }
@@ -36,15 +47,35 @@ impl Publish {
     pub fn run(self, ctx: &Context) -> Result<(), Error> {
         let source = match self.source.parse::<SnapshotId>() {
             Ok(id) => Source::Snapshot(id.to_string()),
+            // A directory goes first: its name may look like a version's.
+            Err(_) if self.source.contains('@') && !Path::new(&self.source).exists() => {
+                Source::Version(self.source)
+            }
             Err(_) => Source::Dir(self.ingest.request(ctx, self.source.as_ref())?),
         };
-        let request = PublishRequest { source, target: self.target };
+        // A mistake in it is told before anything is read.
+        let origin = self.origin.map(|url| url.parse::<OriginUrl>()).transpose()?;
+        let origin = origin.map(|url| url.to_string());
+        let request = PublishRequest { source, target: self.target, origin };
         let mut meter = ctx.output.progress();
         let done: Published = ctx
             .with_daemon(async |client| client.job(route::PUBLISH, &request, |now| meter.show(now)).await)?;
         drop(meter);
         if let Some(ingest) = &done.ingest {
             summary(ctx, ingest);
+        }
+        if let Some(upload) = done.upload.as_ref().filter(|_| !ctx.output.json) {
+            ctx.output.note(&match upload.already {
+                true => format!("{} has all of it already", output::safe(&upload.origin)),
+                false => format!(
+                    "{} has all of it: {} sent in {} of {} new packs, {:.1} s",
+                    output::safe(&upload.origin),
+                    output::size(upload.sent_bytes),
+                    upload.sent_packs,
+                    upload.packs,
+                    upload.seconds
+                ),
+            });
         }
         if !ctx.output.json {
             let what = if done.already { "was already published" } else { "published" };

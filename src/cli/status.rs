@@ -97,6 +97,15 @@ fn text(report: &Report) -> String {
             output::size(peer.bytes_out)
         ));
     }
+    for origin in &report.origins {
+        lines.push(format!(
+            "origin    {}: {} requests, {} failed, in {}",
+            output::safe(&origin.url),
+            origin.requests,
+            origin.failed,
+            output::size(origin.bytes_in)
+        ));
+    }
     lines.extend(report.alerts.iter().map(|alert| {
         let (id, text) = (output::safe(&alert.id), output::safe(&alert.text));
         format!("alert     {} {id}: {text}\n          {}", alert.severity, output::safe(&alert.remedy))

@@ -20,6 +20,7 @@ use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
 use crate::chunking::Chunking;
+use crate::origin::{OriginUrl, UrlError};
 use crate::pack::Compression;
 
 pub use paths::{Paths, PathsError};
@@ -35,6 +36,8 @@ pub enum ConfigError {
     UnknownKey { key: String, origin: Origin },
     #[error("`{value}` is not a value for `{key}` (from {origin}): expected {expected}")]
     BadValue { key: &'static str, value: String, origin: Origin, expected: String },
+    #[error("`net.origins` (from {origin}) cannot be used: {cause}")]
+    BadOrigin { origin: Origin, cause: String },
     #[error("the value of {origin} is not UTF-8 text")]
     NotText { origin: Origin },
     #[error("`-c {0}` is not of the form KEY=VALUE")]
@@ -96,6 +99,11 @@ pub const KEYS: &[Key] = &[
         default: "/ip4/0.0.0.0/tcp/0",
         help: "addresses to listen on, separated by commas; a port of 0 is chosen once and then kept",
     },
+    Key {
+        name: "net.origins",
+        default: "",
+        help: "object stores that are asked when no peer has something, separated by commas: file:///FOLDER, https://HOST/PREFIX, s3://BUCKET/PREFIX",
+    },
     Key { name: "net.max_peers", default: "64", help: "most connections to other nodes" },
     Key { name: "net.mdns", default: "true", help: "find nodes on the local network" },
     Key {
@@ -129,6 +137,7 @@ pub struct Config {
     /// For mounts that do not say.
     pub io: Io,
     pub listen: Vec<String>,
+    pub origins: Vec<OriginUrl>,
     pub max_peers: u32,
     pub mdns: bool,
     /// `None` when nothing sets them.
@@ -262,7 +271,10 @@ impl Config {
             setting => parse::<Limit>(key, setting, LIMIT).map(Some),
         };
         let listen = get("net.listen").value.split(',').map(str::trim).filter(|a| !a.is_empty());
+        let origins = get("net.origins");
+        let urls = origins.value.split(',').map(str::trim).filter(|url| !url.is_empty());
         Ok(Self {
+            origins: urls.map(|url| origin(url, &origins.origin)).collect::<Result<_, _>>()?,
             cache_max_bytes,
             log_level: get("log.level").value.clone(),
             log_format: parse("log.format", get("log.format"), "human or json")?,
@@ -286,6 +298,12 @@ impl Config {
     pub fn settings(&self) -> impl Iterator<Item = (&'static str, &Setting)> {
         self.settings.iter().map(|(name, setting)| (*name, setting))
     }
+}
+
+/// A mistake is not repeated: what somebody took for an origin may hold a password.
+fn origin(url: &str, from: &Origin) -> Result<OriginUrl, ConfigError> {
+    url.parse()
+        .map_err(|error: UrlError| ConfigError::BadOrigin { origin: from.clone(), cause: error.to_string() })
 }
 
 /// The environment variable of a key: `cache.max_bytes` is `BCAI_CACHE_MAX_BYTES`.

@@ -18,6 +18,7 @@ use crate::ingest::IngestError;
 use crate::log::{GenesisError, LogError, NameError, Refusal, ValidatorSetError};
 use crate::manifest::ManifestError;
 use crate::net::NetError;
+use crate::origin::{OriginError, UrlError};
 use crate::store::StoreError;
 use crate::validator::ValidatorError;
 use crate::view::{GlobError, ViewError};
@@ -108,6 +109,7 @@ kinds! {
     ParseIdError: |_| Kind::Usage,
     NameError: |_| Kind::Usage,
     GlobError: |_| Kind::Usage,
+    UrlError: |_| Kind::Usage,
     CodecError: |_| Kind::Corrupt,
     ManifestError: |_| Kind::Corrupt,
     GenesisError: |_| Kind::Corrupt,
@@ -119,6 +121,7 @@ kinds! {
     FetchError: fetch,
     IngestError: ingest,
     NetError: net,
+    OriginError: origin,
     MountError: mount,
     ViewError: view,
 }
@@ -187,6 +190,17 @@ fn net(error: &NetError) -> Kind {
         NetError::Protocol { .. } | NetError::OtherPeer { .. } => Kind::Corrupt,
         NetError::Refused { .. } | NetError::Setup(_) | NetError::Listen { .. } => Kind::Failed,
         _ => Kind::Unreachable,
+    }
+}
+
+fn origin(error: &OriginError) -> Kind {
+    match error {
+        OriginError::Denied { .. } => Kind::Denied,
+        OriginError::Unreachable { .. } => Kind::Unreachable,
+        OriginError::Damaged { .. } | OriginError::Unfit { .. } => Kind::Corrupt,
+        OriginError::Absent { .. } => Kind::NotFound,
+        OriginError::Unusable { .. } | OriginError::Cancelled { .. } => Kind::Failed,
+        OriginError::Store(error) => store(error),
     }
 }
 

@@ -17,6 +17,7 @@ mod job;
 mod lock;
 mod mounts;
 mod networks;
+mod origins;
 mod peers;
 mod pins;
 mod prefetch;
@@ -55,6 +56,7 @@ pub use transfers::JobKind;
 use lock::Lock;
 use mounts::Mounts;
 use networks::Networks;
+use origins::Origins;
 use report::{AlertState, FetchStatus, Status, StoreStatus};
 use state::State;
 use text::escape;
@@ -73,6 +75,7 @@ pub struct Node {
     store: Store,
     net: Net,
     fetcher: Fetcher,
+    origins: Arc<Origins>,
     networks: Arc<Networks>,
     /// Decoded trees and blobs, shared by all mounts.
     nodes: Cache,
@@ -106,7 +109,8 @@ impl Node {
         let (submissions, inbox) = tokio::sync::mpsc::channel(64);
         let registry = crate::chain::Registry::default();
         let net = start_net(&config, &key, &state, &store, &registry, submissions).await?;
-        let fetcher = Fetcher::new(store.clone(), Some(net.source()));
+        let origins = Origins::new(net.source(), &config, &state);
+        let fetcher = Fetcher::new(store.clone(), Some(origins.clone()));
         let stop = CancellationToken::new();
         let networks = Networks::open(
             &paths,
@@ -136,6 +140,7 @@ impl Node {
             store,
             net,
             fetcher,
+            origins,
             networks,
             stop,
         });
@@ -213,6 +218,7 @@ impl Node {
             alerts,
             alerts_acknowledged: acknowledged,
             limits: self.limits(),
+            origins: self.origins.status(),
         })
     }
 

@@ -21,6 +21,7 @@ use crate::id::SnapshotId;
 use crate::ingest;
 use crate::log::{Admission, Entry, EntryBody, Label, Name, Publish};
 use crate::manifest;
+use crate::origin::OriginUrl;
 
 const REPORT_EVERY: Duration = Duration::from_millis(100);
 
@@ -72,6 +73,7 @@ impl Node {
     /// Makes a directory or snapshot a version, and waits for its certificate.
     pub async fn publish(self: &Arc<Self>, request: &PublishRequest, job: &Job) -> Result<Published, Error> {
         let (name, version) = target(&request.target)?;
+        let origin: Option<OriginUrl> = request.origin.as_deref().map(str::parse).transpose()?;
         let chain = self.networks.default_network()?;
         self.check_owner(&chain, &name)?;
         let (snapshot, ingest) = match &request.source {
@@ -80,9 +82,15 @@ impl Node {
                 (done.snapshot.parse()?, Some(done))
             }
             Source::Snapshot(id) => (id.parse()?, None),
+            Source::Version(version) => (self.resolve(version).await?.snapshot.parse()?, None),
         };
         let stored = self.stored_snapshot(snapshot)?;
         job.check()?;
+        // Before the version is announced: who reads of it finds it there.
+        let upload = match &origin {
+            Some(url) => Some(self.upload(url, &chain, &name, snapshot, &stored, job).await?),
+            None => None,
+        };
         job.set(Progress { phase: "commit".into(), ..job.progress() });
         let started = Instant::now();
         let body = EntryBody::Publish(Publish {
@@ -100,7 +108,7 @@ impl Node {
         let commit_ms = started.elapsed().as_secs_f64() * 1e3;
         Ok(Published {
             signers: off(|| chain.block(height))?.certificate.signers().count(),
-            uri: self.uri(&chain, &name, &version),
+            uri: self.uri(&chain, &name, &version, origin.into_iter().collect()),
             genesis: chain.genesis().to_string(),
             name: name.to_string(),
             version: version.to_string(),
@@ -110,6 +118,7 @@ impl Node {
             already,
             commit_ms,
             ingest,
+            upload,
         })
     }
 
@@ -153,7 +162,7 @@ impl Node {
     }
 
     /// What to give to a machine that has never seen this network.
-    fn uri(&self, chain: &Chain, name: &Name, version: &Label) -> String {
+    fn uri(&self, chain: &Chain, name: &Name, version: &Label, origins: Vec<OriginUrl>) -> String {
         let addresses = self.net.addresses();
         let loopback =
             |address: &&String| address.starts_with("/ip4/127.") || address.starts_with("/ip6/::1/");
@@ -162,7 +171,7 @@ impl Node {
             peers = addresses;
         }
         let named = Named { name: name.to_string(), selector: Some(version.to_string()) };
-        Reference::Uri { genesis: chain.genesis(), named, peers }.to_string()
+        Reference::Uri { genesis: chain.genesis(), named, peers, origins }.to_string()
     }
 }
 

@@ -35,7 +35,9 @@ impl Node {
             height: version.height,
         });
         let options = view::Options { version, ..view::Options::default() };
-        Ok(View::open(self.fetcher.clone(), self.nodes.clone(), resolved.snapshot.parse()?, options).await?)
+        let snapshot = resolved.snapshot.parse()?;
+        self.origins.attend(snapshot);
+        Ok(View::open(self.fetcher.clone(), self.nodes.clone(), snapshot, options).await?)
     }
 
     /// The rows of a directory, or of one file.

@@ -10,6 +10,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::id::{Genesis, SnapshotId};
+use crate::origin::{OriginUrl, UrlError};
 
 const SCHEME: &str = "bcai://";
 
@@ -22,8 +23,10 @@ pub enum ReferenceError {
     BadGenesis { uri: String, found: String },
     #[error("`{uri}` names no dataset: expected bcai://GENESIS/NAME@VERSION?peer=ADDRESS")]
     NoName { uri: String },
-    #[error("`{uri}` has the unknown part `{part}`: only peer=ADDRESS may follow the `?`")]
+    #[error("`{uri}` has the unknown part `{part}`: only peer=ADDRESS and origin=URL may follow the `?`")]
     UnknownPart { uri: String, part: String },
+    #[error("what follows origin= in the URI cannot be used: {0}")]
+    Origin(#[from] UrlError),
 }
 
 /// A dataset's name and the version or tag wanted; no selector means the tag `latest`.
@@ -41,7 +44,7 @@ pub enum Reference {
     /// A snapshot, whatever its name.
     Snapshot(SnapshotId),
     /// A version in a network that this node need not know yet, and where to ask.
-    Uri { genesis: Genesis, named: Named, peers: Vec<String> },
+    Uri { genesis: Genesis, named: Named, peers: Vec<String>, origins: Vec<OriginUrl> },
 }
 
 impl FromStr for Named {
@@ -87,14 +90,15 @@ fn parse_uri(uri: &str, rest: &str) -> Result<Reference, ReferenceError> {
         return Err(ReferenceError::NoName { uri: uri.into() });
     }
     let named = name.parse()?;
-    let mut peers = Vec::new();
+    let (mut peers, mut origins) = (Vec::new(), Vec::new());
     for part in query.split('&').filter(|part| !part.is_empty()) {
-        match part.strip_prefix("peer=") {
-            Some(address) if address.starts_with('/') => peers.push(address.to_owned()),
+        match part.split_once('=') {
+            Some(("peer", address)) if address.starts_with('/') => peers.push(address.to_owned()),
+            Some(("origin", url)) => origins.push(url.parse()?),
             _ => return Err(ReferenceError::UnknownPart { uri: uri.into(), part: part.into() }),
         }
     }
-    Ok(Reference::Uri { genesis, named, peers })
+    Ok(Reference::Uri { genesis, named, peers, origins })
 }
 
 impl fmt::Display for Named {
@@ -111,10 +115,12 @@ impl fmt::Display for Reference {
         match self {
             Self::Named(named) => named.fmt(f),
             Self::Snapshot(id) => id.fmt(f),
-            Self::Uri { genesis, named, peers } => {
+            Self::Uri { genesis, named, peers, origins } => {
                 write!(f, "{SCHEME}{genesis}/{named}")?;
-                for (i, peer) in peers.iter().enumerate() {
-                    write!(f, "{}peer={peer}", if i == 0 { '?' } else { '&' })?;
+                let peers = peers.iter().map(|peer| format!("peer={peer}"));
+                let parts = peers.chain(origins.iter().map(|origin| format!("origin={origin}")));
+                for (i, part) in parts.enumerate() {
+                    write!(f, "{}{part}", if i == 0 { '?' } else { '&' })?;
                 }
                 Ok(())
             }
@@ -134,7 +140,8 @@ mod tests {
     fn every_form_round_trips() {
         let uri =
             format!("bcai://{}/team/photos@v1?peer=/ip4/1.2.3.4/tcp/5/p2p/X&peer=/dns/a/tcp/1", genesis());
-        for text in ["photos", "photos@v1", "team/photos@latest", &genesis(), &uri] {
+        let stored = format!("{uri}&origin=s3://bucket/prefix&origin=file:///srv/data");
+        for text in ["photos", "photos@v1", "team/photos@latest", &genesis(), &uri, &stored] {
             let parsed: Reference = text.parse().unwrap();
             assert_eq!(parsed.to_string(), text);
         }
@@ -147,6 +154,8 @@ mod tests {
         assert!(matches!(parse("bcai://short/photos@v1"), ReferenceError::BadGenesis { .. }));
         assert!(matches!(parse(&format!("bcai://{}", genesis())), ReferenceError::NoName { .. }));
         assert!(matches!(parse(&format!("bcai://{}/p?x=1", genesis())), ReferenceError::UnknownPart { .. }));
+        let secret = parse(&format!("bcai://{}/p@v1?origin=https://user:hunter2@h/x", genesis()));
+        assert!(matches!(secret, ReferenceError::Origin(_)) && !secret.to_string().contains("hunter2"));
         for junk in
             ["", "@v1", "photos@", "a b@v1", "a@b@c", "http://x/y", &format!("bcai://{}/@v", genesis())]
         {

@@ -14,8 +14,10 @@ use serde::{Deserialize, Serialize};
 use super::error::Error;
 use crate::config::Io;
 
+mod origins;
 mod watching;
 
+pub use origins::{OriginStatus, UploadReport};
 pub use watching::*;
 
 /// One line of a streamed job: any number of `progress`, then one `done` or `error`.
@@ -84,6 +86,8 @@ pub struct Snapshotted {
 pub enum Source {
     Dir(SnapshotRequest),
     Snapshot(String),
+    /// A version that was published before.
+    Version(String),
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -91,6 +95,9 @@ pub struct PublishRequest {
     pub source: Source,
     /// `NAME@VERSION`.
     pub target: String,
+    /// Where to upload it to as well.
+    #[serde(default)]
+    pub origin: Option<String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -110,6 +117,9 @@ pub struct Published {
     pub uri: String,
     /// Absent when an existing snapshot was published.
     pub ingest: Option<Snapshotted>,
+    /// What was uploaded, if an origin was named.
+    #[serde(default)]
+    pub upload: Option<UploadReport>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -312,6 +322,8 @@ pub struct Status {
     pub alerts_acknowledged: usize,
     #[serde(default)]
     pub limits: Limits,
+    #[serde(default)]
+    pub origins: Vec<OriginStatus>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

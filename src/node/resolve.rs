@@ -18,8 +18,9 @@ impl Node {
         match text.parse()? {
             Reference::Snapshot(snapshot) => Ok(Resolved { snapshot: snapshot.to_string(), version: None }),
             Reference::Named(named) => lookup(&*self.networks.default_network()?, &named),
-            Reference::Uri { genesis, named, peers } => {
+            Reference::Uri { genesis, named, peers, origins } => {
                 let Joined { chain, stale } = self.networks.join(genesis, &peers).await?;
+                self.know_origins(genesis, &origins)?;
                 // A version that is missing from a log that may be behind is unreachable, not nonexistent.
                 lookup(&chain, &named).map_err(|error| stale.unwrap_or(error))
             }
@@ -33,11 +34,12 @@ impl Node {
 
     /// Joins the network of a URI.
     pub async fn join_network(&self, request: &JoinRequest) -> Result<NetworkOf, Error> {
-        let Reference::Uri { genesis, peers, .. } = request.uri.parse()? else {
+        let Reference::Uri { genesis, peers, origins, .. } = request.uri.parse()? else {
             return Err(Error::usage(format!("`{}` is not a bcai:// URI", request.uri)));
         };
         let known = self.networks.get(&genesis).is_some();
         let Joined { chain, .. } = self.networks.join(genesis, &peers).await?;
+        self.know_origins(genesis, &origins)?;
         Ok(NetworkOf { genesis: genesis.to_string(), height: chain.ledger().height(), new: !known })
     }
 }

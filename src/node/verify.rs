@@ -83,6 +83,7 @@ impl Node {
             None => None,
         };
         let snapshot: SnapshotId = resolved.snapshot.parse()?;
+        self.origins.attend(snapshot);
         let built_here = off(|| self.store.snapshots())?.iter().any(|record| record.id == snapshot);
         let mut walk = Walk {
             node: self,
