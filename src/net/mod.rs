@@ -169,8 +169,7 @@ impl Net {
 
     /// Everybody known, by id.
     pub fn peers(&self) -> Vec<PeerInfo> {
-        let rtt = |peer: &PeerId| self.shared.schedule(|scheduler, _| scheduler.rtt(*peer));
-        self.shared.table.list(rtt)
+        self.shared.table.list()
     }
 
     /// Whether a text is the whole id of some peer, known or not.

@@ -157,8 +157,9 @@ impl Shared {
 
     /// The error when nobody is left to ask. While known peers are away, what failed may pass when they are back.
     fn give_up(self: &Arc<Self>, id: ObjectId, class: Class, verdict: Verdict) -> FetchError {
-        let failed = self.schedule(|scheduler, _| scheduler.failed_on(&id));
-        let absent = self.table.absent();
+        let (failed, absent) = self.schedule(|scheduler, _| {
+            (scheduler.failed_on(&id), self.table.absent(|peer| scheduler.has_failed(&id, peer)))
+        });
         match verdict {
             _ if absent > 0 => {
                 let cause = format!("no connected peer delivered it, and {absent} known peers are away");

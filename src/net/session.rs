@@ -17,7 +17,7 @@ use bytes::{Bytes, BytesMut};
 use futures::io::AsyncReadExt;
 use libp2p::{PeerId, Stream};
 use libp2p_stream::OpenStreamError;
-use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
@@ -35,7 +35,7 @@ use crate::swarm::watching::Watching;
 use crate::swarm::wire::{
     Attach, Cancel, Credit, DataHead, Hello, MAX_NAMED, Message, Presence, Reason, WATCHES, Want, Watch,
 };
-use crate::swarm::{Class, Lane, Violation};
+use crate::swarm::{Class, Lane, MAX_OBJECT, Violation};
 
 /// How asking a peer failed.
 pub(super) type Failure = choice::Failure<PeerId>;
@@ -71,6 +71,9 @@ pub(super) struct Session {
     work: Notify,
     /// As many permits as the peer accepts further wants.
     room: Semaphore,
+    /// What may be lent to finish objects of this peer, in units of 1 KiB: one that announces large objects and trickles
+    /// them must not take the whole budget.
+    large: Arc<Semaphore>,
     /// The peer says what it has when it is asked.
     watches: bool,
     ended: CancellationToken,
@@ -94,6 +97,8 @@ struct Waiting {
     head: Option<DataHead>,
     bytes: BytesMut,
     progress: Arc<AtomicU64>,
+    /// Its share of what may be lent to finish objects.
+    large: Option<OwnedSemaphorePermit>,
 }
 
 impl Session {
@@ -154,8 +159,15 @@ impl Session {
             }),
             work: Notify::new(),
             room: Semaphore::new(max_wants),
+            large: Arc::new(Semaphore::new(2 * MAX_OBJECT as usize >> 10)),
             watches,
             ended: shared.stop.child_token(),
+        });
+        // A connection that this side closes leaves its streams waiting.
+        let up = session.link.up();
+        session.clone().spawn(|_| async move {
+            up.cancelled().await;
+            Ok(())
         });
         session.clone().spawn(|session| async move { session.write_control(control_writer).await });
         session.clone().spawn(|session| async move { session.read_control(control).await });
@@ -266,7 +278,7 @@ impl Session {
             let request = want.first;
             state.wants.push_back(want);
             let progress = progress.clone();
-            let waiting = Waiting { class, reply, lease, head: None, bytes: BytesMut::new(), progress };
+            let waiting = Waiting { class, reply, lease, head: None, bytes: BytesMut::new(), progress, large: None };
             state.waiting.insert(request, waiting);
             request
         };
@@ -425,10 +437,12 @@ impl Session {
         let shared = self.shared.clone();
         shared.tasks.spawn(async move {
             let lease = async {
+                // The semaphore is never closed; its permits go back when the request ends.
+                let large = self.large.clone().acquire_many_owned(lacking.div_ceil(1 << 10)).await;
                 self.shared.limits.download(class, lacking.into()).await;
-                self.shared.lender.borrow(class, Stage::Finish, lacking).await
+                (self.shared.lender.borrow(class, Stage::Finish, lacking).await, large)
             };
-            let Some(lease) = self.ended.run_until_cancelled(lease).await else { return };
+            let Some((lease, large)) = self.ended.run_until_cancelled(lease).await else { return };
             let mut state = self.state();
             let state = &mut *state;
             // If nobody waits any more, the lease ends here.
@@ -436,6 +450,7 @@ impl Session {
                 && state.asking.grant(request, lacking)
             {
                 waiting.lease.merge(lease);
+                waiting.large = large.ok();
                 waiting.bytes.reserve(lacking as usize);
                 waiting.progress.fetch_add(1, Ordering::Relaxed);
                 state.grants.push((request, lacking));

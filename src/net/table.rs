@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use libp2p::{Multiaddr, PeerId};
+use tokio_util::sync::CancellationToken;
 
 use super::session::Session;
 use crate::swarm::health::{Grade, Health};
@@ -83,9 +84,16 @@ pub(super) struct Link {
     pub(super) session: tokio::sync::Mutex<Option<Arc<Session>>>,
     health: Mutex<Health>,
     epoch: Instant,
+    /// Cancelled when the last connection with the peer is lost; then another takes its place.
+    up: Mutex<CancellationToken>,
 }
 
 impl Link {
+    /// Cancelled when the peer is connected no more.
+    pub(super) fn up(&self) -> CancellationToken {
+        self.up.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Runs `change` on what the health of the peer is told by, with the time since the node started.
     pub(super) fn health<T>(&self, change: impl FnOnce(&mut Health, Duration) -> T) -> T {
         let now = self.epoch.elapsed();
@@ -155,6 +163,7 @@ impl Table {
         let Some(peer) = inner.peers.get_mut(&id) else { return Vec::new() };
         peer.connections = left;
         if left == 0 {
+            std::mem::take(&mut *peer.link.up.lock().unwrap_or_else(PoisonError::into_inner)).cancel();
             peer.link.health(|health, now| health.on_disconnected(now));
         }
         if left > 0 || refused {
@@ -226,11 +235,11 @@ impl Table {
         inner.banned.remove(id);
     }
 
-    /// Known peers that may have something and are not connected at the moment.
-    pub(super) fn absent(&self) -> usize {
+    /// Known peers, `but` for some, that may have something and are not connected at the moment.
+    pub(super) fn absent(&self, but: impl Fn(&PeerId) -> bool) -> usize {
         let inner = self.inner();
         let away = |(id, peer): &(&PeerId, &Peer)| {
-            peer.connections == 0 && peer.speaks != Some(false) && !inner.refuses(id)
+            peer.connections == 0 && peer.speaks != Some(false) && !inner.refuses(id) && !but(id)
         };
         inner.peers.iter().filter(away).count()
     }
@@ -263,7 +272,7 @@ impl Table {
     }
 
     /// Everybody known, by id.
-    pub(super) fn list(&self, rtt: impl Fn(&PeerId) -> Option<Duration>) -> Vec<PeerInfo> {
+    pub(super) fn list(&self) -> Vec<PeerInfo> {
         let inner = self.inner();
         let state = |id: &PeerId, connections| match connections {
             _ if inner.blocked.contains(id) => PeerState::Blocked,
@@ -271,11 +280,11 @@ impl Table {
             0 => PeerState::Reconnecting,
             _ => PeerState::Connected,
         };
-        let info = |(id, peer): (&PeerId, &Peer)| peer.info(id, state(id, peer.connections), rtt(id));
+        let info = |(id, peer): (&PeerId, &Peer)| peer.info(id, state(id, peer.connections));
         let mut list: Vec<_> = inner.peers.iter().map(info).collect();
         // Those that were blocked before they were met are known by name only.
         let unmet = inner.blocked.iter().filter(|id| !inner.peers.contains_key(*id));
-        list.extend(unmet.map(|id| Peer::new(self.epoch).info(id, PeerState::Blocked, None)));
+        list.extend(unmet.map(|id| Peer::new(self.epoch).info(id, PeerState::Blocked)));
         list.sort_by(|a, b| a.id.cmp(&b.id));
         list
     }
@@ -313,6 +322,7 @@ impl Peer {
             session: tokio::sync::Mutex::new(None),
             health: Mutex::default(),
             epoch,
+            up: Mutex::default(),
         };
         Peer {
             link: Arc::new(link),
@@ -324,7 +334,7 @@ impl Peer {
         }
     }
 
-    fn info(&self, id: &PeerId, state: PeerState, rtt: Option<Duration>) -> PeerInfo {
+    fn info(&self, id: &PeerId, state: PeerState) -> PeerInfo {
         let mut addresses = self.reached.clone();
         addresses.extend(self.told.iter().filter(|told| !self.reached.contains(told)).cloned());
         let (health, now) = self.link.health(|health, now| (health.clone(), now));
@@ -332,7 +342,7 @@ impl Peer {
         PeerInfo {
             id: id.to_string(),
             addresses: addresses.iter().map(Multiaddr::to_string).collect(),
-            rtt,
+            rtt: health.latency(),
             bytes_in: self.link.bytes_in.load(Ordering::Relaxed),
             bytes_out: self.link.bytes_out.load(Ordering::Relaxed),
             objects_served: self.link.objects_served.load(Ordering::Relaxed),
@@ -368,12 +378,12 @@ mod tests {
         table.ban(liar);
         table.block(liar);
         table.block(unmet);
-        let states: Vec<_> = table.list(|_| None).iter().map(|peer| peer.state).collect();
+        let states: Vec<_> = table.list().iter().map(|peer| peer.state).collect();
         assert_eq!(states, [PeerState::Blocked; 2], "also who was never met");
         assert!(table.refusal(&liar).is_some_and(|cause| cause.contains("blocked")));
         table.allow(&liar);
         assert!(table.refusal(&liar).is_none());
-        assert_eq!(table.list(|_| None).iter().filter(|peer| peer.state == PeerState::Connected).count(), 1);
+        assert_eq!(table.list().iter().filter(|peer| peer.state == PeerState::Connected).count(), 1);
     }
 
     /// When too many are known, of those that are away the one with the least to be said for it goes.
@@ -389,7 +399,7 @@ mod tests {
         let worst = peers[MAX_KNOWN / 3];
         table.link(&worst).unwrap().health(|health, _| (0..9).for_each(|_| health.on_outcome(false)));
         table.connected(PeerId::random(), None, None, true);
-        assert_eq!(table.list(|_| None).len(), MAX_KNOWN);
+        assert_eq!(table.list().len(), MAX_KNOWN);
         assert!(table.link(&worst).is_none());
     }
 
@@ -408,11 +418,11 @@ mod tests {
         }
         assert!(table.closed(discovered, 0).is_empty(), "it is not dialled again");
         assert_eq!(table.closed(named, 0), std::slice::from_ref(&address));
-        assert_eq!((table.list(|_| None).len(), table.absent()), (2, 0));
+        assert_eq!((table.list().len(), table.absent(|_| false)), (2, 0));
         // When it comes back it may be another program.
         table.connected(named, Some(address), None, false);
         assert!(!table.speaks(&named, true));
         table.closed(named, 0);
-        assert_eq!(table.absent(), 1);
+        assert_eq!(table.absent(|_| false), 1);
     }
 }

@@ -167,6 +167,11 @@ impl Health {
         self.latencies.add(rtt.as_secs_f64(), LATENCIES);
     }
 
+    /// The smoothed round trip, if one was measured.
+    pub fn latency(&self) -> Option<Duration> {
+        self.latency
+    }
+
     /// An object is asked of it.
     pub fn on_asked(&mut self, now: Duration) {
         if self.open == 0 {

@@ -136,13 +136,29 @@ impl<P: Copy + Ord + std::hash::Hash> Scheduler<P> {
         self.fill(now, peer);
     }
 
-    /// `peer` cannot be asked any more. What was asked of it is answered by [`failed`](Self::failed) all the same.
+    /// `peer` cannot be asked any more. What was asked of it is taken back and asked of others.
     pub fn peer_down(&mut self, now: Duration, peer: P) {
         if self.peers.remove(&peer).is_none() {
             return;
         }
-        for want in self.wants.values_mut() {
+        let mut lost = Vec::new();
+        for (object, want) in &mut self.wants {
             want.forget(peer);
+            if let Some(position) = want.asked.iter().position(|asked| asked.peer == peer) {
+                want.asked.remove(position);
+                want.failed.push((peer, Failure::Lost));
+                lost.push((want.number, *object));
+            }
+        }
+        lost.sort_unstable();
+        for (_, object) in lost {
+            self.actions.push(Action::Cancel { object, peer });
+            let Want { class, bytes, ref asked, .. } = self.wants[&object];
+            let is_asked = !asked.is_empty();
+            self.settle(peer, class, bytes);
+            if !is_asked {
+                self.dispatch(now, object);
+            }
         }
         self.look_again(now);
     }
@@ -153,11 +169,6 @@ impl<P: Copy + Ord + std::hash::Hash> Scheduler<P> {
             peer.speed.on_rtt(rtt);
             peer.window.on_rtt(now, rtt);
         }
-    }
-
-    /// The smoothed round trip of a peer, if it is known and one was measured.
-    pub fn rtt(&self, peer: P) -> Option<Duration> {
-        self.peers.get(&peer)?.speed.rtt()
     }
 
     /// An object of about `bytes` is wanted; if it is already, nothing changes.
@@ -292,6 +303,11 @@ impl<P: Copy + Ord + std::hash::Hash> Scheduler<P> {
     /// Peers that failed on this object, so that they are not asked for it again.
     pub fn failed_on(&self, object: &ObjectId) -> usize {
         self.suspects.failed_on(object)
+    }
+
+    /// Whether `peer` failed on this object.
+    pub fn has_failed(&self, object: &ObjectId, peer: &P) -> bool {
+        self.suspects.has_failed(object, peer)
     }
 
     /// Time has passed.
