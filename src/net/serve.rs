@@ -13,16 +13,15 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures::StreamExt;
 use futures::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::{PeerId, Stream};
-use libp2p_stream::IncomingStreams;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::frames::{self, FrameError, FrameReader, out_of_place};
 use super::shared::{Shared, blocking};
+use super::streams::Incoming;
 use super::table::Link;
 use crate::id::ObjectId;
 use crate::pack::Packed;
@@ -74,7 +73,7 @@ impl Server {
     }
 
     /// Takes streams as they come. Whoever is dropped here tries again.
-    pub(super) async fn accept(self: Arc<Self>, mut incoming: IncomingStreams) {
+    pub(super) async fn accept(self: Arc<Self>, mut incoming: Incoming) {
         while let Some((peer, stream)) = incoming.next().await {
             let Ok(permit) = self.opening.clone().try_acquire_owned() else { continue };
             let server = self.clone();

@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use libp2p::{Multiaddr, PeerId, StreamProtocol};
-use libp2p_stream::Control;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -18,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use super::error::NetError;
 use super::frames::FrameError;
 use super::lender::Lender;
+use super::streams::Control;
 use super::table::Table;
 use crate::store::Store;
 use crate::swarm::credit::Guess;

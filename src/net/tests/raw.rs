@@ -8,12 +8,12 @@ use futures::StreamExt;
 use futures::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use libp2p::swarm::SwarmEvent;
 use libp2p::{Multiaddr, PeerId, Stream};
-use libp2p_stream::{Control, IncomingStreams};
 use tokio::task::AbortHandle;
 
 use super::key;
 use crate::net::frames::{self, FrameError, FrameReader};
 use crate::net::shared::SWARM_PROTOCOL;
+use crate::net::streams::{Control, Incoming, Route};
 use crate::net::transport;
 use crate::swarm::Lane;
 use crate::swarm::serving::MAX_WANTS;
@@ -26,7 +26,7 @@ pub(super) struct Raw {
     pub(super) address: String,
     pub(super) peer: PeerId,
     pub(super) control: Control,
-    incoming: IncomingStreams,
+    incoming: Incoming,
     /// Connections that have been closed.
     closed: Arc<AtomicUsize>,
     task: AbortHandle,
@@ -43,8 +43,8 @@ impl Raw {
     pub(super) async fn start(seed: u8, dial: Option<&str>) -> Raw {
         let mut swarm = transport::build(&key(seed), false, 16).unwrap();
         let peer = *swarm.local_peer_id();
-        let mut control = swarm.behaviour().streams.new_control();
-        let incoming = control.accept(SWARM_PROTOCOL).unwrap();
+        let control = swarm.behaviour().streams.control();
+        let incoming = control.accept(SWARM_PROTOCOL);
         swarm.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
         let address = loop {
             if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
@@ -69,7 +69,7 @@ impl Raw {
 
     /// Becomes a node that knows nothing of objects.
     pub(super) fn unlearn(&mut self) {
-        self.incoming = self.control.accept(libp2p::StreamProtocol::new("/another/1")).unwrap();
+        self.incoming = self.control.accept(libp2p::StreamProtocol::new("/another/1"));
     }
 
     /// The next stream, with nothing read of it.
@@ -83,7 +83,7 @@ impl Raw {
     }
 
     pub(super) async fn open(&mut self, peer: &str) -> (Reader, Writer) {
-        let stream = self.control.open_stream(peer.parse().unwrap(), SWARM_PROTOCOL).await.unwrap();
+        let stream = self.control.open(peer.parse().unwrap(), SWARM_PROTOCOL, Route::Shared).await.unwrap();
         let (reader, writer) = stream.split();
         (FrameReader::new(reader), writer)
     }
