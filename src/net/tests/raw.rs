@@ -27,7 +27,7 @@ pub(super) struct Raw {
     pub(super) peer: PeerId,
     pub(super) control: Control,
     incoming: Incoming,
-    /// Connections that have been closed.
+    /// How often the last connection with a node was closed.
     closed: Arc<AtomicUsize>,
     task: AbortHandle,
 }
@@ -59,7 +59,7 @@ impl Raw {
         let counter = closed.clone();
         let task = tokio::spawn(async move {
             loop {
-                if let SwarmEvent::ConnectionClosed { .. } = swarm.select_next_some().await {
+                if let SwarmEvent::ConnectionClosed { num_established: 0, .. } = swarm.select_next_some().await {
                     counter.fetch_add(1, Ordering::SeqCst);
                 }
             }
@@ -77,7 +77,7 @@ impl Raw {
         self.incoming.next().await.unwrap().1
     }
 
-    /// How many connections have been closed.
+    /// How often a node was lost, with all of its connections.
     pub(super) fn closed(&self) -> usize {
         self.closed.load(Ordering::SeqCst)
     }
@@ -96,7 +96,7 @@ impl Raw {
             let (_, stream) = self.incoming.next().await.unwrap();
             let (reader, mut writer) = stream.split();
             let mut reader = FrameReader::new(reader);
-            // A stream that libp2p has dropped makes the node begin anew.
+            // A stream that has broken makes the node begin anew.
             let Ok(first) = reader.message("Hello or Attach").await else { continue };
             if frames::write(&mut writer, &first).await.is_err() {
                 continue;
