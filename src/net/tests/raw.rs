@@ -59,7 +59,9 @@ impl Raw {
         let counter = closed.clone();
         let task = tokio::spawn(async move {
             loop {
-                if let SwarmEvent::ConnectionClosed { num_established: 0, .. } = swarm.select_next_some().await {
+                if let SwarmEvent::ConnectionClosed { num_established: 0, .. } =
+                    swarm.select_next_some().await
+                {
                     counter.fetch_add(1, Ordering::SeqCst);
                 }
             }
