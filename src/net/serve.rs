@@ -2,7 +2,7 @@
 //!
 //! Owns: accepting sessions, reading what is wanted, and sending it from the store against credit.
 //! Must not know: who may have what.
-//! Invariant: nothing is sent that is not what was asked for, and nothing without credit; a slow or idle reader holds at most [`BATCH`] frames per stream: an object is held
+//! Invariant: nothing is sent that is not what was asked for, and nothing without credit; a slow or idle reader holds at most a frame per stream: an object is held
 //! in memory for [`HOLD`] at a time.
 //! Trust: readers are strangers. What breaks the protocol closes the connection; numbers of streams, sessions and
 //! requests are bounded.
@@ -27,7 +27,9 @@ use crate::id::ObjectId;
 use crate::pack::Packed;
 use crate::store::{Store, StoreError};
 use crate::swarm::serving::{Job, MAX_WANTS, Serving, Take};
-use crate::swarm::wire::{Attach, DATA_HEAD_LEN, DataHead, Header, Hello, MAX_PAYLOAD, Message, Reason};
+use crate::swarm::wire::{
+    Attach, DATA_HEAD_LEN, DataHead, HEADER_LEN, Header, Hello, MAX_PAYLOAD, Message, Reason,
+};
 use crate::swarm::{Lane, Violation};
 
 /// Streams that may be between being opened and saying what they are for.
@@ -38,8 +40,6 @@ const OPENING: Duration = Duration::from_secs(10);
 const MAX_SESSIONS_EACH: usize = 3;
 /// Objects in memory to be sent, for each lane.
 const LOADED: [usize; 2] = [8, 16];
-/// Data frames that are given to a stream at once: each time costs a change of tasks on both sides.
-const BATCH: usize = 4;
 /// How long one object is held in memory before others get their turn.
 const HOLD: Duration = Duration::from_secs(2);
 /// A reader that takes no frame for so long is gone.
@@ -161,15 +161,11 @@ impl Server {
     ) -> Result<(), FrameError> {
         let lane = attach.lane;
         frames::write(writer, &Message::Attach(attach)).await?;
-        let mut frames = Vec::new();
+        let mut frame = Vec::new();
         loop {
             let job = served.state().serving.next(lane, self.shared.started.elapsed());
             match job {
-                None => {
-                    // Who asks for nothing costs no memory.
-                    frames = Vec::new();
-                    served.work[lane as usize].notified().await;
-                }
+                None => served.work[lane as usize].notified().await,
                 Some(Job::Reject(reject)) => {
                     timeout(STALLED, frames::write(writer, &Message::Reject(reject)))
                         .await
@@ -178,7 +174,7 @@ impl Server {
                 Some(Job::Send { request, object, .. }) => {
                     let permit = self.loaded[lane as usize].acquire().await;
                     if let Some(packed) = self.load(served, request, object).await {
-                        self.send(served, request, (packed, permit), &mut frames, writer).await?;
+                        self.send(served, request, (packed, permit), &mut frame, writer).await?;
                     }
                 }
             }
@@ -210,15 +206,21 @@ impl Server {
         served: &Served,
         request: u64,
         loaded: (Packed, L),
-        frames: &mut Vec<u8>,
+        frame: &mut Vec<u8>,
         writer: &mut (impl AsyncWrite + Unpin),
     ) -> Result<(), FrameError> {
         let until = tokio::time::Instant::now() + HOLD;
         let mut loaded = Some(loaded);
         while let Some((packed, _)) = &loaded {
-            let more = served.fill(frames, request, packed);
+            let most = (MAX_PAYLOAD - DATA_HEAD_LEN) as u32;
+            let Take::Bytes { sent, len, last } = served.state().serving.take(request, most) else { break };
+            fill(frame, request, packed, sent, len);
+            served.link.bytes_out.fetch_add(len.into(), Ordering::Relaxed);
+            if last {
+                served.link.objects_served.fetch_add(1, Ordering::Relaxed);
+            }
             let mut write = std::pin::pin!(async {
-                writer.write_all(frames).await?;
+                writer.write_all(frame).await?;
                 writer.flush().await
             });
             match tokio::time::timeout_at(until, &mut write).await {
@@ -229,7 +231,7 @@ impl Server {
                     served.state().serving.put_back(request);
                 }
             }
-            if !more {
+            if last {
                 break;
             }
         }
@@ -267,24 +269,6 @@ impl Served {
         }
     }
 
-    /// Makes `frames` the next data frames of an object: as many as there is credit for, [`BATCH`] at most. Whether more may follow at once.
-    fn fill(&self, frames: &mut Vec<u8>, request: u64, packed: &Packed) -> bool {
-        let most = (MAX_PAYLOAD - DATA_HEAD_LEN) as u32;
-        frames.clear();
-        for _ in 0..BATCH {
-            let Take::Bytes { sent, len, last } = self.state().serving.take(request, most) else {
-                return false;
-            };
-            append(frames, request, packed, sent, len);
-            self.link.bytes_out.fetch_add(len.into(), Ordering::Relaxed);
-            if last {
-                self.link.objects_served.fetch_add(1, Ordering::Relaxed);
-                return false;
-            }
-        }
-        true
-    }
-
     /// Whether the lane was free.
     fn attach(&self, lane: Lane) -> bool {
         !std::mem::replace(&mut self.state().attached[lane as usize], true)
@@ -296,18 +280,20 @@ impl Served {
     }
 }
 
-/// Adds to `frames` the data frame with `len` bytes of an object from byte `sent` on.
-fn append(frames: &mut Vec<u8>, request: u64, packed: &Packed, sent: u32, len: u32) {
+/// Makes `frame` the data frame with `len` bytes of an object from byte `sent` on.
+fn fill(frame: &mut Vec<u8>, request: u64, packed: &Packed, sent: u32, len: u32) {
     let first = sent == 0;
     let head_len = if first { DATA_HEAD_LEN as u32 } else { 0 };
-    frames.extend_from_slice(&Header::data(request, first, head_len + len).encode());
+    frame.clear();
+    frame.reserve(HEADER_LEN + MAX_PAYLOAD);
+    frame.extend_from_slice(&Header::data(request, first, head_len + len).encode());
     if first {
         let stored_len = packed.stored().len() as u32;
         let head = DataHead { codec: packed.codec() as u8, plain_len: packed.plain_len(), stored_len };
-        frames.extend_from_slice(&head.encode());
+        frame.extend_from_slice(&head.encode());
     }
     // `take` stays within the length that `found` was told, which is that of these bytes.
-    frames.extend_from_slice(&packed.stored()[sent as usize..(sent + len) as usize]);
+    frame.extend_from_slice(&packed.stored()[sent as usize..(sent + len) as usize]);
 }
 
 fn stalled(_: tokio::time::error::Elapsed) -> FrameError {
