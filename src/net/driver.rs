@@ -3,7 +3,7 @@
 //! Owns: listening, dialling, dialling again what was lost, and carrying out bans.
 //! Must not know: what the streams carry.
 //! Invariant: every dial asked for is answered; a lost peer that we had reached is tried again with growing pauses.
-//! Trust: what mDNS and identify say are claims; a peer id counts only once Noise has proven it.
+//! Trust: what mDNS and identify say are claims; a peer id counts only once TLS or Noise has proven it.
 //! Threads: one task; it never waits for anything but the swarm, commands and its timer.
 
 use std::collections::{HashMap, HashSet};

@@ -11,15 +11,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
-use futures::StreamExt;
 use libp2p::{PeerId, Stream};
-use libp2p_stream::IncomingStreams;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::error::NetError;
 use super::log_wire::{self, LogWireError, MAX_BLOCKS, MAX_REQUEST, MAX_RESPONSE, Request, Response};
 use super::shared::{Command, LOG_PROTOCOL, Shared, blocking};
+use super::streams::{Incoming, Route};
 use crate::chain::Registry;
 use crate::id::{EntryId, Genesis};
 use crate::log::{MAX_BLOCK_LEN, MAX_ENTRY_LEN, MAX_GENESIS_LEN};
@@ -64,8 +63,8 @@ pub enum SubmitError {
     Failed(String),
 }
 
-/// Sends one request to a peer. libp2p drops an incoming stream when another has come just before, so this is tried
-/// again; every request may be repeated without harm.
+/// Sends one request to a peer. It drops those for which it has no room, so this is tried again; every request may be
+/// repeated without harm.
 pub(super) async fn call(shared: &Shared, peer: PeerId, request: &Request) -> Result<Response, NetError> {
     let patience = if matches!(request, Request::Submit { .. }) { DECISION + ANSWER } else { ANSWER };
     if !shared.table.is_connected(&peer) {
@@ -88,7 +87,7 @@ pub(super) async fn call(shared: &Shared, peer: PeerId, request: &Request) -> Re
 }
 
 async fn call_once(shared: &Shared, peer: PeerId, request: &Request) -> Result<Response, LogWireError> {
-    let opened = shared.control.clone().open_stream(peer, LOG_PROTOCOL).await;
+    let opened = shared.control.open(peer, LOG_PROTOCOL, Route::Shared).await;
     let mut stream = opened.map_err(std::io::Error::other)?;
     log_wire::write(&mut stream, request).await?;
     log_wire::read(&mut stream, "a log response", MAX_RESPONSE).await
@@ -123,7 +122,7 @@ impl LogServer {
     }
 
     /// Takes streams as they come. Whoever is dropped here tries again.
-    pub(super) async fn accept(self: Arc<Self>, mut incoming: IncomingStreams) {
+    pub(super) async fn accept(self: Arc<Self>, mut incoming: Incoming) {
         while let Some((peer, stream)) = incoming.next().await {
             if !self.enter(peer) {
                 continue;

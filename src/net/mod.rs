@@ -5,7 +5,7 @@
 //! Must not know: files, snapshots, consensus; what is in a block or an entry.
 //! Invariant: no byte leaves here as an object that has not been verified; memory, streams, connections and tasks
 //! are bounded whatever the peers do.
-//! Trust: none in any peer beyond the identity that Noise proves.
+//! Trust: none in any peer beyond the identity that TLS or Noise proves.
 //! Threads: tokio tasks, all of which end before [`Net::shutdown`] returns.
 
 mod desk;
@@ -17,10 +17,13 @@ mod lender;
 mod limits;
 mod log_calls;
 mod log_wire;
+mod mux;
 mod peers;
+mod secure;
 mod serve;
 mod session;
 mod shared;
+mod streams;
 mod table;
 mod transport;
 mod watchers;
@@ -97,10 +100,9 @@ impl Net {
     ) -> Result<Net, NetError> {
         let swarm = transport::build(&options.key, options.mdns, options.max_peers)?;
         let me = *swarm.local_peer_id();
-        let mut control = swarm.behaviour().streams.new_control();
-        let setup = |error: libp2p_stream::AlreadyRegistered| NetError::Setup(error.to_string());
-        let objects = control.accept(SWARM_PROTOCOL).map_err(setup)?;
-        let logs = control.accept(LOG_PROTOCOL).map_err(setup)?;
+        let control = swarm.behaviour().streams.control();
+        let objects = control.accept(SWARM_PROTOCOL);
+        let logs = control.accept(LOG_PROTOCOL);
         let (commands, received) = mpsc::channel(COMMANDS);
         let started = Instant::now();
         let shared = Arc::new(Shared {

@@ -14,10 +14,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures::StreamExt;
 use futures::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::{PeerId, Stream};
-use libp2p_stream::IncomingStreams;
 use lru::LruCache;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::timeout;
@@ -25,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::frames::{self, FrameError, FrameReader, out_of_place};
 use super::shared::{Shared, blocking};
+use super::streams::Incoming;
 use super::table::Link;
 use super::watchers::Reader;
 use crate::id::ObjectId;
@@ -93,7 +92,7 @@ impl Server {
     }
 
     /// Takes streams as they come. Whoever is dropped here tries again.
-    pub(super) async fn accept(self: Arc<Self>, mut incoming: IncomingStreams) {
+    pub(super) async fn accept(self: Arc<Self>, mut incoming: Incoming) {
         while let Some((peer, stream)) = incoming.next().await {
             let Ok(permit) = self.opening.clone().try_acquire_owned() else { continue };
             let server = self.clone();

@@ -16,7 +16,6 @@ use backon::{ExponentialBuilder, Retryable};
 use bytes::{Bytes, BytesMut};
 use futures::io::AsyncReadExt;
 use libp2p::{PeerId, Stream};
-use libp2p_stream::OpenStreamError;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -24,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::frames::{self, FrameError, FrameReader, out_of_place};
 use super::lender::Lease;
 use super::shared::{SWARM_PROTOCOL, Shared};
+use super::streams::{OpenError, Route};
 use super::table::Link;
 use crate::id::ObjectId;
 use crate::swarm::asking::{Arrived, Asking, batch};
@@ -102,8 +102,8 @@ struct Waiting {
 }
 
 impl Session {
-    /// Opens the three streams within [`OPENING`]. libp2p drops an incoming stream when another has come just before,
-    /// so this is tried again unless the peer breaks the protocol or does not know it.
+    /// Opens the three streams within [`OPENING`]. A peer may have no room for them just then, so this is tried again
+    /// unless it breaks the protocol or does not know it.
     pub(super) async fn open(
         shared: &Arc<Shared>,
         peer: PeerId,
@@ -126,7 +126,7 @@ impl Session {
         peer: PeerId,
         link: Arc<Link>,
     ) -> Result<Arc<Session>, FrameError> {
-        let (control, mut control_writer) = open_stream(shared, peer).await?.split();
+        let (control, mut control_writer) = open_stream(shared, peer, Route::Shared).await?.split();
         let mut control = FrameReader::new(control);
         let session = rand::random();
         let hello =
@@ -138,7 +138,6 @@ impl Session {
             }
             other => return Err(out_of_place(&other, "Hello")),
         };
-        // One after the other: of two that come together, libp2p may drop one.
         let urgent = attach(shared, peer, Attach { session, lane: Lane::Urgent }).await?;
         let bulk = attach(shared, peer, Attach { session, lane: Lane::Bulk }).await?;
 
@@ -504,10 +503,10 @@ impl Drop for Asked {
     }
 }
 
-async fn open_stream(shared: &Shared, peer: PeerId) -> Result<Stream, FrameError> {
-    let opened = shared.control.clone().open_stream(peer, SWARM_PROTOCOL).await;
+async fn open_stream(shared: &Shared, peer: PeerId, route: Route) -> Result<Stream, FrameError> {
+    let opened = shared.control.open(peer, SWARM_PROTOCOL, route).await;
     opened.map_err(|error| match error {
-        OpenStreamError::UnsupportedProtocol(_) => FrameError::Foreign,
+        OpenError::Unsupported(_) => FrameError::Foreign,
         error => std::io::Error::other(error).into(),
     })
 }
@@ -519,7 +518,8 @@ async fn attach(
     attach: Attach,
 ) -> Result<FrameReader<impl futures::AsyncRead + Unpin + Send + use<>>, FrameError> {
     // Nothing is written here any more, but a dropped half would close the stream.
-    let mut stream = open_stream(shared, peer).await?;
+    let route = if attach.lane == Lane::Urgent { Route::Urgent } else { Route::Shared };
+    let mut stream = open_stream(shared, peer, route).await?;
     frames::write(&mut stream, &Message::Attach(attach)).await?;
     let mut reader = FrameReader::new(stream);
     match reader.message("Attach").await? {

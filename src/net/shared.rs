@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use libp2p::{Multiaddr, PeerId, StreamProtocol};
-use libp2p_stream::Control;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -21,6 +20,7 @@ use super::frames::FrameError;
 use super::hot::Hot;
 use super::lender::Lender;
 use super::limits::Limits;
+use super::streams::Control;
 use super::table::Table;
 use super::watchers::Watchers;
 use crate::store::Store;

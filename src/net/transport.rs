@@ -1,26 +1,23 @@
-//! The libp2p swarm as bcai uses it: DNS, TCP, Noise, Yamux, and the behaviours.
+//! The libp2p swarm as bcai uses it: DNS, TCP, what [`secure`] makes of it, and the behaviours.
 //!
 //! Owns: the stack below the streams, and its limits.
 //! Must not know: what the streams carry.
 //! Invariant: connections are encrypted and authenticated; their number is bounded, in all, per peer, and of those that
 //! others began.
-//! Trust: a peer id is proven by Noise; nothing else that a peer says about itself is.
+//! Trust: a peer id is proven by TLS or Noise; nothing else that a peer says about itself is.
 //! Threads: built on any; driven by the driver's task.
 
 use std::time::Duration;
 
-use futures::io::BufReader;
 use libp2p::core::muxing::StreamMuxerBox;
-use libp2p::core::transport::{Boxed, Transport};
-use libp2p::core::upgrade::Version;
+use libp2p::core::transport::Boxed;
 use libp2p::identity::Keypair;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::{Config, NetworkBehaviour};
-use libp2p::{
-    PeerId, Swarm, allow_block_list, connection_limits, dns, identify, mdns, noise, ping, tcp, yamux,
-};
+use libp2p::{PeerId, Swarm, allow_block_list, connection_limits, dns, identify, mdns, ping, tcp};
 
 use super::error::NetError;
+use super::{secure, streams};
 use crate::crypto::SecretKey;
 
 /// How long a connection may take to come about, handshakes included.
@@ -29,8 +26,6 @@ pub(super) const CONNECTING: Duration = Duration::from_secs(10);
 const MAX_CONNECTIONS_EACH: u32 = 4;
 /// Connections in either direction that are not established yet.
 const MAX_PENDING: u32 = 32;
-/// Noise reads 8 KiB at a time; this saves it most of its system calls.
-const READ_BUFFER: usize = 64 << 10;
 /// An idle connection costs little, and keeps later requests from waiting for a handshake.
 const IDLE: Duration = Duration::from_secs(24 * 3600);
 /// A peer that has gone without a word is noticed within this time twice.
@@ -43,7 +38,7 @@ pub(super) struct Behaviour {
     identify: identify::Behaviour,
     ping: ping::Behaviour,
     mdns: Toggle<mdns::tokio::Behaviour>,
-    pub(super) streams: libp2p_stream::Behaviour,
+    pub(super) streams: streams::Behaviour,
 }
 
 /// Of `max_peers` connections, those (about three quarters) that others may begin: the rest is left for those that this node needs.
@@ -77,7 +72,7 @@ pub(super) fn build(key: &SecretKey, mdns: bool, max_peers: u32) -> Result<Swarm
         identify: identify::Behaviour::new(identify),
         ping: ping::Behaviour::new(ping::Config::new().with_interval(PING).with_timeout(PING)),
         mdns: mdns.into(),
-        streams: libp2p_stream::Behaviour::new(),
+        streams: streams::Behaviour::new(max_peers),
     };
     let transport = transport(&keypair).map_err(|error| setup(&error))?;
     let config = Config::with_tokio_executor().with_idle_connection_timeout(IDLE);
@@ -94,12 +89,6 @@ fn named_tcp() -> dns::tokio::Transport<tcp::tokio::Transport> {
     })
 }
 
-fn transport(keypair: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, noise::Error> {
-    Ok(named_tcp()
-        .map(|stream, _| BufReader::with_capacity(READ_BUFFER, stream))
-        .upgrade(Version::V1Lazy)
-        .authenticate(noise::Config::new(keypair)?)
-        .multiplex(yamux::Config::default())
-        .timeout(CONNECTING)
-        .boxed())
+fn transport(keypair: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, secure::SetupError> {
+    secure::secured(named_tcp(), keypair)
 }

@@ -12,6 +12,7 @@ use crate::log::{
 };
 use crate::net::log_wire::MAX_REQUEST;
 use crate::net::shared::LOG_PROTOCOL;
+use crate::net::streams::Route;
 use crate::store::LogStore;
 
 fn chain(dir: &Path, heights: u64) -> Arc<Chain> {
@@ -145,8 +146,8 @@ async fn junk_instead_of_a_request_closes_the_connection() {
     let too_long = (MAX_REQUEST as u32 + 1).to_le_bytes().to_vec();
     let junk = [&4u32.to_le_bytes()[..], &[0xff; 4]].concat();
     for (n, bytes) in [too_long, junk].into_iter().enumerate() {
-        let mut raw = Raw::start(10 + n as u8, Some(&server.address())).await;
-        let mut stream = raw.control.open_stream(id, LOG_PROTOCOL).await.unwrap();
+        let raw = Raw::start(10 + n as u8, Some(&server.address())).await;
+        let mut stream = raw.control.open(id, LOG_PROTOCOL, Route::Shared).await.unwrap();
         stream.write_all(&bytes).await.unwrap();
         stream.flush().await.unwrap();
         let mut answer = Vec::new();

@@ -8,12 +8,12 @@ use futures::StreamExt;
 use futures::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use libp2p::swarm::SwarmEvent;
 use libp2p::{Multiaddr, PeerId, Stream};
-use libp2p_stream::{Control, IncomingStreams};
 use tokio::task::AbortHandle;
 
 use super::key;
 use crate::net::frames::{self, FrameError, FrameReader};
 use crate::net::shared::SWARM_PROTOCOL;
+use crate::net::streams::{Control, Incoming, Route};
 use crate::net::transport;
 use crate::swarm::Lane;
 use crate::swarm::serving::MAX_WANTS;
@@ -26,8 +26,8 @@ pub(super) struct Raw {
     pub(super) address: String,
     pub(super) peer: PeerId,
     pub(super) control: Control,
-    incoming: IncomingStreams,
-    /// Connections that have been closed.
+    incoming: Incoming,
+    /// How often the last connection with a node was closed.
     closed: Arc<AtomicUsize>,
     task: AbortHandle,
 }
@@ -43,8 +43,8 @@ impl Raw {
     pub(super) async fn start(seed: u8, dial: Option<&str>) -> Raw {
         let mut swarm = transport::build(&key(seed), false, 16).unwrap();
         let peer = *swarm.local_peer_id();
-        let mut control = swarm.behaviour().streams.new_control();
-        let incoming = control.accept(SWARM_PROTOCOL).unwrap();
+        let control = swarm.behaviour().streams.control();
+        let incoming = control.accept(SWARM_PROTOCOL);
         swarm.listen_on("/ip4/127.0.0.1/tcp/0".parse().unwrap()).unwrap();
         let address = loop {
             if let SwarmEvent::NewListenAddr { address, .. } = swarm.select_next_some().await {
@@ -59,7 +59,9 @@ impl Raw {
         let counter = closed.clone();
         let task = tokio::spawn(async move {
             loop {
-                if let SwarmEvent::ConnectionClosed { .. } = swarm.select_next_some().await {
+                if let SwarmEvent::ConnectionClosed { num_established: 0, .. } =
+                    swarm.select_next_some().await
+                {
                     counter.fetch_add(1, Ordering::SeqCst);
                 }
             }
@@ -69,7 +71,7 @@ impl Raw {
 
     /// Becomes a node that knows nothing of objects.
     pub(super) fn unlearn(&mut self) {
-        self.incoming = self.control.accept(libp2p::StreamProtocol::new("/another/1")).unwrap();
+        self.incoming = self.control.accept(libp2p::StreamProtocol::new("/another/1"));
     }
 
     /// The next stream, with nothing read of it.
@@ -77,13 +79,13 @@ impl Raw {
         self.incoming.next().await.unwrap().1
     }
 
-    /// How many connections have been closed.
+    /// How often a node was lost, with all of its connections.
     pub(super) fn closed(&self) -> usize {
         self.closed.load(Ordering::SeqCst)
     }
 
     pub(super) async fn open(&mut self, peer: &str) -> (Reader, Writer) {
-        let stream = self.control.open_stream(peer.parse().unwrap(), SWARM_PROTOCOL).await.unwrap();
+        let stream = self.control.open(peer.parse().unwrap(), SWARM_PROTOCOL, Route::Shared).await.unwrap();
         let (reader, writer) = stream.split();
         (FrameReader::new(reader), writer)
     }
@@ -96,7 +98,7 @@ impl Raw {
             let (_, stream) = self.incoming.next().await.unwrap();
             let (reader, mut writer) = stream.split();
             let mut reader = FrameReader::new(reader);
-            // A stream that libp2p has dropped makes the node begin anew.
+            // A stream that has broken makes the node begin anew.
             let Ok(first) = reader.message("Hello or Attach").await else { continue };
             if frames::write(&mut writer, &first).await.is_err() {
                 continue;
