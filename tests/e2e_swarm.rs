@@ -135,6 +135,17 @@ fn a_peer_that_trickles_does_not_keep_a_receiver_from_the_end() {
     swarm.assert_honest_are_kept();
 }
 
+/// It announced objects of 4 MiB and trickled them: eight of them held the whole receive budget, for a minute at a time,
+/// and the prefetch ran out of patience beside an honest source that had everything.
+#[test]
+#[cfg_attr(not(root), ignore = "needs root, to make network namespaces")]
+fn a_peer_that_hoards_credit_does_not_keep_a_receiver_from_the_end() {
+    let swarm = Swarm::new(2, Rate::mbit(100), 8);
+    let (_hoarding, _) = swarm.hostile("hoarding");
+    swarm.fan_out();
+    swarm.assert_honest_are_kept();
+}
+
 #[test]
 #[cfg_attr(not(root), ignore = "needs root, to make network namespaces")]
 fn a_peer_that_never_answers_does_not_keep_a_receiver_from_the_end() {
