@@ -1,5 +1,5 @@
 //! Tells the tests what this machine can do, so that one that cannot run here is reported as ignored, with the
-//! reason, instead of passing. The tools have the same build script.
+//! reason, instead of passing. The tools and the networks of tests have the same build script.
 
 use std::fs::{self, OpenOptions};
 use std::os::unix::fs::MetadataExt;

@@ -67,6 +67,7 @@ fn sound() -> Files {
             "src/cli.rs",
             "use clap::Parser;\nuse crate::config;\n#[test]\nfn t() { crate::main::x().unwrap() }\n",
         ),
+        ("lan/src/lib.rs", "use std::process::Command;\n"),
         ("mount/src/lib.rs", "use fuser::Session;\nuse std::fs;\n"),
         ("tools/src/main.rs", "use bcai::cli;\nuse clap_mangen::Man;\nfn main() {}\n"),
         ("tests/cli.rs", "use bcai::*;\nfn f() { redb::open().unwrap() }\n"),
@@ -151,6 +152,7 @@ fn the_whole_crate_and_unlisted_names_cannot_be_imported() {
         assert_eq!(added("src/pack.rs", code), [Rule::Layer], "{code}");
     }
     assert_eq!(added("mount/src/lib.rs", "use bcai::id::Id;"), [Rule::Layer]);
+    assert_eq!(added("lan/src/lib.rs", "use bcai::id::Id;"), [Rule::Layer]);
     assert_eq!(added("src/main.rs", "use bcai::Everything;"), [Rule::Layer]);
 }
 

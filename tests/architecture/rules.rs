@@ -154,8 +154,8 @@ impl House<'_> {
         }
         let verdict = if !self.page.modules.contains_key(&target) {
             Some("names no module of the layer table: import from the module that owns it")
-        } else if source.krate == Krate::Mount {
-            Some("the mount crate must not know bcai")
+        } else if matches!(source.krate, Krate::Lan | Krate::Mount) {
+            Some("this crate must not know bcai")
         } else if layered && self.page.modules.contains_key(importer) {
             self.imports.entry(importer.to_owned()).or_default().insert(target.clone());
             (!self.page.may_import(importer, &target)).then_some("does not go down a layer")
@@ -204,7 +204,7 @@ fn room(source: &Source) -> Option<&str> {
     match source.krate {
         Krate::Library => source.module.first().map(String::as_str),
         Krate::Command => Some("main"),
-        Krate::Mount | Krate::Tools | Krate::Tests => None,
+        Krate::Lan | Krate::Mount | Krate::Tools | Krate::Tests => None,
     }
 }
 
@@ -237,7 +237,7 @@ fn target(krate: Krate, reference: &Reference) -> Option<String> {
     let first = reference.segments[0].as_str();
     let rest = || reference.segments[1..].to_vec();
     let absolute = match (krate, first) {
-        (Krate::Command | Krate::Mount | Krate::Tools, "bcai") => rest(),
+        (Krate::Command | Krate::Lan | Krate::Mount | Krate::Tools, "bcai") => rest(),
         (Krate::Library, "crate" | "bcai") => rest(),
         (Krate::Library, "self" | "super") => {
             let is_step = |segment: &&String| ["self", "super"].contains(&segment.as_str());

@@ -17,6 +17,7 @@ pub type Files = BTreeMap<String, String>;
 pub enum Krate {
     Library,
     Command,
+    Lan,
     Mount,
     Tools,
     /// Integration tests and benchmarks of any crate.
@@ -38,7 +39,7 @@ pub struct Source {
 /// Reads every Rust file of the workspace below `root`.
 pub fn read(root: &Path) -> std::io::Result<Files> {
     let mut files = Files::new();
-    for top in ["src", "tests", "benches", "mount", "tools"] {
+    for top in ["src", "tests", "benches", "lan", "mount", "tools"] {
         read_dir(root, &root.join(top), &mut files)?;
     }
     Ok(files)
@@ -68,6 +69,7 @@ pub fn load(files: &Files) -> (Vec<Source>, Vec<(String, String)>) {
         let krate = match path.as_str() {
             "src/lib.rs" => Krate::Library,
             "src/main.rs" => Krate::Command,
+            "lan/src/lib.rs" => Krate::Lan,
             "mount/src/lib.rs" => Krate::Mount,
             "tools/src/main.rs" | "tools/src/lib.rs" => Krate::Tools,
             other if other.starts_with("tools/src/bin/") => Krate::Tools,

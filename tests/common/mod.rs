@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use bcai_lan::Lan;
 use serde_json::Value;
 
 /// How long anything may take that a test waits for.
@@ -43,6 +44,15 @@ impl Site {
             program: env!("CARGO_BIN_EXE_bcai").into(),
             _dir: dir,
         }
+    }
+
+    /// A node on a network of several. It listens there and nowhere else.
+    pub fn at(lan: &Lan, node: usize) -> Self {
+        let listen = format!("/ip4/{}/tcp/0", lan.address(node));
+        let mut site = Self::new();
+        site.prefix = lan.enter(node);
+        site.settings = vec![("BCAI_NET_LISTEN".into(), listen), ("BCAI_NET_MDNS".into(), "false".into())];
+        site
     }
 
     /// A node that has a network of its own.

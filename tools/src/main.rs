@@ -7,7 +7,13 @@
 
 mod compare;
 mod corpus;
+mod machine;
+mod measure;
+mod report;
+mod scratch;
+mod site;
 mod stop;
+mod swarm;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -36,6 +42,9 @@ enum Tool {
     },
     /// Measure bcai beside other means to the same end, and say which targets are met
     Compare(compare::Compare),
+    Swarm(swarm::Swarm),
+    Peer(swarm::Peer),
+    Crowd(swarm::Crowd),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -47,6 +56,9 @@ fn main() -> anyhow::Result<()> {
             Ok(())
         }
         Tool::Compare(compare) => compare.run(),
+        Tool::Swarm(swarm) => swarm.run(),
+        Tool::Peer(peer) => peer.run(),
+        Tool::Crowd(crowd) => crowd.run(),
     }
 }
 

@@ -11,13 +11,14 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 
-use super::measure::{MIB, back, epoch, in_order, median};
-use super::report::Report;
+use super::Report;
 use super::rows::Row;
-use super::site::Site;
-use super::{Bench, peers, say, shards};
+use super::{Bench, peers, shards};
 use crate::corpus::bytes::Random;
 use crate::corpus::{self, Kind};
+use crate::measure::{MIB, back, epoch, in_order, median};
+use crate::scratch::say;
+use crate::site::Site;
 
 pub const READERS: usize = 2;
 const RUNS: usize = 3;
@@ -39,7 +40,7 @@ pub fn run(bench: &Bench, wanted: &BTreeSet<Row>, report: &mut Report) -> anyhow
     let (files, bytes) = corpus::files(&path)?;
     let mut shuffled = files.clone();
     Random::of(bench.size.seed, 0).shuffle(&mut shuffled);
-    let site = Site::publisher(bench, "p")?;
+    let site = Site::publisher(&bench.scratch, "p")?;
     let (published, _) = site.publish(&path, "small@v1")?;
     let uri = published["uri"].as_str().unwrap_or_default().to_owned();
     let folder = Folder { site, path, uri, files, shuffled, bytes };
@@ -60,7 +61,7 @@ pub fn run(bench: &Bench, wanted: &BTreeSet<Row>, report: &mut Report) -> anyhow
 impl Folder<'_> {
     /// MiB a second of one epoch in shuffled order.
     pub fn epoch(&self, bench: &Bench, top: &std::path::Path) -> anyhow::Result<f64> {
-        Ok(epoch(top, &self.shuffled, self.bytes, READERS, &bench.stop)? / MIB)
+        Ok(epoch(top, &self.shuffled, self.bytes, READERS, &bench.scratch.stop)? / MIB)
     }
 
     /// Drops the pages of the source from the page cache.

@@ -14,13 +14,14 @@ use std::{fs, thread};
 
 use anyhow::Context;
 
-use super::measure::{MIB, back, in_order, median, seconds};
-use super::report::Report;
+use super::Bench;
+use super::Report;
 use super::rivals::Rival;
 use super::rows::Row;
-use super::site::Site;
-use super::{Bench, say};
 use crate::corpus::{self, Kind};
+use crate::measure::{MIB, back, in_order, median, seconds};
+use crate::scratch::say;
+use crate::site::Site;
 
 const RUNS: usize = 5;
 /// The average length of a chunk.
@@ -89,7 +90,7 @@ fn contents_again(top: &Path) -> anyhow::Result<()> {
 
 /// Seconds of publishing into a new store.
 fn publish(bench: &Bench, path: &Path, prepare: impl Fn() -> anyhow::Result<()>) -> anyhow::Result<f64> {
-    let site = Site::publisher(bench, "i")?;
+    let site = Site::publisher(&bench.scratch, "i")?;
     prepare()?;
     Ok(site.publish(path, "mixed@v1")?.1)
 }

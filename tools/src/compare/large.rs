@@ -14,13 +14,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
-use super::measure::{MIB, PAGE, at_random, in_order, mapped, median};
-use super::report::Report;
+use super::Bench;
+use super::Report;
 use super::rows::Row;
-use super::site::Site;
-use super::{Bench, number, say};
 use crate::corpus::Kind;
 use crate::corpus::bytes::Random;
+use crate::measure::{MIB, PAGE, at_random, in_order, mapped, median};
+use crate::scratch::{number, say};
+use crate::site::Site;
 
 const RUNS: usize = 7;
 /// How long a file of 4 GiB may take to be copied to where the kernel can read it.
@@ -31,7 +32,7 @@ const PROBES: usize = 64;
 pub fn run(bench: &Bench, wanted: &BTreeSet<Row>, report: &mut Report) -> anyhow::Result<()> {
     say("a large file");
     let corpus = bench.corpus(Kind::Large)?;
-    let site = Site::publisher(bench, "l")?;
+    let site = Site::publisher(&bench.scratch, "l")?;
     site.publish(&corpus, "large@v1")?;
     let (mounted, io, _) = site.mount("large@v1")?;
     let (ours, theirs) = (mounted.join("tokens.bin"), corpus.join("tokens.bin"));
@@ -44,7 +45,7 @@ pub fn run(bench: &Bench, wanted: &BTreeSet<Row>, report: &mut Report) -> anyhow
         .collect();
     let asked = number(&site.status()?, "/fetch/local_hits")?;
     let measure = |row: Row, path: &Path| {
-        bench.stop.check()?;
+        bench.scratch.stop.check()?;
         match row {
             Row::SeqWarm => Ok(in_order(path)? / MIB),
             Row::RandomReads => at_random(path, &places),

@@ -9,14 +9,16 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 
-use super::measure::{alternately, count, epoch, median, walk};
-use super::report::Report;
+use super::Bench;
+use super::Report;
 use super::rows::Row;
-use super::site::Site;
-use super::{Bench, number, say};
 use crate::corpus::{self, Kind};
+use crate::measure::{alternately, count, epoch, median, resident, walk};
+use crate::report::Row as _;
+use crate::scratch::{number, say};
+use crate::site::Site;
 
 const RUNS: usize = 3;
 const MOUNTS: usize = 5;
@@ -27,8 +29,8 @@ const QUICK: f64 = 30.0;
 pub fn run(bench: &Bench, wanted: &BTreeSet<Row>, report: &mut Report) -> anyhow::Result<()> {
     say("very many files");
     let path = bench.corpus(Kind::Million)?;
-    let names = count(&path, &bench.stop)?;
-    let site = Site::publisher(bench, "n")?;
+    let names = count(&path, &bench.scratch.stop)?;
+    let site = Site::publisher(&bench.scratch, "n")?;
     let (_, seconds) = site.publish(&path, "million@v1")?;
     let files = corpus::files(&path)?.0.len() as f64;
     let first =
@@ -41,13 +43,13 @@ pub fn run(bench: &Bench, wanted: &BTreeSet<Row>, report: &mut Report) -> anyhow
                     site.stop()?;
                     bench.cold()?;
                     let (mounted, _, _) = site.mount("million@v1")?;
-                    let rate = walk(&mounted, names, &bench.stop)?;
+                    let rate = walk(&mounted, names, &bench.scratch.stop)?;
                     site.unmount(&mounted)?;
                     Ok(rate)
                 };
                 let native = || {
                     bench.cold()?;
-                    walk(&path, names, &bench.stop)
+                    walk(&path, names, &bench.scratch.stop)
                 };
                 let (bcai, native) = alternately(RUNS, bcai, native)?;
                 report.pair(*row, bcai, &format!("{} cold", report.file_system()), native);
@@ -55,10 +57,10 @@ pub fn run(bench: &Bench, wanted: &BTreeSet<Row>, report: &mut Report) -> anyhow
             }
             Row::FindWarm => {
                 let (mounted, _, _) = site.mount("million@v1")?;
-                walk(&mounted, names, &bench.stop)?;
-                walk(&path, names, &bench.stop)?;
-                let bcai = || walk(&mounted, names, &bench.stop);
-                let (bcai, native) = alternately(RUNS, bcai, || walk(&path, names, &bench.stop))?;
+                walk(&mounted, names, &bench.scratch.stop)?;
+                walk(&path, names, &bench.scratch.stop)?;
+                let bcai = || walk(&mounted, names, &bench.scratch.stop);
+                let (bcai, native) = alternately(RUNS, bcai, || walk(&path, names, &bench.scratch.stop))?;
                 report.pair(*row, bcai, &format!("{} warm", report.file_system()), native);
                 site.unmount(&mounted)?;
             }
@@ -83,22 +85,13 @@ fn memory(bench: &Bench, site: &Site, path: &Path, report: &mut Report) -> anyho
     site.stop()?;
     let (mounted, _, _) = site.mount("million@v1")?;
     let (files, bytes) = corpus::files(path)?;
-    let rate = epoch(&mounted, &files, bytes, READERS, &bench.stop)?;
-    let pid = number(&site.status()?, "/pid")?;
-    let status =
-        std::fs::read_to_string(format!("/proc/{pid}/status")).context("cannot examine the daemon")?;
-    let kib = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-        line.trim().trim_end_matches("kB").trim().parse::<f64>().ok()
-    };
-    let (Some(peak), Some(now)) = (kib("VmHWM:"), kib("VmRSS:")) else {
-        bail!("the kernel does not say how much memory the daemon has");
-    };
-    report.value(Row::Memory, peak * 1024.0 / 1e6);
+    let rate = epoch(&mounted, &files, bytes, READERS, &bench.scratch.stop)?;
+    let (now, peak) = resident(number(&site.status()?, "/pid")? as u32)?;
+    report.value(Row::Memory, peak / 1e6);
     let seconds = bytes as f64 / rate;
     report.note(
         Row::Memory,
-        format!("{:.0} MB in the end; all {} files read in {seconds:.1} s", now * 1024.0 / 1e6, files.len()),
+        format!("{:.0} MB in the end; all {} files read in {seconds:.1} s", now / 1e6, files.len()),
     );
     site.unmount(&mounted)
 }

@@ -6,33 +6,30 @@
 //! only what was there before.
 //! Trust: developers only. It runs programs it finds in PATH, and as root it drops the machine's page cache.
 //! Threads: the main thread, with readers where a row has readers.
-//! SIGKILL leaves the scratch folder `run-PID` with mounts and daemons, to be unmounted, stopped and removed by hand.
 
 mod epochs;
 mod ingest;
 mod large;
-mod machine;
-mod measure;
 mod million;
 mod peers;
-mod report;
 mod rivals;
 mod rows;
 mod shards;
-mod site;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::Context;
 use clap::Args;
 
 use crate::corpus::{self, Kind, Size};
-use crate::stop::{self, Stop};
-use report::Report;
-use rows::Row;
+use crate::scratch::{Scratch, remove};
+use crate::{machine, report};
+pub use rows::Row;
+
+type Report = crate::report::Report<Row, Size>;
 
 /// Measure bcai beside other means to the same end, and say which targets are met
 ///
@@ -60,37 +57,22 @@ pub struct Compare {
 
 impl Compare {
     pub fn run(self) -> anyhow::Result<()> {
-        let stop = stop::on_signals()?;
-        let bcai = match self.bcai {
-            Some(bcai) => bcai,
-            None => std::env::current_exe().context("cannot find this program")?.with_file_name("bcai"),
-        };
-        ensure!(bcai.is_file(), "there is no program {}; build it, or name one with --bcai", bcai.display());
         let wanted: BTreeSet<Row> =
-            if self.rows.is_empty() { Row::all().collect() } else { self.rows.into_iter().collect() };
-        let bench = Bench::new(&self.dir, self.size, std::path::absolute(bcai)?, stop)?;
-        let mut report = Report::new(machine::describe(&bench.dir)?, self.size);
+            if self.rows.is_empty() { report::all().collect() } else { self.rows.into_iter().collect() };
+        let bench = Bench::new(&self.dir, self.size, self.bcai)?;
+        let mut report = Report::new(machine::describe(&bench.scratch.dir)?, self.size);
         bench.measure(&wanted, &mut report);
         drop(bench);
-        if self.json {
-            println!("{}", serde_json::to_string_pretty(&report)?);
-        } else {
-            println!("{report}");
-        }
-        ensure!(!report.failed(), "not all rows could be measured");
-        Ok(())
+        report.print(self.json)
     }
 }
 
 /// What all groups need.
 pub struct Bench {
-    /// Of this run.
-    dir: PathBuf,
+    scratch: Scratch,
     /// Where corpora are found or made.
     corpora: PathBuf,
     size: Size,
-    bcai: PathBuf,
-    stop: Stop,
     /// Corpora that were not there before.
     made: RefCell<BTreeSet<PathBuf>>,
 }
@@ -107,12 +89,10 @@ const GROUPS: &[(Group, &[Row], &[Kind])] = &[
 ];
 
 impl Bench {
-    fn new(dir: &Path, size: Size, bcai: PathBuf, stop: Stop) -> anyhow::Result<Self> {
-        fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    fn new(dir: &Path, size: Size, bcai: Option<PathBuf>) -> anyhow::Result<Self> {
+        let scratch = Scratch::new(dir, bcai)?;
         let corpora = dir.canonicalize().with_context(|| format!("cannot use {}", dir.display()))?;
-        let dir = corpora.join(format!("run-{}", std::process::id()));
-        fs::create_dir(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
-        Ok(Self { dir, corpora, size, bcai, stop, made: RefCell::default() })
+        Ok(Self { scratch, corpora, size, made: RefCell::default() })
     }
 
     fn measure(&self, wanted: &BTreeSet<Row>, report: &mut Report) {
@@ -126,7 +106,7 @@ impl Bench {
             if wanted.is_empty() {
                 continue;
             }
-            if let Err(error) = self.stop.check().and_then(|()| group(self, &wanted, report)) {
+            if let Err(error) = self.scratch.stop.check().and_then(|()| group(self, &wanted, report)) {
                 report.fail(&wanted, &error);
             }
             // The next group shall have the disk and the page cache to itself.
@@ -138,7 +118,7 @@ impl Bench {
 
     /// A corpus, made if need be.
     fn corpus(&self, kind: Kind) -> anyhow::Result<PathBuf> {
-        let corpus = corpus::make(kind, &self.corpora, self.size, &self.stop)?;
+        let corpus = corpus::make(kind, &self.corpora, self.size, &self.scratch.stop)?;
         if !corpus.found {
             self.made.borrow_mut().insert(corpus.path.clone());
         }
@@ -159,7 +139,7 @@ impl Bench {
 
     /// Writes everything to disk and empties the page cache, so that what comes next is cold.
     fn cold(&self) -> anyhow::Result<()> {
-        self.stop.check()?;
+        self.scratch.stop.check()?;
         rustix::fs::sync();
         let control = Path::new("/proc/sys/vm/drop_caches");
         fs::write(control, "3\n").context("cannot empty the page cache, which takes root")
@@ -171,26 +151,5 @@ impl Drop for Bench {
         for path in self.made.take() {
             remove(&path);
         }
-        remove(&self.dir);
     }
-}
-
-/// Removes a folder of ours. What cannot be removed is said and is the user's to remove.
-fn remove(path: &Path) {
-    if let Err(error) = fs::remove_dir_all(path) {
-        eprintln!("bcai-tools: cannot remove {}: {error}", path.display());
-    }
-}
-
-/// A number that `bcai` printed.
-fn number(json: &serde_json::Value, path: &str) -> anyhow::Result<f64> {
-    match json.pointer(path).and_then(serde_json::Value::as_f64) {
-        Some(number) => Ok(number),
-        None => bail!("bcai printed no {path}: {json}"),
-    }
-}
-
-/// Says on stderr what is going on, since a run takes long.
-fn say(what: &str) {
-    eprintln!("bcai-tools: {what}");
 }

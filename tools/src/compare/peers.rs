@@ -13,12 +13,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use super::Bench;
+use super::Report;
 use super::epochs::{Folder, READERS};
-use super::measure::{MIB, epoch, median};
-use super::report::Report;
 use super::rows::Row;
-use super::site::Site;
-use super::{Bench, number, say};
+use crate::measure::{MIB, epoch, median};
+use crate::scratch::{number, say};
+use crate::site::Site;
 
 const RUNS: usize = 3;
 /// Between two looks at the disk.
@@ -37,13 +38,13 @@ pub fn run(
         say("epochs from a peer");
         let (mut ours, mut native) = (Vec::new(), Vec::new());
         for _ in 0..RUNS {
-            let reader = Site::new(bench, "r")?;
+            let reader = Site::new(&bench.scratch, "r")?;
             let (mounted, _, _) = reader.mount(&folder.uri)?;
             bench.cold()?;
-            ours.push(epoch(&mounted, files, folder.bytes, READERS, &bench.stop)? / MIB);
+            ours.push(epoch(&mounted, files, folder.bytes, READERS, &bench.scratch.stop)? / MIB);
             drop(reader);
             bench.cold()?;
-            native.push(epoch(&folder.path, files, folder.bytes, READERS, &bench.stop)? / MIB);
+            native.push(epoch(&folder.path, files, folder.bytes, READERS, &bench.scratch.stop)? / MIB);
         }
         report.pair(row, median(&ours), &format!("{} cold", report.file_system()), median(&native));
     }
@@ -62,13 +63,13 @@ fn over_budget(
 ) -> anyhow::Result<()> {
     say("an epoch that the cache cannot hold");
     let budget = folder.bytes / 3;
-    let reader = Site::with(bench, "r", &[format!("cache.max_bytes={budget}B")])?;
+    let reader = Site::with(&bench.scratch, "r", &[format!("cache.max_bytes={budget}B")])?;
     let (mounted, _, _) = reader.mount(&folder.uri)?;
     let done = AtomicBool::new(false);
     let store = reader.home().join("store");
     let (rate, peak) = thread::scope(|scope| {
         let watch = scope.spawn(|| watch(&store, &done));
-        let rate = epoch(&mounted, &folder.shuffled, folder.bytes, READERS, &bench.stop);
+        let rate = epoch(&mounted, &folder.shuffled, folder.bytes, READERS, &bench.scratch.stop);
         done.store(true, Ordering::Relaxed);
         (rate, watch.join())
     });

@@ -12,9 +12,10 @@ use std::process::Command;
 
 use anyhow::{Context, bail};
 
-use super::measure::seconds;
+use super::Bench;
 use super::rows::Row;
-use super::{Bench, remove};
+use crate::measure::seconds;
+use crate::scratch::remove;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rival {
@@ -62,7 +63,7 @@ impl Rival {
 
     /// Seconds from its start until all it wrote is on disk. Making an empty repository is not counted.
     pub fn run(self, bench: &Bench, source: &Path) -> anyhow::Result<f64> {
-        let scratch = bench.dir.join("rival");
+        let scratch = bench.scratch.dir.join("rival");
         fs::create_dir(&scratch).with_context(|| format!("cannot create {}", scratch.display()))?;
         let done = self.run_in(bench, source, &scratch);
         remove(&scratch);
@@ -86,7 +87,7 @@ impl Rival {
             for variable in ["RESTIC_PASSWORD", "RUSTIC_PASSWORD"] {
                 command.env(variable, "of a comparison");
             }
-            let done = bench.stop.output(&mut command)?;
+            let done = bench.scratch.stop.output(&mut command)?;
             if !done.status.success() {
                 bail!("{}: {}", self.program(), String::from_utf8_lossy(&done.stderr).trim());
             }

@@ -8,6 +8,8 @@
 use clap::ValueEnum;
 use serde::Serialize;
 
+use crate::report::{self, Goal};
+
 /// One comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -54,28 +56,8 @@ pub const INGEST: &[Row] =
     &[Row::Ingest, Row::IngestCp, Row::IngestRestic, Row::IngestRustic, Row::IngestBorg, Row::IngestCasync];
 pub const MILLION: &[Row] = &[Row::FindFirst, Row::FindWarm, Row::MountMillion, Row::Memory, Row::Republish];
 
-/// What a row must reach.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Goal {
-    /// At least so many times the reference.
-    Ratio(f64),
-    AtLeast(f64),
-    AtMost(f64),
-    /// Nothing was promised; the figure is for information.
-    None,
-}
-
-impl Row {
-    pub fn all() -> impl Iterator<Item = Self> {
-        Self::value_variants().iter().copied()
-    }
-
-    pub fn name(self) -> String {
-        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
-    }
-
-    pub fn what(self) -> &'static str {
+impl report::Row for Row {
+    fn what(self) -> &'static str {
         match self {
             Self::SeqWarm => "large file, read in order, warm",
             Self::RandomReads => "large file, 4 KiB at random, warm",
@@ -104,12 +86,7 @@ impl Row {
         }
     }
 
-    /// Whether it begins with an empty page cache, which only root can have.
-    pub fn is_cold(self) -> bool {
-        matches!(self, Self::EpochCold | Self::EpochPeer | Self::EpochPeerShuffled | Self::FindFirst)
-    }
-
-    pub fn unit(self) -> &'static str {
+    fn unit(self) -> &'static str {
         match self {
             Self::SeqWarm
             | Self::EpochFirst
@@ -134,7 +111,7 @@ impl Row {
         }
     }
 
-    pub fn goal(self) -> Goal {
+    fn goal(self) -> Goal {
         match self {
             Self::SeqWarm | Self::RandomReads | Self::MmapSeq | Self::MmapRandom => Goal::Ratio(0.9),
             Self::EpochFirst => Goal::Ratio(0.4),
@@ -160,6 +137,13 @@ impl Row {
     }
 }
 
+impl Row {
+    /// Whether it begins with an empty page cache, which only root can have.
+    pub fn is_cold(self) -> bool {
+        matches!(self, Self::EpochCold | Self::EpochPeer | Self::EpochPeerShuffled | Self::FindFirst)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,6 +152,6 @@ mod tests {
     fn every_row_is_in_one_group() {
         let mut grouped: Vec<Row> = [LARGE, FOLDER, INGEST, MILLION].concat();
         grouped.sort();
-        assert!(grouped.into_iter().eq(Row::all()));
+        assert!(grouped.into_iter().eq(report::all::<Row>()));
     }
 }

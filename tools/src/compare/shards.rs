@@ -7,12 +7,13 @@
 
 use std::collections::BTreeSet;
 
+use super::Bench;
+use super::Report;
 use super::epochs::Folder;
-use super::measure::MIB;
-use super::report::Report;
 use super::rows::Row;
-use super::{Bench, number, say};
 use crate::corpus::{self, Kind};
+use crate::measure::MIB;
+use crate::scratch::{number, say};
 
 pub fn run(
     bench: &Bench,

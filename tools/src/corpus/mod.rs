@@ -12,6 +12,7 @@ pub mod bytes;
 mod tar;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, ensure};
 use clap::{Args, ValueEnum};
+use serde::Serialize;
 
 use crate::stop::Stop;
 use bytes::{Language, Random};
@@ -49,7 +51,7 @@ pub enum Kind {
 }
 
 /// How much of it, and which.
-#[derive(Debug, Clone, Copy, PartialEq, Args)]
+#[derive(Debug, Clone, Copy, PartialEq, Args, Serialize)]
 pub struct Size {
     /// Another seed gives other bytes
     #[arg(long, default_value_t = 1)]
@@ -71,6 +73,12 @@ impl Size {
     pub fn of(&self, full: u64, least: u64) -> u64 {
         // Counts of files and bytes, far below 2^53.
         ((full as f64 * self.scale) as u64).max(least)
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Scale {}, seed {}.", self.scale, self.seed)
     }
 }
 

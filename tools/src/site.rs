@@ -1,58 +1,72 @@
-//! One node of a comparison, driven through the command.
+//! One node that is measured, driven through the command.
 //!
 //! Owns: the node's folder, its mounts and its daemon.
 //! Must not know: what is measured.
 //! Invariant: when it is dropped, its mounts are gone, its daemon has ended and its folder is removed.
 //! Trust: the program is the one under test; what it prints is checked where it is used.
-//! Threads: one at a time.
+//! Threads: any.
 
-use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, bail};
 use serde_json::Value;
 
-use super::measure::seconds;
-use super::{Bench, remove};
+use crate::measure::seconds;
+use crate::scratch::{Scratch, remove};
 
 pub struct Site<'a> {
-    bench: &'a Bench,
+    scratch: &'a Scratch,
     /// With the home and the mount points in it.
     dir: PathBuf,
+    /// A command that runs ours elsewhere, if there is one.
+    prefix: Vec<String>,
     settings: Vec<String>,
-    mounts: RefCell<Vec<PathBuf>>,
+    mounts: Mutex<Vec<PathBuf>>,
 }
 
 impl<'a> Site<'a> {
     /// A node that has never run. Its name must be short: the path of a socket is limited.
-    pub fn new(bench: &'a Bench, name: &str) -> anyhow::Result<Self> {
-        Self::with(bench, name, &[])
+    pub fn new(scratch: &'a Scratch, name: &str) -> anyhow::Result<Self> {
+        Self::with(scratch, name, &[])
     }
 
     /// The same, with further settings.
-    pub fn with(bench: &'a Bench, name: &str, settings: &[String]) -> anyhow::Result<Self> {
-        let dir = bench.dir.join(name);
-        fs::create_dir(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    pub fn with(scratch: &'a Scratch, name: &str, settings: &[String]) -> anyhow::Result<Self> {
         // All nodes are on this machine: nothing needs to be heard by, or said to, anyone else.
         let mut all = vec!["net.listen=/ip4/127.0.0.1/tcp/0".to_owned(), "net.mdns=false".to_owned()];
         all.extend_from_slice(settings);
-        Ok(Self { bench, dir, settings: all, mounts: RefCell::default() })
+        Self::elsewhere(scratch, name, Vec::new(), all)
+    }
+
+    /// A node whose commands run behind `prefix`, with these settings alone.
+    pub fn elsewhere(
+        scratch: &'a Scratch,
+        name: &str,
+        prefix: Vec<String>,
+        settings: Vec<String>,
+    ) -> anyhow::Result<Self> {
+        let dir = scratch.dir.join(name);
+        fs::create_dir(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        Ok(Self { scratch, dir, prefix, settings, mounts: Mutex::default() })
     }
 
     /// A node with a network of its own.
-    pub fn publisher(bench: &'a Bench, name: &str) -> anyhow::Result<Self> {
-        let site = Self::new(bench, name)?;
+    pub fn publisher(scratch: &'a Scratch, name: &str) -> anyhow::Result<Self> {
+        let site = Self::new(scratch, name)?;
         site.json(&["init"])?;
         Ok(site)
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(&self.bench.bcai);
-        command.arg("--home").arg(self.home());
+        let mut words = self.prefix.iter().map(OsStr::new).chain([self.scratch.bcai.as_os_str()]);
+        // There is one word at the least.
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words).arg("--home").arg(self.home());
         for setting in &self.settings {
             command.arg("-c").arg(setting);
         }
@@ -66,7 +80,7 @@ impl<'a> Site<'a> {
 
     /// Runs a command and takes its JSON.
     pub fn json(&self, args: &[impl AsRef<OsStr>]) -> anyhow::Result<Value> {
-        let done = self.bench.stop.output(self.command().args(args))?;
+        let done = self.scratch.stop.output(self.command().args(args))?;
         if !done.status.success() {
             let args: Vec<_> = args.iter().map(|arg| arg.as_ref().to_string_lossy()).collect();
             let said = if done.stdout.is_empty() { done.stderr } else { done.stdout };
@@ -85,9 +99,9 @@ impl<'a> Site<'a> {
 
     /// Mounts; returns where, how contents reach readers, and how many seconds the command took.
     pub fn mount(&self, reference: &str) -> anyhow::Result<(PathBuf, String, f64)> {
-        let dir = self.dir.join(format!("m{}", self.mounts.borrow().len()));
+        let dir = self.dir.join(format!("m{}", self.mounted().len()));
         fs::create_dir(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
-        self.mounts.borrow_mut().push(dir.clone());
+        self.mounted().push(dir.clone());
         let args = [OsStr::new("mount"), OsStr::new(reference), dir.as_os_str()];
         let (mounted, seconds) = seconds(|| self.json(&args))?;
         let io = mounted["io"].as_str().unwrap_or("unknown").to_owned();
@@ -97,7 +111,7 @@ impl<'a> Site<'a> {
     /// Unmounts; the kernel forgets all it had of the mount.
     pub fn unmount(&self, dir: &Path) -> anyhow::Result<()> {
         self.json(&[OsStr::new("unmount"), dir.as_os_str()])?;
-        self.mounts.borrow_mut().retain(|mounted| mounted != dir);
+        self.mounted().retain(|mounted| mounted != dir);
         fs::remove_dir(dir).with_context(|| format!("cannot remove {}", dir.display()))
     }
 
@@ -111,6 +125,11 @@ impl<'a> Site<'a> {
         let dir = self.home().join("store/packs");
         let entries = fs::read_dir(&dir).with_context(|| format!("cannot list {}", dir.display()))?;
         Ok(entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>()?)
+    }
+
+    fn mounted(&self) -> MutexGuard<'_, Vec<PathBuf>> {
+        // A list that a panicking thread left is still a list.
+        self.mounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn status(&self) -> anyhow::Result<Value> {
@@ -131,7 +150,7 @@ impl Drop for Site<'_> {
                 .stderr(Stdio::null());
             command.status().is_ok_and(|status| status.success())
         };
-        for dir in self.mounts.take() {
+        for dir in std::mem::take(&mut *self.mounted()) {
             quietly(&[OsStr::new("unmount"), OsStr::new("--lazy"), dir.as_os_str()]);
         }
         // A daemon that has not been started is as good as one that has ended.

@@ -8,23 +8,51 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use anyhow::ensure;
+use clap::ValueEnum;
 use serde::Serialize;
 
-use super::machine::Machine;
-use super::rows::{Goal, Row};
-use crate::corpus::Size;
+use crate::machine::Machine;
 
+/// What a row must reach.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Goal {
+    /// At least so many times the reference.
+    Ratio(f64),
+    AtLeast(f64),
+    AtMost(f64),
+    /// Nothing was promised; the figure is for information.
+    None,
+}
+
+/// What a tool can measure; the order of rows is that of the report.
+pub trait Row: ValueEnum + Copy + Ord + Serialize + 'static {
+    fn what(self) -> &'static str;
+    fn unit(self) -> &'static str;
+    fn goal(self) -> Goal;
+
+    fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+}
+
+pub fn all<R: Row>() -> impl Iterator<Item = R> {
+    R::value_variants().iter().copied()
+}
+
+/// Rows of one tool, measured on one machine with one set of settings.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub struct Report<R, S> {
     machine: Machine,
-    scale: f64,
-    seed: u64,
-    rows: Vec<Line>,
+    #[serde(flatten)]
+    settings: S,
+    rows: Vec<Line<R>>,
 }
 
 #[derive(Debug, Serialize)]
-struct Line {
-    row: Row,
+struct Line<R> {
+    row: R,
     what: &'static str,
     unit: &'static str,
     bcai: Option<f64>,
@@ -43,9 +71,9 @@ struct Reference {
     value: f64,
 }
 
-impl Report {
-    pub fn new(machine: Machine, size: Size) -> Self {
-        Self { machine, scale: size.scale, seed: size.seed, rows: Vec::new() }
+impl<R: Row, S: Serialize + fmt::Display> Report<R, S> {
+    pub fn new(machine: Machine, settings: S) -> Self {
+        Self { machine, settings, rows: Vec::new() }
     }
 
     /// The file system that is the reference, such as `ext4`.
@@ -54,31 +82,31 @@ impl Report {
     }
 
     /// A row without anything to compare it with.
-    pub fn value(&mut self, row: Row, bcai: f64) {
+    pub fn value(&mut self, row: R, bcai: f64) {
         self.add(row, Some(bcai), None);
     }
 
     /// A row beside its reference, both in the row's unit.
-    pub fn pair(&mut self, row: Row, bcai: f64, name: &str, reference: f64) {
+    pub fn pair(&mut self, row: R, bcai: f64, name: &str, reference: f64) {
         self.add(row, Some(bcai), Some(Reference { name: name.to_owned(), value: reference }));
     }
 
     /// A row that cannot be measured here.
-    pub fn skip(&mut self, row: Row, why: &str) {
+    pub fn skip(&mut self, row: R, why: &str) {
         self.add(row, None, None);
         self.note(row, why);
     }
 
     /// Something to be said about a row that has been added.
-    pub fn note(&mut self, row: Row, note: impl Into<String>) {
+    pub fn note(&mut self, row: R, note: impl Into<String>) {
         if let Some(line) = self.rows.iter_mut().find(|line| line.row == row) {
             line.notes.push(note.into());
         }
     }
 
     /// Of `rows`, those that were not added could not be measured.
-    pub fn fail(&mut self, rows: &BTreeSet<Row>, error: &anyhow::Error) {
-        let missing = |row: &&Row| !self.rows.iter().any(|line| line.row == **row);
+    pub fn fail(&mut self, rows: &BTreeSet<R>, error: &anyhow::Error) {
+        let missing = |row: &&R| !self.rows.iter().any(|line| line.row == **row);
         for row in rows.iter().filter(missing).copied().collect::<Vec<_>>() {
             self.skip(row, &format!("failed: {error:#}"));
         }
@@ -87,11 +115,22 @@ impl Report {
         }
     }
 
-    pub fn failed(&self) -> bool {
+    /// Prints it, for programs or for people; an error if a row could not be measured.
+    pub fn print(&self, json: bool) -> anyhow::Result<()> {
+        if json {
+            println!("{}", serde_json::to_string_pretty(self)?);
+        } else {
+            println!("{self}");
+        }
+        ensure!(!self.failed(), "not all rows could be measured");
+        Ok(())
+    }
+
+    fn failed(&self) -> bool {
         self.rows.iter().any(|line| line.failed)
     }
 
-    fn add(&mut self, row: Row, bcai: Option<f64>, reference: Option<Reference>) {
+    fn add(&mut self, row: R, bcai: Option<f64>, reference: Option<Reference>) {
         let ratio = bcai.zip(reference.as_ref()).map(|(bcai, reference)| bcai / reference.value);
         let target = row.goal();
         let met = match target {
@@ -108,7 +147,7 @@ impl Report {
     }
 }
 
-impl Line {
+impl<R: Row> Line<R> {
     fn cells(&self) -> [String; 7] {
         let nothing = || "–".to_owned();
         let value = |value: f64| format!("{} {}", figure(value), self.unit);
@@ -156,11 +195,11 @@ fn figure(value: f64) -> String {
 
 const HEADS: [&str; 7] = ["row", "what", "bcai", "reference", "ratio", "target", ""];
 
-impl fmt::Display for Report {
+impl<R: Row, S: fmt::Display> fmt::Display for Report<R, S> {
     /// A table that is Markdown too, and the notes below it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.machine)?;
-        writeln!(f, "Scale {}, seed {}.\n", self.scale, self.seed)?;
+        writeln!(f, "{}\n", self.settings)?;
         let mut table: Vec<[String; 7]> = vec![HEADS.map(str::to_owned)];
         table.extend(self.rows.iter().map(Line::cells));
         let width = |column: usize| table.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
@@ -189,8 +228,10 @@ impl fmt::Display for Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compare::Row;
+    use crate::corpus::Size;
 
-    fn report() -> Report {
+    fn report() -> Report<Row, Size> {
         Report::new(Machine::default(), Size { seed: 1, scale: 1.0 })
     }
 

@@ -30,6 +30,28 @@ pub fn median(values: &[f64]) -> f64 {
     sorted.get(sorted.len().saturating_sub(1) / 2).copied().unwrap_or(f64::NAN)
 }
 
+/// Resident bytes of a process, now and at the most.
+pub fn resident(pid: u32) -> anyhow::Result<(f64, f64)> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).context("cannot examine a daemon")?;
+    let kib = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        line.trim().trim_end_matches("kB").trim().parse::<f64>().ok()
+    };
+    match (kib("VmRSS:"), kib("VmHWM:")) {
+        (Some(now), Some(most)) => Ok((now * 1024.0, most * 1024.0)),
+        _ => bail!("the kernel does not say how much memory the daemon has"),
+    }
+}
+
+/// The value that so many per cent of the others do not exceed (the nearest rank).
+pub fn percentile(values: &[f64], per_cent: f64) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    // Between 0 and the number of values.
+    let rank = (per_cent / 100.0 * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.saturating_sub(1)).copied().unwrap_or(f64::NAN)
+}
+
 /// Both sides in turn, `runs` times; the median of each.
 pub fn alternately(
     runs: usize,
@@ -200,6 +222,10 @@ mod tests {
         assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
         assert_eq!(median(&[4.0, 1.0]), 1.0);
         assert!(median(&[]).is_nan());
+        let values: Vec<f64> = (1..=200).map(f64::from).rev().collect();
+        assert_eq!((percentile(&values, 50.0), percentile(&values, 99.0)), (100.0, 198.0));
+        assert_eq!(percentile(&[7.0], 99.0), 7.0);
+        assert!(percentile(&[], 99.0).is_nan());
     }
 
     #[test]
