@@ -7,7 +7,7 @@
 //! Threads: one task; it never waits for anything but the swarm, commands and its timer.
 
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, TcpListener};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,14 +21,17 @@ use libp2p::{Multiaddr, PeerId, Swarm, identify, mdns, ping};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
+use super::addresses::{ip_of, is_supported, peer_of, with_peer};
 use super::error::NetError;
-use super::shared::{Command, SWARM_PROTOCOL, Shared};
+use super::shared::{Command, PEERS_PROTOCOL, SWARM_PROTOCOL, Shared};
 use super::transport::{Behaviour, BehaviourEvent, CONNECTING};
 
 /// The first and the longest pause before a lost peer is dialled again.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 /// A connection that held for so long makes the pauses short again.
 const STEADY: Duration = Duration::from_secs(10);
+/// Dials of a lost peer that no user has named, before it is forgotten: about two minutes.
+const MAX_TRIES: u32 = 12;
 
 pub(super) struct Driver {
     swarm: Swarm<Behaviour>,
@@ -36,7 +39,6 @@ pub(super) struct Driver {
     commands: mpsc::Receiver<Command>,
     dials: HashMap<ConnectionId, Dial>,
     again: HashMap<PeerId, Again>,
-    max_peers: usize,
 }
 
 /// A dial that somebody waits for.
@@ -51,12 +53,15 @@ struct Again {
     pauses: ExponentialBackoff,
     /// Nothing while it is connected or being dialled.
     at: Option<Instant>,
-    since: Instant,
+    /// How often it was put off since it was last connected for a while.
+    tries: u32,
+    /// Since when it is connected.
+    connected: Option<Instant>,
 }
 
 impl Again {
     fn new() -> Again {
-        Again { pauses: pauses(), at: None, since: Instant::now() }
+        Again { pauses: pauses(), at: None, tries: 0, connected: None }
     }
 }
 
@@ -75,10 +80,9 @@ impl Driver {
         swarm: Swarm<Behaviour>,
         shared: Arc<Shared>,
         commands: mpsc::Receiver<Command>,
-        max_peers: u32,
     ) -> Driver {
         let (dials, again) = (HashMap::new(), HashMap::new());
-        Driver { swarm, shared, commands, dials, again, max_peers: max_peers as usize }
+        Driver { swarm, shared, commands, dials, again }
     }
 
     /// Listens on all of `addresses`, or fails.
@@ -129,6 +133,7 @@ impl Driver {
     fn on_command(&mut self, command: Command) {
         match command {
             Command::Dial { address, reply } => self.dial(address, reply),
+            Command::Meet { peer, addresses } => self.meet(peer, addresses),
             Command::Disconnect(peer) => {
                 // It fails when there is no connection, which is what was wanted.
                 let _ = self.swarm.disconnect_peer_id(peer);
@@ -201,10 +206,14 @@ impl Driver {
     /// Dials a lost peer again after a pause.
     fn later(&mut self, peer: PeerId) {
         let again = self.again.entry(peer).or_insert_with(Again::new);
-        if again.since.elapsed() > STEADY {
-            again.pauses = pauses();
+        if again.connected.take().is_some_and(|since| since.elapsed() > STEADY) {
+            (again.pauses, again.tries) = (pauses(), 0);
         }
-        again.since = Instant::now();
+        again.tries += 1;
+        if again.tries > MAX_TRIES && self.shared.table.forget_unnamed(&peer) {
+            self.again.remove(&peer);
+            return;
+        }
         again.at = Some(Instant::now() + again.pauses.next().unwrap_or(PAUSES.1));
     }
 
@@ -217,7 +226,7 @@ impl Driver {
                 let dial = self.dials.remove(&connection_id);
                 self.shared.table.connected(peer_id, reached, from, dial.is_some());
                 if let Some(again) = self.again.get_mut(&peer_id) {
-                    (again.at, again.since) = (None, Instant::now());
+                    (again.at, again.connected) = (None, Some(Instant::now()));
                 }
                 if let Some(dial) = dial {
                     // Whoever has gone needs no answer.
@@ -269,6 +278,9 @@ impl Driver {
             BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
                 let listens = info.listen_addrs.into_iter().map(|address| with_peer(address, peer_id));
                 self.shared.table.told(&peer_id, listens);
+                if info.protocols.contains(&PEERS_PROTOCOL) && self.shared.table.tracks(&peer_id) {
+                    self.shared.trackers.met(peer_id);
+                }
                 if self.shared.table.speaks(&peer_id, info.protocols.contains(&SWARM_PROTOCOL)) {
                     tracing::debug!(peer = %peer_id, agent = info.agent_version, "found, but no bcai node");
                     // It fails when there is no connection, which is what was wanted.
@@ -280,15 +292,20 @@ impl Driver {
         }
     }
 
-    /// Connects to what was discovered, as far as there is room.
+    /// Connects to what was discovered.
     fn on_discovered(&mut self, found: Vec<(PeerId, Multiaddr)>) {
         let peers: HashSet<PeerId> = found.iter().map(|(peer, _)| *peer).collect();
         for peer in peers {
-            let room = self.swarm.connected_peers().count() < self.max_peers;
-            if room && peer != *self.swarm.local_peer_id() && !self.shared.table.is_banned(&peer) {
-                let of_this = found.iter().filter(|(other, _)| *other == peer);
-                self.dial_known(peer, of_this.map(|(_, address)| address.clone()).collect());
-            }
+            let of_this = found.iter().filter(|(other, _)| *other == peer);
+            self.meet(peer, of_this.map(|(_, address)| address.clone()).collect());
+        }
+    }
+
+    /// Connects to a peer that no user has named, as far as there is room.
+    fn meet(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
+        let room = self.swarm.connected_peers().count() < self.shared.max_peers;
+        if room && peer != self.shared.me && !self.shared.table.is_banned(&peer) {
+            self.dial_known(peer, addresses);
         }
     }
 }
@@ -318,38 +335,11 @@ impl Dial {
 /// Fails if somebody listens there. libp2p would listen beside them (`SO_REUSEPORT`), and each of two daemons started
 /// by mistake would get some of the connections.
 fn probe(address: &Multiaddr) -> std::io::Result<()> {
-    let mut parts = address.iter();
-    let ip: IpAddr = match parts.next() {
-        Some(Protocol::Ip4(ip)) => ip.into(),
-        Some(Protocol::Ip6(ip)) => ip.into(),
-        _ => return Ok(()),
-    };
-    match parts.next() {
+    let Some(ip) = ip_of(address) else { return Ok(()) };
+    match address.iter().nth(1) {
         Some(Protocol::Tcp(port)) if port != 0 => TcpListener::bind((ip, port)).map(drop),
         _ => Ok(()),
     }
-}
-
-/// Whether there is a transport for it: names are looked up only for addresses that lead somewhere then.
-fn is_supported(address: &Multiaddr) -> bool {
-    use Protocol::{Dns, Dns4, Dns6, Ip4, Ip6, P2p, Tcp};
-    let mut parts = address.iter();
-    matches!(parts.next(), Some(Ip4(_) | Ip6(_) | Dns(_) | Dns4(_) | Dns6(_)))
-        && matches!(parts.next(), Some(Tcp(_)))
-        && parts.all(|part| matches!(part, P2p(_)))
-}
-
-/// The peer that an address names at its end.
-pub(super) fn peer_of(address: &Multiaddr) -> Option<PeerId> {
-    match address.iter().last() {
-        Some(Protocol::P2p(peer)) => Some(peer),
-        _ => None,
-    }
-}
-
-fn with_peer(address: Multiaddr, peer: PeerId) -> Multiaddr {
-    // The error is the address unchanged, which ends in another peer: it says what was dialled.
-    address.with_p2p(peer).unwrap_or_else(|address| address)
 }
 
 /// The innermost error; those around it only name the layers of libp2p.

@@ -1,6 +1,6 @@
 //! The network: the only place that knows libp2p.
 //!
-//! Owns: connections, the streams of `/bcai/swarm/1` and `/bcai/log/1`, who is connected, and [`Peers`], the
+//! Owns: connections, the streams of `/bcai/swarm/1`, `/bcai/log/1` and `/bcai/peers/1`, who is connected, and [`Peers`], the
 //! source of objects that all of that amounts to.
 //! Must not know: files, snapshots, consensus; what is in a block or an entry.
 //! Invariant: no byte leaves here as an object that has not been verified; memory, streams, connections and tasks
@@ -8,17 +8,21 @@
 //! Trust: none in any peer beyond the identity that Noise proves.
 //! Threads: tokio tasks, all of which end before [`Net::shutdown`] returns.
 
+mod addresses;
+mod callers;
 mod driver;
 mod error;
 mod frames;
 mod lender;
 mod log_calls;
 mod log_wire;
+mod peer_wire;
 mod peers;
 mod serve;
 mod session;
 mod shared;
 mod table;
+mod trackers;
 mod transport;
 
 #[cfg(test)]
@@ -36,17 +40,18 @@ pub use error::NetError;
 pub use log_calls::{Submission, SubmitError, Submitted};
 pub use peers::Peers;
 pub use table::{PeerInfo, PeerState};
+pub use trackers::SwarmGuard;
 
 use crate::chain::Registry;
 use crate::crypto::SecretKey;
 use crate::fetch::ChunkSource;
-use crate::id::{Genesis, HeaderId};
+use crate::id::{Genesis, HeaderId, SwarmId};
 use crate::store::Store;
 use driver::Driver;
 use log_calls::LogServer;
 use log_wire::{MAX_REQUEST, Request, Response};
 use serve::Server;
-use shared::{Command, LOG_PROTOCOL, SWARM_PROTOCOL, Shared};
+use shared::{Command, LOG_PROTOCOL, PEERS_PROTOCOL, SWARM_PROTOCOL, Shared};
 
 /// Commands that may wait for the driver.
 const COMMANDS: usize = 64;
@@ -97,12 +102,16 @@ impl Net {
         let setup = |error: libp2p_stream::AlreadyRegistered| NetError::Setup(error.to_string());
         let objects = control.accept(SWARM_PROTOCOL).map_err(setup)?;
         let logs = control.accept(LOG_PROTOCOL).map_err(setup)?;
+        let announcements = control.accept(PEERS_PROTOCOL).map_err(setup)?;
         let (commands, received) = mpsc::channel(COMMANDS);
         let started = Instant::now();
         let shared = Arc::new(Shared {
             store,
             control,
             table: table::Table::new(started),
+            trackers: Arc::default(),
+            me,
+            max_peers: options.max_peers as usize,
             lender: Arc::default(),
             verifiers: Semaphore::new(shared::VERIFIERS),
             commands,
@@ -111,7 +120,7 @@ impl Net {
             tasks: TaskTracker::new(),
             guess: Mutex::default(),
         });
-        let mut driver = Driver::new(swarm, shared.clone(), received, options.max_peers);
+        let mut driver = Driver::new(swarm, shared.clone(), received);
         driver.listen(&options.listen).await?;
 
         let stop = &shared.stop;
@@ -120,6 +129,9 @@ impl Net {
         shared.tasks.spawn(stop.clone().run_until_cancelled_owned(server.accept(objects)));
         let log_server = Arc::new(LogServer::new(shared.clone(), chains, submissions));
         shared.tasks.spawn(stop.clone().run_until_cancelled_owned(log_server.accept(logs)));
+        let trackers = trackers::answer(shared.clone(), announcements);
+        shared.tasks.spawn(stop.clone().run_until_cancelled_owned(trackers));
+        shared.tasks.spawn(stop.clone().run_until_cancelled_owned(trackers::announce(shared.clone())));
         Ok(Net { me, shared })
     }
 
@@ -139,7 +151,7 @@ impl Net {
         let parsed: Multiaddr = address.parse().map_err(|error: libp2p::multiaddr::Error| {
             NetError::Address { address: address.to_owned(), cause: error.to_string() }
         })?;
-        if let Some(peer) = driver::peer_of(&parsed) {
+        if let Some(peer) = addresses::peer_of(&parsed) {
             if peer == self.me {
                 return Err(NetError::Myself { address: address.to_owned() });
             }
@@ -162,6 +174,11 @@ impl Net {
     /// Everybody known, by id.
     pub fn peers(&self) -> Vec<PeerInfo> {
         self.shared.table.list()
+    }
+
+    /// Looks for the other peers of a swarm, and lets them find this node, until the guard is dropped.
+    pub fn join_swarm(&self, swarm: SwarmId) -> SwarmGuard {
+        self.shared.trackers.join(swarm, self.shared.started.elapsed())
     }
 
     /// All peers together as a source of objects.

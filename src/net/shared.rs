@@ -19,6 +19,7 @@ use super::error::NetError;
 use super::frames::FrameError;
 use super::lender::Lender;
 use super::table::Table;
+use super::trackers::Trackers;
 use crate::store::Store;
 use crate::swarm::credit::Guess;
 
@@ -26,6 +27,8 @@ use crate::swarm::credit::Guess;
 pub(super) const SWARM_PROTOCOL: StreamProtocol = StreamProtocol::new("/bcai/swarm/1");
 /// The protocol of the manifest log.
 pub(super) const LOG_PROTOCOL: StreamProtocol = StreamProtocol::new("/bcai/log/1");
+/// The protocol of announcements.
+pub(super) const PEERS_PROTOCOL: StreamProtocol = StreamProtocol::new("/bcai/peers/1");
 
 /// Objects that are verified at the same time.
 pub(super) const VERIFIERS: usize = 4;
@@ -35,6 +38,11 @@ pub(super) enum Command {
     Dial {
         address: Multiaddr,
         reply: oneshot::Sender<Result<PeerId, NetError>>,
+    },
+    /// Connect to a peer of which others have told, if there is room for it.
+    Meet {
+        peer: PeerId,
+        addresses: Vec<Multiaddr>,
     },
     /// Close all connections with a peer that broke the protocol, or does not speak it.
     Disconnect(PeerId),
@@ -46,6 +54,10 @@ pub(super) struct Shared {
     pub(super) store: Store,
     pub(super) control: Control,
     pub(super) table: Table,
+    pub(super) trackers: Arc<Trackers>,
+    pub(super) me: PeerId,
+    /// Connections at most.
+    pub(super) max_peers: usize,
     pub(super) lender: Arc<Lender>,
     pub(super) verifiers: Semaphore,
     pub(super) commands: mpsc::Sender<Command>,

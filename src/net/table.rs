@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use libp2p::{Multiaddr, PeerId};
 
+use super::addresses::is_loopback;
 use super::session::Session;
 use crate::id::ObjectId;
 use crate::swarm::choice::{Judgement, Speed, Suspects};
@@ -88,6 +89,10 @@ struct Peer {
     told: Vec<Multiaddr>,
     /// Whether it speaks the protocol of objects; not known before identify has told or it was tried.
     speaks: Option<bool>,
+    /// Whether it answers announcements of swarms.
+    tracks: bool,
+    /// Whether it is on this machine.
+    near: bool,
     /// A user has named its address; otherwise it was found on the local network, or has found us.
     named: bool,
 }
@@ -132,8 +137,9 @@ impl Table {
         let peer = inner.entry(id, self.epoch);
         if peer.connections == 0 {
             // It may be another program than before.
-            peer.speaks = None;
+            (peer.speaks, peer.tracks) = (None, false);
         }
+        peer.near = reached.iter().chain(&from).any(is_loopback);
         peer.connections += 1;
         peer.named |= named;
         reached.into_iter().for_each(|address| remember(&mut peer.reached, address));
@@ -184,6 +190,39 @@ impl Table {
             peer.reached.clear();
         }
         unwanted
+    }
+
+    /// A peer answers announcements. False if it is not connected any more.
+    pub(super) fn tracks(&self, id: &PeerId) -> bool {
+        let mut inner = self.inner();
+        let peer = inner.peers.get_mut(id).filter(|peer| peer.connections > 0);
+        peer.map(|peer| peer.tracks = true).is_some()
+    }
+
+    /// Connected peers that answer announcements.
+    pub(super) fn trackers(&self) -> Vec<PeerId> {
+        let inner = self.inner();
+        let tracks = |peer: &Peer| peer.tracks && peer.connections > 0;
+        inner.peers.iter().filter(|(_, peer)| tracks(peer)).map(|(id, _)| *id).collect()
+    }
+
+    /// Whether a peer is on this machine.
+    pub(super) fn is_near(&self, id: &PeerId) -> bool {
+        self.inner().peers.get(id).is_some_and(|peer| peer.near)
+    }
+
+    pub(super) fn connected_count(&self) -> usize {
+        self.inner().peers.values().filter(|peer| peer.connections > 0).count()
+    }
+
+    /// Forgets a lost peer, unless a user has named it; says whether it did.
+    pub(super) fn forget_unnamed(&self, id: &PeerId) -> bool {
+        let mut inner = self.inner();
+        let gone = inner.peers.get(id).is_some_and(|peer| !peer.named && peer.connections == 0);
+        if gone {
+            inner.peers.remove(id);
+        }
+        gone
     }
 
     pub(super) fn link(&self, id: &PeerId) -> Option<Arc<Link>> {
@@ -269,6 +308,8 @@ impl Inner {
             reached: Vec::new(),
             told: Vec::new(),
             speaks: None,
+            tracks: false,
+            near: false,
             named: false,
         })
     }

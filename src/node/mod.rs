@@ -24,6 +24,7 @@ mod reference;
 pub mod report;
 mod resolve;
 mod state;
+mod swarms;
 mod text;
 mod verify;
 mod warming;
@@ -77,6 +78,7 @@ pub struct Node {
     mounts: Mounts,
     pins: pins::Pins,
     hints: hints::Hints,
+    kept: swarms::Kept,
     started: Instant,
     stop: CancellationToken,
     _lock: Lock,
@@ -118,6 +120,7 @@ impl Node {
             mounts: Mounts::default(),
             pins: pins::Pins::default(),
             hints: hints::Hints::default(),
+            kept: swarms::Kept::default(),
             started: Instant::now(),
             _lock: lock,
             paths,
@@ -130,6 +133,7 @@ impl Node {
             stop,
         });
         let listener = listen(&node.paths.socket())?;
+        node.join_kept_swarms();
         node.restore_mounts();
         node.resume_pins();
         tracing::info!(pid = std::process::id(), peer = node.net.peer_id(), "node is ready");

@@ -53,6 +53,7 @@ impl Node {
         };
         let done = done
             .map_err(|panic| Error::new(Kind::Failed, format!("reading the directory failed: {panic}")))??;
+        self.join_kept_swarms();
         Ok(Snapshotted {
             snapshot: done.snapshot.to_string(),
             inodes: done.totals.inodes,

@@ -1,7 +1,7 @@
 //! How objects are asked for and handed over between two nodes, as data and bookkeeping.
 //!
 //! Owns: the messages of `/bcai/swarm/1` and their bounded codec, the credit that data moves against,
-//! what is wanted and answered on both sides of a session, and the choice of the peer to ask next.
+//! what is wanted and answered on both sides of a session, the choice of the peer to ask next, and who is in which swarm.
 //! Must not know: sockets, libp2p, the store, how an object is packed.
 //! Invariant: a node never holds or has granted more than [`credit::TOTAL`] bytes of unverified data, and every
 //! object wanted on a session gets exactly one answer.
@@ -13,6 +13,7 @@ pub mod asking;
 pub mod choice;
 pub mod credit;
 pub mod serving;
+pub mod tracker;
 pub mod wire;
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ mod objects;
 mod pace;
 mod raw;
 mod stalled;
+mod trackers;
 
 use std::time::{Duration, Instant};
 
