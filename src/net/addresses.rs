@@ -7,6 +7,7 @@
 //! Threads: pure functions.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId};
@@ -16,11 +17,50 @@ pub(super) const MAX_ADDRESS: usize = 256;
 
 /// Whether there is a transport for it: names are looked up only for addresses that lead somewhere then.
 pub(super) fn is_supported(address: &Multiaddr) -> bool {
-    use Protocol::{Dns, Dns4, Dns6, Ip4, Ip6, P2p, Tcp};
-    let mut parts = address.iter();
-    matches!(parts.next(), Some(Ip4(_) | Ip6(_) | Dns(_) | Dns4(_) | Dns6(_)))
-        && matches!(parts.next(), Some(Tcp(_)))
-        && parts.all(|part| matches!(part, P2p(_)))
+    let parts: Vec<Protocol> = address.iter().collect();
+    let to = match parts.split_last() {
+        Some((Protocol::P2p(_), to)) => to,
+        _ => &parts,
+    };
+    match to.split_last() {
+        Some((Protocol::P2pCircuit, [relay @ .., Protocol::P2p(_)])) => has_transport(relay),
+        _ => has_transport(to),
+    }
+}
+
+fn has_transport(parts: &[Protocol]) -> bool {
+    use Protocol::{Dns, Dns4, Dns6, Ip4, Ip6, QuicV1, Tcp, Udp, Ws};
+    match parts {
+        [Ip4(_) | Ip6(_) | Dns(_) | Dns4(_) | Dns6(_), way @ ..] => {
+            matches!(way, [Tcp(_)] | [Tcp(_), Ws(_)] | [Udp(_), QuicV1])
+        }
+        [Protocol::Memory(_)] => cfg!(test),
+        _ => false,
+    }
+}
+
+/// Whether it leads through a relay.
+pub(super) fn is_relayed(address: &Multiaddr) -> bool {
+    address.iter().any(|part| part == Protocol::P2pCircuit)
+}
+
+/// How long the next best way to a peer waits for a better one to succeed.
+pub(super) const HEAD_START: Duration = Duration::from_millis(300);
+
+/// Addresses of one peer by how good a way they are: TCP, which is the fastest on a local network; then all others that
+/// are direct; then relays.
+pub(super) fn by_rank(addresses: Vec<Multiaddr>) -> Vec<Vec<Multiaddr>> {
+    let rank = |address: &Multiaddr| match address.iter().nth(1) {
+        _ if is_relayed(address) => 2,
+        Some(Protocol::Tcp(_)) if !address.iter().any(|part| matches!(part, Protocol::Ws(_))) => 0,
+        _ => 1,
+    };
+    let mut ranks = vec![Vec::new(); 3];
+    for address in addresses {
+        ranks[rank(&address)].push(address);
+    }
+    ranks.retain(|addresses| !addresses.is_empty());
+    ranks
 }
 
 /// The peer that an address names at its end.
@@ -74,10 +114,27 @@ mod tests {
     use super::*;
 
     #[test]
+    fn better_ways_are_tried_first() {
+        let relayed = format!("/ip4/192.0.2.9/tcp/1/p2p/{0}/p2p-circuit/p2p/{0}", PeerId::random());
+        let [tcp, ws, quic, relayed] =
+            ["/ip4/192.0.2.7/tcp/1", "/ip4/192.0.2.7/tcp/2/ws", "/ip4/192.0.2.7/udp/1/quic-v1", &relayed]
+                .map(|text| text.parse::<Multiaddr>().unwrap());
+        let all = vec![relayed.clone(), quic.clone(), tcp.clone(), ws.clone()];
+        assert_eq!(by_rank(all), [vec![tcp], vec![quic, ws], vec![relayed.clone()]]);
+        assert_eq!(by_rank(vec![relayed.clone()]), [vec![relayed]]);
+    }
+
+    #[test]
     fn what_a_stranger_says_is_dialled_only_if_it_can_lead_to_that_peer() {
         let (peer, other) = (PeerId::random(), PeerId::random());
         let take = |text: &str, near| taken(&text.parse::<Multiaddr>().unwrap().to_vec(), peer, near);
-        for good in ["/ip4/192.0.2.7/tcp/4001", "/ip4/10.0.0.1/tcp/1", "/ip6/2001:db8::1/tcp/1"] {
+        let relayed = format!("/ip4/192.0.2.7/tcp/1/p2p/{other}/p2p-circuit");
+        for good in [
+            "/ip4/192.0.2.7/tcp/4001",
+            "/ip4/10.0.0.1/tcp/1/ws",
+            "/ip6/2001:db8::1/udp/1/quic-v1",
+            relayed.as_str(),
+        ] {
             let whole = format!("{good}/p2p/{peer}");
             assert_eq!(take(good, false).unwrap().to_string(), whole);
             assert_eq!(take(&whole, false).unwrap().to_string(), whole);
@@ -92,6 +149,8 @@ mod tests {
             "/ip4/127.0.0.1/tcp/1",
             "/dns4/example.org/tcp/1",
             "/ip4/192.0.2.7/udp/1",
+            "/ip4/192.0.2.7/tcp/1/p2p-circuit",
+            "/p2p-circuit",
             "/ip4/192.0.2.7",
         ] {
             assert_eq!(take(bad, false), None, "{bad}");

@@ -7,27 +7,32 @@
 //! Threads: one task; it never waits for anything but the swarm, commands and its timer.
 
 use std::collections::{HashMap, HashSet};
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures::StreamExt;
+use libp2p::core::ConnectedPoint;
 use libp2p::core::transport::TransportError;
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Swarm, identify, mdns, ping};
+use libp2p::{Multiaddr, PeerId, Swarm, gossipsub, identify, kad, mdns, ping};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
-use super::addresses::{ip_of, is_supported, peer_of, with_peer};
+use super::addresses::{HEAD_START, by_rank, ip_of, is_relayed, is_supported, peer_of, with_peer};
+use super::dht::{self, Dht, KAD_PROTOCOL};
 use super::error::NetError;
+use super::gossip::{self, News, Rates};
+use super::relays::Reservation;
+use super::rules::{Mode, Rules};
 use super::shared::{Command, PEERS_PROTOCOL, SWARM_PROTOCOL, Shared};
 use super::transport::{Behaviour, BehaviourEvent, CONNECTING};
 
 /// The first and the longest pause before a lost peer is dialled again.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+pub(super) const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 /// A connection that held for so long makes the pauses short again.
 const STEADY: Duration = Duration::from_secs(10);
 /// Dials of a lost peer that no user has named, before it is forgotten: about two minutes.
@@ -37,8 +42,20 @@ pub(super) struct Driver {
     swarm: Swarm<Behaviour>,
     shared: Arc<Shared>,
     commands: mpsc::Receiver<Command>,
+    rules: Rules,
+    /// Whether it is a relay for others.
+    relays: bool,
+    dht: Dht,
+    dht_at: Instant,
+    rates: Rates,
     dials: HashMap<ConnectionId, Dial>,
     again: HashMap<PeerId, Again>,
+    /// Ways to a peer that are tried if better ones have not led to it.
+    fallbacks: Vec<Fallback>,
+    reservations: Vec<Reservation>,
+    relayed: HashMap<ConnectionId, PeerId>,
+    /// Connections that were not made to fetch anything: AutoNAT makes them to see whether a peer can be reached.
+    trials: HashMap<ConnectionId, (PeerId, Multiaddr)>,
 }
 
 /// A dial that somebody waits for.
@@ -46,6 +63,12 @@ struct Dial {
     address: Multiaddr,
     expected: Option<PeerId>,
     reply: oneshot::Sender<Result<PeerId, NetError>>,
+}
+
+struct Fallback {
+    peer: PeerId,
+    at: Instant,
+    addresses: Vec<Multiaddr>,
 }
 
 /// When to dial a lost peer again.
@@ -65,7 +88,7 @@ impl Again {
     }
 }
 
-fn pauses() -> ExponentialBackoff {
+pub(super) fn pauses() -> ExponentialBackoff {
     let (min, max) = PAUSES;
     ExponentialBuilder::default()
         .with_min_delay(min)
@@ -78,11 +101,28 @@ fn pauses() -> ExponentialBackoff {
 impl Driver {
     pub(super) fn new(
         swarm: Swarm<Behaviour>,
+        rules: Rules,
         shared: Arc<Shared>,
         commands: mpsc::Receiver<Command>,
     ) -> Driver {
-        let (dials, again) = (HashMap::new(), HashMap::new());
-        Driver { swarm, shared, commands, dials, again }
+        let reserves = matches!(rules.mode, Mode::Hybrid | Mode::Anonymous);
+        let relays = rules.relays.iter().filter(|_| reserves);
+        Driver {
+            reservations: relays.cloned().map(Reservation::new).collect(),
+            shared,
+            commands,
+            relays: swarm.behaviour().relay.is_enabled(),
+            dht: Dht::default(),
+            dht_at: Instant::now(),
+            rates: Rates::default(),
+            swarm,
+            rules,
+            dials: HashMap::new(),
+            again: HashMap::new(),
+            fallbacks: Vec::new(),
+            relayed: HashMap::new(),
+            trials: HashMap::new(),
+        }
     }
 
     /// Listens on all of `addresses`, or fails.
@@ -118,14 +158,17 @@ impl Driver {
     pub(super) async fn run(mut self) {
         let stop = self.shared.stop.clone();
         loop {
-            let next = self.again.values().filter_map(|again| again.at).min();
+            let again = self.again.values().filter_map(|again| again.at);
+            let fallbacks = self.fallbacks.iter().map(|fallback| fallback.at);
+            let next =
+                again.chain(fallbacks).chain(self.reservations.iter().filter_map(Reservation::due)).min();
             // Far enough when nothing is due; commands and events come in between.
             let timer = sleep_until(next.unwrap_or_else(|| Instant::now() + PAUSES.1));
             tokio::select! {
                 () = stop.cancelled() => break,
                 event = self.swarm.select_next_some() => self.on_event(event),
                 Some(command) = self.commands.recv() => self.on_command(command),
-                () = timer => self.dial_what_is_due(),
+                () = timer => self.do_what_is_due(),
             }
         }
     }
@@ -134,6 +177,11 @@ impl Driver {
         match command {
             Command::Dial { address, reply } => self.dial(address, reply),
             Command::Meet { peer, addresses } => self.meet(peer, addresses),
+            Command::Tell(news) => {
+                if let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut() {
+                    gossip::tell(gossip, &news);
+                }
+            }
             Command::Disconnect(peer) => {
                 // It fails when there is no connection, which is what was wanted.
                 let _ = self.swarm.disconnect_peer_id(peer);
@@ -151,24 +199,43 @@ impl Driver {
 
     fn dial(&mut self, address: Multiaddr, reply: oneshot::Sender<Result<PeerId, NetError>>) {
         let expected = peer_of(&address);
+        let dial = Dial { address: address.clone(), expected, reply };
         if !is_supported(&address) {
-            // Whoever has gone needs no answer.
-            let _ = reply.send(Err(NetError::unsupported(&address.to_string())));
-            return;
+            return dial.answer(Err(NetError::unsupported(&address.to_string())));
         }
+        let mut routes = self.rules.routes(address);
+        routes.retain(|route| self.rules.may_dial(route));
+        let Some(route) = routes.first().cloned() else {
+            let cause = format!("net.mode is {}", self.rules.mode);
+            let address = dial.address.to_string();
+            return dial.answer(Err(NetError::Denied { address, cause }));
+        };
         let opts = match expected {
             Some(peer) => DialOpts::peer_id(peer)
-                .addresses(vec![address.clone()])
+                .addresses(routes)
                 .condition(PeerCondition::Always)
                 .allocate_new_port()
                 .build(),
-            None => DialOpts::unknown_peer_id().address(address.clone()).allocate_new_port().build(),
+            None => DialOpts::unknown_peer_id().address(route).allocate_new_port().build(),
         };
         let connection = opts.connection_id();
-        let dial = Dial { address, expected, reply };
         match self.swarm.dial(opts) {
             Ok(()) => drop(self.dials.insert(connection, dial)),
             Err(error) => dial.fail(error),
+        }
+    }
+
+    fn do_what_is_due(&mut self) {
+        self.dial_what_is_due();
+        self.fall_back(|fallback| fallback.at <= Instant::now());
+        for reservation in &mut self.reservations {
+            reservation.ask(&mut self.swarm);
+        }
+        if let Some(kad) = self.swarm.behaviour_mut().kad.as_mut()
+            && self.dht_at <= Instant::now()
+        {
+            self.dht.turn(kad, &self.shared.trackers.swarms(), self.shared.started.elapsed());
+            self.dht_at = Instant::now() + dht::TURN;
         }
     }
 
@@ -193,14 +260,39 @@ impl Driver {
         }
     }
 
-    /// Dials unless it is connected or being dialled already. False when that cannot even begin.
+    /// Dials the best addresses unless the peer is connected or being dialled already, and the others if those do not
+    /// answer soon. False when that cannot even begin.
     fn dial_known(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) -> bool {
-        let opts = DialOpts::peer_id(peer)
-            .addresses(addresses)
-            .condition(PeerCondition::DisconnectedAndNotDialing)
-            .allocate_new_port()
-            .build();
+        let routes = addresses.into_iter().flat_map(|address| self.rules.routes(address));
+        let allowed = routes.filter(|route| self.rules.may_dial(route)).collect();
+        let mut ranks = by_rank(allowed).into_iter();
+        let Some(best) = ranks.next() else { return false };
+        let begun = self.dial_all(peer, best, PeerCondition::DisconnectedAndNotDialing);
+        if begun {
+            self.fallbacks.retain(|fallback| fallback.peer != peer);
+            let at = |rank: u32| Instant::now() + HEAD_START * rank;
+            self.fallbacks.extend((1..).zip(ranks).map(|(rank, addresses)| Fallback {
+                peer,
+                at: at(rank),
+                addresses,
+            }));
+        }
+        begun
+    }
+
+    fn dial_all(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, condition: PeerCondition) -> bool {
+        let opts =
+            DialOpts::peer_id(peer).addresses(addresses).condition(condition).allocate_new_port().build();
         matches!(self.swarm.dial(opts), Ok(()) | Err(DialError::DialPeerConditionFalse(_)))
+    }
+
+    /// Tries the next best ways that are `due`, to those that are not connected yet.
+    fn fall_back(&mut self, due: impl Fn(&Fallback) -> bool) {
+        let (due, later) = std::mem::take(&mut self.fallbacks).into_iter().partition(due);
+        self.fallbacks = later;
+        for Fallback { peer, addresses, .. } in due {
+            self.dial_all(peer, addresses, PeerCondition::Disconnected);
+        }
     }
 
     /// Dials a lost peer again after a pause.
@@ -219,24 +311,16 @@ impl Driver {
 
     fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
-            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
-                let address = with_peer(endpoint.get_remote_address().clone(), peer_id);
-                let (reached, from) =
-                    if endpoint.is_dialer() { (Some(address), None) } else { (None, Some(address)) };
-                let dial = self.dials.remove(&connection_id);
-                self.shared.table.connected(peer_id, reached, from, dial.is_some());
-                if let Some(again) = self.again.get_mut(&peer_id) {
-                    (again.at, again.connected) = (None, Some(Instant::now()));
-                }
-                if let Some(dial) = dial {
-                    // Whoever has gone needs no answer.
-                    let _ = dial.reply.send(Ok(peer_id));
-                }
-                tracing::info!(peer = %peer_id, address = %endpoint.get_remote_address(), "connected");
+            SwarmEvent::ConnectionEstablished {
+                peer_id, connection_id, endpoint, num_established, ..
+            } => {
+                self.on_connected(peer_id, connection_id, &endpoint, num_established.get() == 1);
             }
-            SwarmEvent::ConnectionClosed { peer_id, num_established, cause, .. } => {
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, num_established, cause, .. } => {
                 let cause = cause.map(|cause| root_cause(&cause));
                 tracing::info!(peer = %peer_id, ?cause, "disconnected");
+                self.relayed.remove(&connection_id);
+                self.trials.remove(&connection_id);
                 if !self.shared.table.closed(peer_id, num_established).is_empty() {
                     self.later(peer_id);
                 }
@@ -245,23 +329,83 @@ impl Driver {
                 if let Some(dial) = self.dials.remove(&connection_id) {
                     dial.fail(error);
                 } else if let Some(peer) = peer_id
+                    && self.fallbacks.iter().any(|fallback| fallback.peer == peer)
+                {
+                    self.fall_back(|fallback| fallback.peer == peer);
+                } else if let Some(peer) = peer_id
                     && self.again.contains_key(&peer)
                 {
                     tracing::debug!(%peer, %error, "still out of reach");
                     self.later(peer);
                 }
             }
-            SwarmEvent::NewListenAddr { address, .. } => {
-                let address = with_peer(address, *self.swarm.local_peer_id());
-                tracing::info!(%address, "listening");
-                self.shared.table.listening(|all| all.push(address));
+            SwarmEvent::NewListenAddr { address, listener_id } => {
+                let relayed = self.reservations.iter_mut().find_map(|relay| relay.came_up(listener_id));
+                if relayed.is_none() && self.relays {
+                    // Its user says that it can be reached there; others get no reservation before that is known.
+                    self.swarm.add_external_address(address.clone());
+                }
+                self.listening(relayed.unwrap_or(address));
             }
-            SwarmEvent::ExpiredListenAddr { address, .. } => {
-                let address = with_peer(address, *self.swarm.local_peer_id());
-                self.shared.table.listening(|all| all.retain(|known| *known != address));
+            SwarmEvent::ExpiredListenAddr { address, .. } => self.not_listening(address),
+            SwarmEvent::ListenerClosed { listener_id, .. } => {
+                if let Some(gone) = self.reservations.iter_mut().find_map(|relay| relay.closed(listener_id)) {
+                    self.not_listening(gone);
+                }
             }
             SwarmEvent::Behaviour(event) => self.on_behaviour(event),
             _ => {}
+        }
+    }
+
+    fn listening(&self, address: Multiaddr) {
+        let address = with_peer(address, self.shared.me);
+        tracing::info!(%address, "listening");
+        self.shared.table.listening(|all| {
+            if !all.contains(&address) {
+                all.push(address);
+            }
+        });
+    }
+
+    fn not_listening(&self, address: Multiaddr) {
+        let address = with_peer(address, self.shared.me);
+        self.shared.table.listening(|all| all.retain(|known| *known != address));
+    }
+
+    fn on_connected(&mut self, peer: PeerId, id: ConnectionId, endpoint: &ConnectedPoint, first: bool) {
+        let remote = match endpoint {
+            // The address it comes from names the peer alone; this one says through which relay.
+            ConnectedPoint::Listener { local_addr, .. } if is_relayed(local_addr) => local_addr,
+            other => other.get_remote_address(),
+        };
+        let address = with_peer(remote.clone(), peer);
+        let dial = self.dials.remove(&id);
+        self.fallbacks.retain(|fallback| fallback.peer != peer);
+        if is_relayed(&address) {
+            self.relayed.insert(id, peer);
+        } else {
+            self.close_relayed(&peer);
+            if endpoint.is_dialer() && dial.is_none() && !first {
+                self.trials.insert(id, (peer, address.clone()));
+            }
+        }
+        tracing::info!(%peer, %address, "connected");
+        let (reached, from) =
+            if endpoint.is_dialer() { (Some(address), None) } else { (None, Some(address)) };
+        self.shared.table.connected(peer, reached, from, dial.is_some());
+        if let Some(again) = self.again.get_mut(&peer) {
+            (again.at, again.connected) = (None, Some(Instant::now()));
+        }
+        if let Some(dial) = dial {
+            dial.answer(Ok(peer));
+        }
+    }
+
+    /// A direct connection with `peer` has come about: it is preferred to those through relays.
+    fn close_relayed(&mut self, peer: &PeerId) {
+        for (id, _) in self.relayed.extract_if(|_, other| other == peer) {
+            self.swarm.close_connection(id);
         }
     }
 
@@ -276,6 +420,11 @@ impl Driver {
                 self.swarm.close_connection(connection);
             }
             BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
+                if let Some(kad) = self.swarm.behaviour_mut().kad.as_mut()
+                    && info.protocols.contains(&KAD_PROTOCOL)
+                {
+                    dht::add(kad, peer_id, &info.listen_addrs, self.shared.near);
+                }
                 let listens = info.listen_addrs.into_iter().map(|address| with_peer(address, peer_id));
                 self.shared.table.told(&peer_id, listens);
                 if info.protocols.contains(&PEERS_PROTOCOL) && self.shared.table.tracks(&peer_id) {
@@ -288,7 +437,58 @@ impl Driver {
                 }
             }
             BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => self.on_discovered(found),
+            BehaviourEvent::DialBack(event) => {
+                // What was to be seen has been seen. Kept, it would be one more connection with this peer for a day.
+                let (client, tried) = (event.client, with_peer(event.tested_addr, event.client));
+                for (id, _) in
+                    self.trials.extract_if(|_, (peer, address)| *peer == client && *address == tried)
+                {
+                    self.swarm.close_connection(id);
+                }
+            }
+            BehaviourEvent::Kad(event) => self.on_kad(event),
+            BehaviourEvent::Gossip(event) => self.on_gossip(event),
+            BehaviourEvent::Reachable(event) => {
+                let unreachable = event.result.is_err() && self.swarm.external_addresses().next().is_none();
+                if let Some(kad) = self.swarm.behaviour_mut().kad.as_mut() {
+                    kad.set_mode(Some(if unreachable { kad::Mode::Client } else { kad::Mode::Server }));
+                }
+                tracing::debug!(address = %event.tested_addr, server = %event.server, result = ?event.result, "tried from outside");
+            }
+            BehaviourEvent::Dcutr(event) => {
+                tracing::debug!(peer = %event.remote_peer_id, result = ?event.result, "a direct connection instead of a relayed one");
+            }
+            BehaviourEvent::Relay(event) => tracing::debug!(?event, "as a relay"),
             _ => {}
+        }
+    }
+
+    fn on_kad(&mut self, event: kad::Event) {
+        let Some(kad) = self.swarm.behaviour_mut().kad.as_mut() else { return };
+        for (peer, addresses) in dht::on_event(kad, event, self.shared.near) {
+            // Half of the connections are left for others, as with members that trackers name.
+            if self.shared.table.connected_count() < self.shared.max_peers / 2 {
+                self.meet(peer, addresses);
+            }
+        }
+    }
+
+    fn on_gossip(&mut self, event: gossipsub::Event) {
+        let gossipsub::Event::Message { propagation_source, message_id, message } = event else {
+            if let gossipsub::Event::Subscribed { .. } = event {
+                self.shared.listeners.notify_one();
+            }
+            return;
+        };
+        let (verdict, news) = self.rates.judge(&message, self.shared.started.elapsed());
+        if let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut() {
+            gossip.report_message_validation_result(&message_id, &propagation_source, verdict);
+        }
+        match news {
+            // Nobody need follow a log.
+            Some((_, News::Head { genesis, height, .. })) => drop(self.shared.heads.send((genesis, height))),
+            Some((author, News::Beacon { beacon })) => self.shared.table.says(&author, beacon),
+            None => {}
         }
     }
 
@@ -327,8 +527,12 @@ impl Dial {
             },
             other => NetError::Unreachable { address, cause: root_cause(&other) },
         };
+        self.answer(Err(error));
+    }
+
+    fn answer(self, result: Result<PeerId, NetError>) {
         // Whoever has gone needs no answer.
-        let _ = self.reply.send(Err(error));
+        let _ = self.reply.send(result);
     }
 }
 
@@ -338,6 +542,7 @@ fn probe(address: &Multiaddr) -> std::io::Result<()> {
     let Some(ip) = ip_of(address) else { return Ok(()) };
     match address.iter().nth(1) {
         Some(Protocol::Tcp(port)) if port != 0 => TcpListener::bind((ip, port)).map(drop),
+        Some(Protocol::Udp(port)) if port != 0 => UdpSocket::bind((ip, port)).map(drop),
         _ => Ok(()),
     }
 }

@@ -11,15 +11,17 @@ use std::time::Instant;
 
 use libp2p::{Multiaddr, PeerId, StreamProtocol};
 use libp2p_stream::Control;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::error::NetError;
 use super::frames::FrameError;
+use super::gossip::News;
 use super::lender::Lender;
 use super::table::Table;
 use super::trackers::Trackers;
+use crate::id::Genesis;
 use crate::store::Store;
 use crate::swarm::credit::Guess;
 
@@ -44,6 +46,7 @@ pub(super) enum Command {
         peer: PeerId,
         addresses: Vec<Multiaddr>,
     },
+    Tell(News),
     /// Close all connections with a peer that broke the protocol, or does not speak it.
     Disconnect(PeerId),
     Ban(PeerId),
@@ -61,6 +64,12 @@ pub(super) struct Shared {
     pub(super) lender: Arc<Lender>,
     pub(super) verifiers: Semaphore,
     pub(super) commands: mpsc::Sender<Command>,
+    /// Whether this node is on the loopback alone.
+    pub(super) near: bool,
+    /// Heads of logs as others tell them.
+    pub(super) heads: broadcast::Sender<(Genesis, u64)>,
+    /// Woken when somebody begins to listen to what is told to all.
+    pub(super) listeners: Notify,
     /// What `now` is counted from.
     pub(super) started: Instant,
     pub(super) stop: CancellationToken,

@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 
 use libp2p::{Multiaddr, PeerId};
 
-use super::addresses::is_loopback;
+use super::addresses::{is_loopback, is_relayed};
+use super::gossip::Beacon;
 use super::session::Session;
 use crate::id::ObjectId;
 use crate::swarm::choice::{Judgement, Speed, Suspects};
@@ -39,6 +40,8 @@ pub struct PeerInfo {
     /// Objects sent to it.
     pub objects_served: u64,
     pub state: PeerState,
+    /// What it says that it is able to, if it has lately.
+    pub beacon: Option<Beacon>,
 }
 
 /// How things stand with a peer.
@@ -89,6 +92,8 @@ struct Peer {
     told: Vec<Multiaddr>,
     /// Whether it speaks the protocol of objects; not known before identify has told or it was tried.
     speaks: Option<bool>,
+    /// What it says of itself.
+    beacon: Option<Beacon>,
     /// Whether it answers announcements of swarms.
     tracks: bool,
     /// Whether it is on this machine.
@@ -139,7 +144,7 @@ impl Table {
             // It may be another program than before.
             (peer.speaks, peer.tracks) = (None, false);
         }
-        peer.near = reached.iter().chain(&from).any(is_loopback);
+        peer.near = reached.iter().chain(&from).any(|address| is_loopback(address) && !is_relayed(address));
         peer.connections += 1;
         peer.named |= named;
         reached.into_iter().for_each(|address| remember(&mut peer.reached, address));
@@ -209,6 +214,25 @@ impl Table {
     /// Whether a peer is on this machine.
     pub(super) fn is_near(&self, id: &PeerId) -> bool {
         self.inner().peers.get(id).is_some_and(|peer| peer.near)
+    }
+
+    /// What a peer says of itself; of strangers it is not kept.
+    pub(super) fn says(&self, id: &PeerId, beacon: Beacon) {
+        if let Some(peer) = self.inner().peers.get_mut(id) {
+            peer.beacon = Some(beacon);
+        }
+    }
+
+    /// Where connected peers that speak the protocol of objects were reached last.
+    pub(super) fn reached(&self) -> Vec<Multiaddr> {
+        let inner = self.inner();
+        let good = inner.peers.values().filter(|peer| peer.connections > 0 && peer.speaks == Some(true));
+        good.filter_map(|peer| peer.reached.first().cloned()).collect()
+    }
+
+    #[cfg(test)]
+    pub(super) fn connections(&self, id: &PeerId) -> u32 {
+        self.inner().peers.get(id).map_or(0, |peer| peer.connections)
     }
 
     pub(super) fn connected_count(&self) -> usize {
@@ -308,6 +332,7 @@ impl Inner {
             reached: Vec::new(),
             told: Vec::new(),
             speaks: None,
+            beacon: None,
             tracks: false,
             near: false,
             named: false,
@@ -326,6 +351,7 @@ impl Peer {
             bytes_in: self.link.bytes_in.load(Ordering::Relaxed),
             bytes_out: self.link.bytes_out.load(Ordering::Relaxed),
             objects_served: self.link.objects_served.load(Ordering::Relaxed),
+            beacon: self.beacon.clone(),
             state: match (banned, self.connections) {
                 (true, _) => PeerState::Banned,
                 (false, 0) => PeerState::Reconnecting,

@@ -1,6 +1,6 @@
 //! The few facts that must outlive the daemon and are nobody else's.
 //!
-//! Owns: `state.json`: the default network, where its peers were last, the port once chosen, the mounts to restore.
+//! Owns: `state.json`: the default network, where peers were last, the ports once chosen, the mounts to restore.
 //! Must not know: what any of them is for.
 //! Invariant: the file on disk is always a whole one; an update replaces it by rename after fsync.
 //! Trust: our own file; one that does not parse is refused by name and never overwritten.
@@ -24,6 +24,8 @@ pub struct Facts {
     pub default_network: Option<String>,
     /// Addresses that have been useful, by network.
     pub peers: BTreeMap<String, Vec<String>>,
+    /// Where peers were reached last, whichever network they belong to.
+    pub reached: Vec<String>,
     /// Listening addresses with the ports once chosen, by the configured address with port 0.
     pub ports: BTreeMap<String, u16>,
     /// The cache budget once worked out from the disk. Worked out anew at each start it would shrink as the cache

@@ -1,10 +1,12 @@
 //! Real nodes on 127.0.0.1, and peers that speak the protocol by hand to break it.
 
+mod found;
 mod hostile;
 mod logs;
 mod objects;
 mod pace;
 mod raw;
+mod reach;
 mod stalled;
 mod trackers;
 
@@ -35,7 +37,7 @@ fn key(seed: u8) -> SecretKey {
 
 fn options(seed: u8, port: u16) -> Options {
     let listen = vec![format!("/ip4/127.0.0.1/tcp/{port}")];
-    Options { key: key(seed), listen, mdns: false, max_peers: 16 }
+    Options { mdns: false, max_peers: 16, ..Options::new(key(seed), listen) }
 }
 
 async fn start(seed: u8) -> TestNode {

@@ -20,7 +20,7 @@ async fn start_net(
     let store = Store::open(&dir.join("store"), store::Options { cache_max_bytes: 1 << 20 }).unwrap();
     let (sender, inbox) = mpsc::channel(1);
     let listen = vec!["/ip4/127.0.0.1/tcp/0".to_owned()];
-    let options = net::Options { key: key(seed), listen, mdns: false, max_peers: 8 };
+    let options = net::Options { mdns: false, max_peers: 8, ..net::Options::new(key(seed), listen) };
     (Net::start(options, store, registry.clone(), sender).await.unwrap(), inbox)
 }
 
