@@ -1,29 +1,26 @@
 //! The task that drives the libp2p swarm.
 //!
-//! Owns: listening, dialling, dialling again what was lost, and carrying out bans.
-//! Must not know: what the streams carry.
-//! Invariant: every dial asked for is answered; a lost peer that we had reached is tried again with growing pauses.
+//! Owns: listening, carrying out bans, and handing every event and command to whom it concerns.
+//! Must not know: what the streams carry; when anything is dialled (`dialling`).
+//! Invariant: it is never held up, and what has been asked of it is done in order.
 //! Trust: what mDNS and identify say are claims; a peer id counts only once Noise has proven it.
 //! Threads: one task; it never waits for anything but the swarm, commands and its timer.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{TcpListener, UdpSocket};
 use std::sync::Arc;
-use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures::StreamExt;
 use libp2p::core::ConnectedPoint;
-use libp2p::core::transport::TransportError;
 use libp2p::multiaddr::Protocol;
-use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
-use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
+use libp2p::swarm::{ConnectionId, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Swarm, gossipsub, identify, kad, mdns, ping};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use super::addresses::{HEAD_START, by_rank, ip_of, is_relayed, is_supported, peer_of, with_peer};
+use super::addresses::{ip_of, is_relayed, with_peer};
 use super::dht::{self, Dht, KAD_PROTOCOL};
+use super::dialling::{Dialler, PAUSES, root_cause};
 use super::error::NetError;
 use super::gossip::{self, News, Rates};
 use super::relays::Reservation;
@@ -31,71 +28,20 @@ use super::rules::{Mode, Rules};
 use super::shared::{Command, PEERS_PROTOCOL, SWARM_PROTOCOL, Shared};
 use super::transport::{Behaviour, BehaviourEvent, CONNECTING};
 
-/// The first and the longest pause before a lost peer is dialled again.
-pub(super) const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
-/// A connection that held for so long makes the pauses short again.
-const STEADY: Duration = Duration::from_secs(10);
-/// Dials of a lost peer that no user has named, before it is forgotten: about two minutes.
-const MAX_TRIES: u32 = 12;
-
 pub(super) struct Driver {
     swarm: Swarm<Behaviour>,
     shared: Arc<Shared>,
     commands: mpsc::Receiver<Command>,
-    rules: Rules,
+    dialler: Dialler,
     /// Whether it is a relay for others.
     relays: bool,
     dht: Dht,
     dht_at: Instant,
     rates: Rates,
-    dials: HashMap<ConnectionId, Dial>,
-    again: HashMap<PeerId, Again>,
-    /// Ways to a peer that are tried if better ones have not led to it.
-    fallbacks: Vec<Fallback>,
     reservations: Vec<Reservation>,
     relayed: HashMap<ConnectionId, PeerId>,
     /// Connections that were not made to fetch anything: AutoNAT makes them to see whether a peer can be reached.
     trials: HashMap<ConnectionId, (PeerId, Multiaddr)>,
-}
-
-/// A dial that somebody waits for.
-struct Dial {
-    address: Multiaddr,
-    expected: Option<PeerId>,
-    reply: oneshot::Sender<Result<PeerId, NetError>>,
-}
-
-struct Fallback {
-    peer: PeerId,
-    at: Instant,
-    addresses: Vec<Multiaddr>,
-}
-
-/// When to dial a lost peer again.
-struct Again {
-    pauses: ExponentialBackoff,
-    /// Nothing while it is connected or being dialled.
-    at: Option<Instant>,
-    /// How often it was put off since it was last connected for a while.
-    tries: u32,
-    /// Since when it is connected.
-    connected: Option<Instant>,
-}
-
-impl Again {
-    fn new() -> Again {
-        Again { pauses: pauses(), at: None, tries: 0, connected: None }
-    }
-}
-
-pub(super) fn pauses() -> ExponentialBackoff {
-    let (min, max) = PAUSES;
-    ExponentialBuilder::default()
-        .with_min_delay(min)
-        .with_max_delay(max)
-        .without_max_times()
-        .with_jitter()
-        .build()
 }
 
 impl Driver {
@@ -109,6 +55,7 @@ impl Driver {
         let relays = rules.relays.iter().filter(|_| reserves);
         Driver {
             reservations: relays.cloned().map(Reservation::new).collect(),
+            dialler: Dialler::new(shared.clone(), rules),
             shared,
             commands,
             relays: swarm.behaviour().relay.is_enabled(),
@@ -116,10 +63,6 @@ impl Driver {
             dht_at: Instant::now(),
             rates: Rates::default(),
             swarm,
-            rules,
-            dials: HashMap::new(),
-            again: HashMap::new(),
-            fallbacks: Vec::new(),
             relayed: HashMap::new(),
             trials: HashMap::new(),
         }
@@ -158,10 +101,9 @@ impl Driver {
     pub(super) async fn run(mut self) {
         let stop = self.shared.stop.clone();
         loop {
-            let again = self.again.values().filter_map(|again| again.at);
-            let fallbacks = self.fallbacks.iter().map(|fallback| fallback.at);
-            let next =
-                again.chain(fallbacks).chain(self.reservations.iter().filter_map(Reservation::due)).min();
+            let dht = self.swarm.behaviour().kad.is_enabled().then_some(self.dht_at);
+            let reservations = self.reservations.iter().filter_map(Reservation::due);
+            let next = self.dialler.next().into_iter().chain(dht).chain(reservations).min();
             // Far enough when nothing is due; commands and events come in between.
             let timer = sleep_until(next.unwrap_or_else(|| Instant::now() + PAUSES.1));
             tokio::select! {
@@ -175,8 +117,8 @@ impl Driver {
 
     fn on_command(&mut self, command: Command) {
         match command {
-            Command::Dial { address, reply } => self.dial(address, reply),
-            Command::Meet { peer, addresses } => self.meet(peer, addresses),
+            Command::Dial { address, reply } => self.dialler.dial(&mut self.swarm, address, reply),
+            Command::Meet { peer, addresses } => self.meet_named(peer, addresses),
             Command::Tell(news) => {
                 if let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut() {
                     gossip::tell(gossip, &news);
@@ -188,46 +130,17 @@ impl Driver {
             }
             Command::Ban(peer) => {
                 self.swarm.behaviour_mut().banned.block_peer(peer);
-                self.again.remove(&peer);
+                self.dialler.give_up(&peer);
             }
             Command::Pardon(peer) => {
                 self.swarm.behaviour_mut().banned.unblock_peer(peer);
-                self.again.entry(peer).or_insert_with(Again::new).at = Some(Instant::now());
+                self.dialler.at_once(peer);
             }
-        }
-    }
-
-    fn dial(&mut self, address: Multiaddr, reply: oneshot::Sender<Result<PeerId, NetError>>) {
-        let expected = peer_of(&address);
-        let dial = Dial { address: address.clone(), expected, reply };
-        if !is_supported(&address) {
-            return dial.answer(Err(NetError::unsupported(&address.to_string())));
-        }
-        let mut routes = self.rules.routes(address);
-        routes.retain(|route| self.rules.may_dial(route));
-        let Some(route) = routes.first().cloned() else {
-            let cause = format!("net.mode is {}", self.rules.mode);
-            let address = dial.address.to_string();
-            return dial.answer(Err(NetError::Denied { address, cause }));
-        };
-        let opts = match expected {
-            Some(peer) => DialOpts::peer_id(peer)
-                .addresses(routes)
-                .condition(PeerCondition::Always)
-                .allocate_new_port()
-                .build(),
-            None => DialOpts::unknown_peer_id().address(route).allocate_new_port().build(),
-        };
-        let connection = opts.connection_id();
-        match self.swarm.dial(opts) {
-            Ok(()) => drop(self.dials.insert(connection, dial)),
-            Err(error) => dial.fail(error),
         }
     }
 
     fn do_what_is_due(&mut self) {
-        self.dial_what_is_due();
-        self.fall_back(|fallback| fallback.at <= Instant::now());
+        self.dialler.do_what_is_due(&mut self.swarm);
         for reservation in &mut self.reservations {
             reservation.ask(&mut self.swarm);
         }
@@ -239,82 +152,12 @@ impl Driver {
         }
     }
 
-    fn dial_what_is_due(&mut self) {
-        let now = Instant::now();
-        let due: Vec<_> = self
-            .again
-            .iter()
-            .filter(|(_, again)| again.at.is_some_and(|at| at <= now))
-            .map(|(p, _)| *p)
-            .collect();
-        for peer in due {
-            let addresses = self.shared.table.to_reach(&peer);
-            if addresses.is_empty() {
-                self.again.remove(&peer);
-                continue;
-            }
-            self.again.entry(peer).and_modify(|again| again.at = None);
-            if !self.dial_known(peer, addresses) {
-                self.later(peer);
-            }
-        }
-    }
-
-    /// Dials the best addresses unless the peer is connected or being dialled already, and the others if those do not
-    /// answer soon. False when that cannot even begin.
-    fn dial_known(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) -> bool {
-        let routes = addresses.into_iter().flat_map(|address| self.rules.routes(address));
-        let allowed = routes.filter(|route| self.rules.may_dial(route)).collect();
-        let mut ranks = by_rank(allowed).into_iter();
-        let Some(best) = ranks.next() else { return false };
-        let begun = self.dial_all(peer, best, PeerCondition::DisconnectedAndNotDialing);
-        if begun {
-            self.fallbacks.retain(|fallback| fallback.peer != peer);
-            let at = |rank: u32| Instant::now() + HEAD_START * rank;
-            self.fallbacks.extend((1..).zip(ranks).map(|(rank, addresses)| Fallback {
-                peer,
-                at: at(rank),
-                addresses,
-            }));
-        }
-        begun
-    }
-
-    fn dial_all(&mut self, peer: PeerId, addresses: Vec<Multiaddr>, condition: PeerCondition) -> bool {
-        let opts =
-            DialOpts::peer_id(peer).addresses(addresses).condition(condition).allocate_new_port().build();
-        matches!(self.swarm.dial(opts), Ok(()) | Err(DialError::DialPeerConditionFalse(_)))
-    }
-
-    /// Tries the next best ways that are `due`, to those that are not connected yet.
-    fn fall_back(&mut self, due: impl Fn(&Fallback) -> bool) {
-        let (due, later) = std::mem::take(&mut self.fallbacks).into_iter().partition(due);
-        self.fallbacks = later;
-        for Fallback { peer, addresses, .. } in due {
-            self.dial_all(peer, addresses, PeerCondition::Disconnected);
-        }
-    }
-
-    /// Dials a lost peer again after a pause.
-    fn later(&mut self, peer: PeerId) {
-        let again = self.again.entry(peer).or_insert_with(Again::new);
-        if again.connected.take().is_some_and(|since| since.elapsed() > STEADY) {
-            (again.pauses, again.tries) = (pauses(), 0);
-        }
-        again.tries += 1;
-        if again.tries > MAX_TRIES && self.shared.table.forget_unnamed(&peer) {
-            self.again.remove(&peer);
-            return;
-        }
-        again.at = Some(Instant::now() + again.pauses.next().unwrap_or(PAUSES.1));
-    }
-
     fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
             SwarmEvent::ConnectionEstablished {
                 peer_id, connection_id, endpoint, num_established, ..
             } => {
-                self.on_connected(peer_id, connection_id, &endpoint, num_established.get() == 1);
+                self.on_connected(peer_id, connection_id, &endpoint, num_established.get() as usize);
             }
             SwarmEvent::ConnectionClosed { peer_id, connection_id, num_established, cause, .. } => {
                 let cause = cause.map(|cause| root_cause(&cause));
@@ -322,22 +165,11 @@ impl Driver {
                 self.relayed.remove(&connection_id);
                 self.trials.remove(&connection_id);
                 if !self.shared.table.closed(peer_id, num_established).is_empty() {
-                    self.later(peer_id);
+                    self.dialler.later(peer_id);
                 }
             }
             SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
-                if let Some(dial) = self.dials.remove(&connection_id) {
-                    dial.fail(error);
-                } else if let Some(peer) = peer_id
-                    && self.fallbacks.iter().any(|fallback| fallback.peer == peer)
-                {
-                    self.fall_back(|fallback| fallback.peer == peer);
-                } else if let Some(peer) = peer_id
-                    && self.again.contains_key(&peer)
-                {
-                    tracing::debug!(%peer, %error, "still out of reach");
-                    self.later(peer);
-                }
+                self.dialler.failed(&mut self.swarm, connection_id, peer_id, error);
             }
             SwarmEvent::NewListenAddr { address, listener_id } => {
                 let relayed = self.reservations.iter_mut().find_map(|relay| relay.came_up(listener_id));
@@ -373,36 +205,40 @@ impl Driver {
         self.shared.table.listening(|all| all.retain(|known| *known != address));
     }
 
-    fn on_connected(&mut self, peer: PeerId, id: ConnectionId, endpoint: &ConnectedPoint, first: bool) {
+    fn on_connected(
+        &mut self,
+        peer: PeerId,
+        id: ConnectionId,
+        endpoint: &ConnectedPoint,
+        connections: usize,
+    ) {
         let remote = match endpoint {
             // The address it comes from names the peer alone; this one says through which relay.
             ConnectedPoint::Listener { local_addr, .. } if is_relayed(local_addr) => local_addr,
             other => other.get_remote_address(),
         };
         let address = with_peer(remote.clone(), peer);
-        let dial = self.dials.remove(&id);
-        self.fallbacks.retain(|fallback| fallback.peer != peer);
+        let named = self.dialler.is_named(id);
         if is_relayed(&address) {
             self.relayed.insert(id, peer);
+            if self.relayed.values().filter(|other| **other == peer).count() < connections {
+                self.close_relayed(&peer);
+            }
         } else {
             self.close_relayed(&peer);
-            if endpoint.is_dialer() && dial.is_none() && !first {
+            if endpoint.is_dialer() && !named && connections > 1 {
                 self.trials.insert(id, (peer, address.clone()));
             }
         }
         tracing::info!(%peer, %address, "connected");
         let (reached, from) =
             if endpoint.is_dialer() { (Some(address), None) } else { (None, Some(address)) };
-        self.shared.table.connected(peer, reached, from, dial.is_some());
-        if let Some(again) = self.again.get_mut(&peer) {
-            (again.at, again.connected) = (None, Some(Instant::now()));
-        }
-        if let Some(dial) = dial {
-            dial.answer(Ok(peer));
-        }
+        // Whoever waits for it finds it in the table.
+        self.shared.table.connected(peer, reached, from, named);
+        self.dialler.connected(peer, id);
     }
 
-    /// A direct connection with `peer` has come about: it is preferred to those through relays.
+    /// There is a direct connection with `peer`: it is preferred to those through relays.
     fn close_relayed(&mut self, peer: &PeerId) {
         for (id, _) in self.relayed.extract_if(|_, other| other == peer) {
             self.swarm.close_connection(id);
@@ -466,10 +302,7 @@ impl Driver {
     fn on_kad(&mut self, event: kad::Event) {
         let Some(kad) = self.swarm.behaviour_mut().kad.as_mut() else { return };
         for (peer, addresses) in dht::on_event(kad, event, self.shared.near) {
-            // Half of the connections are left for others, as with members that trackers name.
-            if self.shared.table.connected_count() < self.shared.max_peers / 2 {
-                self.meet(peer, addresses);
-            }
+            self.meet_named(peer, addresses);
         }
     }
 
@@ -501,38 +334,19 @@ impl Driver {
         }
     }
 
+    /// Connects to a peer that others have named. Half of the connections are left for what is asked for otherwise.
+    fn meet_named(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
+        if self.shared.table.connected_count() < self.shared.max_peers / 2 {
+            self.meet(peer, addresses);
+        }
+    }
+
     /// Connects to a peer that no user has named, as far as there is room.
     fn meet(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
         let room = self.swarm.connected_peers().count() < self.shared.max_peers;
         if room && peer != self.shared.me && !self.shared.table.is_banned(&peer) {
-            self.dial_known(peer, addresses);
+            self.dialler.dial_known(&mut self.swarm, peer, addresses);
         }
-    }
-}
-
-impl Dial {
-    fn fail(self, error: DialError) {
-        let address = self.address.to_string();
-        let error = match error {
-            DialError::WrongPeerId { obtained, .. } => {
-                let expected = self.expected.map_or_else(String::new, |peer| peer.to_string());
-                NetError::OtherPeer { address, expected, found: obtained.to_string() }
-            }
-            DialError::LocalPeerId { .. } => NetError::Myself { address },
-            DialError::Denied { cause } => NetError::Denied { address, cause: root_cause(&cause) },
-            DialError::Transport(errors) => match errors.last() {
-                Some((_, TransportError::MultiaddrNotSupported(_))) => NetError::unsupported(&address),
-                Some((_, error)) => NetError::Unreachable { address, cause: root_cause(error) },
-                None => NetError::Unreachable { address, cause: "no address was tried".to_owned() },
-            },
-            other => NetError::Unreachable { address, cause: root_cause(&other) },
-        };
-        self.answer(Err(error));
-    }
-
-    fn answer(self, result: Result<PeerId, NetError>) {
-        // Whoever has gone needs no answer.
-        let _ = self.reply.send(result);
     }
 }
 
@@ -545,13 +359,4 @@ fn probe(address: &Multiaddr) -> std::io::Result<()> {
         Some(Protocol::Udp(port)) if port != 0 => UdpSocket::bind((ip, port)).map(drop),
         _ => Ok(()),
     }
-}
-
-/// The innermost error; those around it only name the layers of libp2p.
-fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
 }

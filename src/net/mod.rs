@@ -11,6 +11,7 @@
 mod addresses;
 mod callers;
 mod dht;
+mod dialling;
 mod driver;
 mod error;
 mod frames;

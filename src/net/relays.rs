@@ -12,7 +12,7 @@ use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, Swarm};
 use tokio::time::Instant;
 
-use super::driver::{PAUSES, pauses};
+use super::dialling::{PAUSES, pauses};
 use super::transport::Behaviour;
 
 /// One relay.

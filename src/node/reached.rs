@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::{Node, off};
 
 /// Addresses remembered, one for each peer.
-const KEPT: usize = 64;
+const KEPT: usize = 16;
 /// How often is looked for new ones.
 const EVERY: Duration = Duration::from_secs(60);
 

@@ -120,6 +120,10 @@ async fn a_direct_connection_takes_the_place_of_a_relayed_one() {
     until("one direct connection is left", || left() == 1).await;
     let got = reader.fetcher().get(object.id(), Class::Fault).await.unwrap();
     assert_eq!(got.plain(), object.plain());
+    // Nor is another made.
+    reader.net.connect(&circuit).await.unwrap();
+    until("the direct one is left again", || left() == 1).await;
+    assert!(!reader.net.reached().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -48,7 +48,7 @@ impl Redial {
 }
 
 /// Returns when somebody says that the log has come further than it is known here.
-async fn news(chain: &Chain, heard: &mut broadcast::Receiver<(Genesis, u64)>) {
+pub(super) async fn news(chain: &Chain, heard: &mut broadcast::Receiver<(Genesis, u64)>) {
     tokio::time::sleep(FOLLOW_AT_MOST).await;
     loop {
         match heard.recv().await {
