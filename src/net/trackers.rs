@@ -84,7 +84,7 @@ impl Mine {
     }
 
     /// Whom to tell now: those of `connected` that are not being told already, or the newcomers among them.
-    fn to_tell(&mut self, now: Duration, connected: Vec<PeerId>) -> Vec<PeerId> {
+    fn whom_to_tell(&mut self, now: Duration, connected: Vec<PeerId>) -> Vec<PeerId> {
         let newcomers = std::mem::take(&mut self.newcomers);
         let Some(pace) = &mut self.pace else { return Vec::new() };
         let all = pace.next() <= now;
@@ -152,7 +152,7 @@ pub(super) async fn announce(shared: Arc<Shared>) {
             () = sleep_until(due.unwrap_or_else(|| Instant::now() + EVERY)) => {}
             () = shared.trackers.sooner.notified() => {}
         }
-        let peers = shared.trackers.mine().to_tell(shared.started.elapsed(), shared.table.trackers());
+        let peers = shared.trackers.mine().whom_to_tell(shared.started.elapsed(), shared.table.trackers());
         for peer in peers {
             let (shared, stop) = (shared.clone(), shared.stop.clone());
             let tasks = shared.tasks.clone();
