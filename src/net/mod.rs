@@ -159,6 +159,9 @@ impl Net {
             tasks: TaskTracker::new(),
             guess: Mutex::default(),
         });
+        if rules.mode == Mode::Anonymous {
+            shared.table.only_relays(rules.relays.iter().filter_map(addresses::peer_of));
+        }
         let mut driver = Driver::new(swarm, rules, shared.clone(), received);
         if options.mode != Mode::Anonymous {
             driver.listen(&options.listen).await?;

@@ -7,7 +7,7 @@
 //! Trust: addresses are what we dialled, or what a peer says about itself; the latter are shown, not dialled.
 //! Threads: any; the lock is held for bookkeeping only.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -48,6 +48,8 @@ pub struct PeerInfo {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PeerState {
     Connected,
+    /// Connected, but only to go through it: this node is anonymous, and the relay knows where it is.
+    Relay,
     /// The connection was lost; it is tried again from time to time.
     Reconnecting,
     /// It sent wrong bytes; nothing is asked of it and its connections are refused until this node starts again.
@@ -58,6 +60,7 @@ impl fmt::Display for PeerState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             PeerState::Connected => "connected",
+            PeerState::Relay => "relay",
             PeerState::Reconnecting => "reconnecting",
             PeerState::Banned => "banned",
         })
@@ -110,6 +113,8 @@ pub(super) struct Table {
 struct Inner {
     peers: HashMap<PeerId, Peer>,
     suspects: Suspects<PeerId>,
+    /// Peers that are asked for nothing and told nothing but to relay.
+    relays: HashSet<PeerId>,
     listening: Vec<Multiaddr>,
 }
 
@@ -125,8 +130,18 @@ pub(super) struct Candidates {
 
 impl Table {
     pub(super) fn new(epoch: Instant) -> Table {
-        let inner = Inner { peers: HashMap::new(), suspects: Suspects::new(), listening: Vec::new() };
+        let inner = Inner {
+            peers: HashMap::new(),
+            suspects: Suspects::new(),
+            relays: HashSet::new(),
+            listening: Vec::new(),
+        };
         Table { epoch, inner: Mutex::new(inner) }
+    }
+
+    /// These peers are only gone through from now on.
+    pub(super) fn only_relays(&self, peers: impl IntoIterator<Item = PeerId>) {
+        self.inner().relays.extend(peers);
     }
 
     /// A connection to `peer` has come about; `reached` at this address if we made it, and `named` if a user asked
@@ -188,9 +203,10 @@ impl Table {
     /// discovery has named it. Its addresses are forgotten then.
     pub(super) fn speaks(&self, id: &PeerId, speaks: bool) -> bool {
         let mut inner = self.inner();
+        let relay = inner.relays.contains(id);
         let Some(peer) = inner.peers.get_mut(id) else { return false };
         peer.speaks = Some(speaks);
-        let unwanted = !speaks && !peer.named && !peer.reached.is_empty();
+        let unwanted = !relay && !speaks && !peer.named && !peer.reached.is_empty();
         if unwanted {
             peer.reached.clear();
         }
@@ -207,8 +223,9 @@ impl Table {
     /// Connected peers that answer announcements.
     pub(super) fn trackers(&self) -> Vec<PeerId> {
         let inner = self.inner();
-        let tracks = |peer: &Peer| peer.tracks && peer.connections > 0;
-        inner.peers.iter().filter(|(_, peer)| tracks(peer)).map(|(id, _)| *id).collect()
+        let tracks =
+            |id: &PeerId, peer: &Peer| peer.tracks && peer.connections > 0 && !inner.relays.contains(id);
+        inner.peers.iter().filter(|(id, peer)| tracks(id, peer)).map(|(id, _)| *id).collect()
     }
 
     /// Whether a peer is on this machine.
@@ -267,7 +284,8 @@ impl Table {
         for (id, peer) in &inner.peers {
             if inner.suspects.has_failed(object, id) {
                 candidates.failed += 1;
-            } else if inner.suspects.is_banned(id) || peer.speaks == Some(false) {
+            } else if inner.suspects.is_banned(id) || peer.speaks == Some(false) || inner.relays.contains(id)
+            {
                 continue;
             } else if peer.connections == 0 {
                 candidates.absent += 1;
@@ -301,7 +319,7 @@ impl Table {
     pub(super) fn list(&self) -> Vec<PeerInfo> {
         let inner = self.inner();
         let mut list: Vec<_> =
-            inner.peers.iter().map(|(id, peer)| peer.info(id, inner.suspects.is_banned(id))).collect();
+            inner.peers.iter().map(|(id, peer)| peer.info(id, inner.state_of(id, peer))).collect();
         list.sort_by(|a, b| a.id.cmp(&b.id));
         list
     }
@@ -313,6 +331,15 @@ impl Table {
 }
 
 impl Inner {
+    fn state_of(&self, id: &PeerId, peer: &Peer) -> PeerState {
+        match peer.connections {
+            _ if self.suspects.is_banned(id) => PeerState::Banned,
+            0 => PeerState::Reconnecting,
+            _ if self.relays.contains(id) => PeerState::Relay,
+            _ => PeerState::Connected,
+        }
+    }
+
     fn entry(&mut self, id: PeerId, epoch: Instant) -> &mut Peer {
         if self.peers.len() >= MAX_KNOWN && !self.peers.contains_key(&id) {
             let gone = self.peers.iter().find(|(_, peer)| peer.connections == 0).map(|(id, _)| *id);
@@ -341,7 +368,7 @@ impl Inner {
 }
 
 impl Peer {
-    fn info(&self, id: &PeerId, banned: bool) -> PeerInfo {
+    fn info(&self, id: &PeerId, state: PeerState) -> PeerInfo {
         let mut addresses = self.reached.clone();
         addresses.extend(self.told.iter().filter(|told| !self.reached.contains(told)).cloned());
         PeerInfo {
@@ -352,11 +379,7 @@ impl Peer {
             bytes_out: self.link.bytes_out.load(Ordering::Relaxed),
             objects_served: self.link.objects_served.load(Ordering::Relaxed),
             beacon: self.beacon.clone(),
-            state: match (banned, self.connections) {
-                (true, _) => PeerState::Banned,
-                (false, 0) => PeerState::Reconnecting,
-                (false, _) => PeerState::Connected,
-            },
+            state,
         }
     }
 }
