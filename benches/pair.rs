@@ -153,7 +153,8 @@ async fn node(seed: u8) -> (Net, Store, tempfile::TempDir) {
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let store = Store::open(dir.path(), bcai::store::Options { cache_max_bytes: 1 << 30 }).unwrap();
     let key = SecretKey::from_bytes([seed; 32]);
-    let options = Options { key, listen: vec!["/ip4/127.0.0.1/tcp/0".into()], mdns: false, max_peers: 8 };
+    let options =
+        Options { mdns: false, max_peers: 8, ..Options::new(key, vec!["/ip4/127.0.0.1/tcp/0".into()]) };
     let (submissions, _) = tokio::sync::mpsc::channel(1);
     let net = Net::start(options, store.clone(), Registry::default(), submissions).await.unwrap();
     (net, store, dir)

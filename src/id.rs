@@ -106,12 +106,23 @@ ids! {
     LogRoot,
     /// Root of the sparse Merkle map over the state of the log.
     StateRoot,
+    /// Names the peers of one snapshot to those who look for them.
+    SwarmId,
 }
 
 impl ChunkId {
     /// Plain BLAKE3 of the chunk.
     pub fn of(bytes: &[u8]) -> Self {
         Self(*blake3::hash(bytes).as_bytes())
+    }
+}
+
+impl SwarmId {
+    /// BLAKE3 `derive_key` with the context `bcai 2026 swarm v1`, of the snapshot's id and the secret of its dataset, if
+    /// that has one: then whoever knows the id alone cannot find those who hold it.
+    pub fn new(snapshot: &SnapshotId, secret: Option<&[u8; ID_LEN]>) -> Self {
+        let secret = secret.map_or(&[][..], |secret| secret);
+        Self(blake3::derive_key("bcai 2026 swarm v1", &[&snapshot.0[..], secret].concat()))
     }
 }
 
@@ -227,6 +238,18 @@ mod tests {
             .map(|kind| ObjectId::of(kind, b"same bytes").hash)
             .into();
         assert_eq!(ids.len(), 4);
+    }
+
+    #[test]
+    fn a_swarm_is_of_its_snapshot_and_secret() {
+        let snapshots = [SnapshotId::of(b"a"), SnapshotId::of(b"b")];
+        let secrets = [None, Some([0; ID_LEN]), Some([1; ID_LEN])];
+        let ids: std::collections::HashSet<_> = snapshots
+            .iter()
+            .flat_map(|snapshot| secrets.iter().map(|secret| SwarmId::new(snapshot, secret.as_ref())))
+            .collect();
+        assert_eq!(ids.len(), 6);
+        assert!(!ids.iter().any(|id| snapshots.iter().any(|snapshot| snapshot.as_bytes() == id.as_bytes())));
     }
 
     #[test]

@@ -20,6 +20,7 @@ use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
 use crate::chunking::Chunking;
+use crate::net::Mode;
 use crate::origin::{OriginUrl, UrlError};
 use crate::pack::Compression;
 
@@ -96,7 +97,7 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         name: "net.listen",
-        default: "/ip4/0.0.0.0/tcp/0",
+        default: "/ip4/0.0.0.0/tcp/0,/ip4/0.0.0.0/udp/0/quic-v1",
         help: "addresses to listen on, separated by commas; a port of 0 is chosen once and then kept",
     },
     Key {
@@ -110,6 +111,27 @@ pub const KEYS: &[Key] = &[
         name: "net.upload_limit",
         default: "unlimited",
         help: "bytes of objects sent in a second, to all peers together, such as 10MiB; a setting wins over `bcai peers limit` at the start",
+    },
+    Key {
+        name: "net.mode",
+        default: "hybrid",
+        help: "hybrid; direct: no relays; mesh: only the local network; anonymous: only through net.relays, under another peer id in each run",
+    },
+    Key {
+        name: "net.relays",
+        default: "",
+        help: "addresses of relays, each with /p2p/ and its peer id, separated by commas: others can reach this node through them",
+    },
+    Key { name: "net.relay", default: "false", help: "be a relay for others" },
+    Key {
+        name: "net.allow",
+        default: "",
+        help: "peer ids, separated by commas: connect with these nodes (and relays) only; everybody if empty",
+    },
+    Key {
+        name: "net.block",
+        default: "",
+        help: "peer ids, separated by commas: never connect with these nodes",
     },
     Key {
         name: "publish.chunking",
@@ -143,6 +165,11 @@ pub struct Config {
     /// `None` when nothing sets them.
     pub upload_limit: Option<Limit>,
     pub download_limit: Option<Limit>,
+    pub mode: Mode,
+    pub relays: Vec<String>,
+    pub relay: bool,
+    pub allow: Vec<String>,
+    pub block: Vec<String>,
     pub chunking: Chunking,
     pub compression: Compression,
 }
@@ -266,11 +293,14 @@ impl Config {
             "auto" => None,
             _ => Some(parse::<ByteSize>("cache.max_bytes", cache, "a size such as 50GiB, or auto")?.as_u64()),
         };
+        let list = |key: &'static str| {
+            let items = get(key).value.split(',').map(str::trim).filter(|item| !item.is_empty());
+            items.map(str::to_owned).collect()
+        };
         let limit = |key| match get(key) {
             Setting { origin: Origin::Default, .. } => Ok(None),
             setting => parse::<Limit>(key, setting, LIMIT).map(Some),
         };
-        let listen = get("net.listen").value.split(',').map(str::trim).filter(|a| !a.is_empty());
         let origins = get("net.origins");
         let urls = origins.value.split(',').map(str::trim).filter(|url| !url.is_empty());
         Ok(Self {
@@ -279,11 +309,16 @@ impl Config {
             log_level: get("log.level").value.clone(),
             log_format: parse("log.format", get("log.format"), "human or json")?,
             io: parse("mount.io", get("mount.io"), "auto, passthrough, zero-open or cached")?,
-            listen: listen.map(str::to_owned).collect(),
+            listen: list("net.listen"),
             max_peers: parse("net.max_peers", get("net.max_peers"), "a number")?,
             mdns: parse("net.mdns", get("net.mdns"), "true or false")?,
             upload_limit: limit("net.upload_limit")?,
             download_limit: limit("net.download_limit")?,
+            mode: parse("net.mode", get("net.mode"), "hybrid, direct, mesh or anonymous")?,
+            relays: list("net.relays"),
+            relay: parse("net.relay", get("net.relay"), "true or false")?,
+            allow: list("net.allow"),
+            block: list("net.block"),
             chunking: parse(
                 "publish.chunking",
                 get("publish.chunking"),

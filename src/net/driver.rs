@@ -1,86 +1,73 @@
 //! The task that drives the libp2p swarm.
 //!
-//! Owns: listening, dialling, dialling again what was lost, and carrying out bans.
-//! Must not know: what the streams carry.
-//! Invariant: every dial asked for is answered; a lost peer that we had reached is tried again with growing pauses.
+//! Owns: listening, carrying out bans, and handing every event and command to whom it concerns.
+//! Must not know: what the streams carry; when anything is dialled (`dialling`).
+//! Invariant: it is never held up, and what has been asked of it is done in order.
 //! Trust: what mDNS and identify say are claims; a peer id counts only once TLS or Noise has proven it.
 //! Threads: one task; it never waits for anything but the swarm, commands and its timer.
 
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, TcpListener};
+use std::net::{TcpListener, UdpSocket};
 use std::sync::Arc;
-use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures::StreamExt;
-use libp2p::core::transport::TransportError;
+use libp2p::core::ConnectedPoint;
 use libp2p::multiaddr::Protocol;
-use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
-use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Swarm, identify, mdns, ping};
-use tokio::sync::{mpsc, oneshot};
+use libp2p::swarm::{ConnectionId, SwarmEvent};
+use libp2p::{Multiaddr, PeerId, Swarm, gossipsub, identify, kad, mdns, ping};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
+use super::addresses::{ip_of, is_relayed, with_peer};
 use super::desk::key_of;
+use super::dht::{self, Dht, KAD_PROTOCOL};
+use super::dialling::{Dialler, PAUSES, root_cause};
 use super::error::NetError;
-use super::shared::{Command, SWARM_PROTOCOL, Shared};
+use super::gossip::{self, News, Rates};
+use super::relays::Reservation;
+use super::rules::{Mode, Rules};
+use super::shared::{Command, PEERS_PROTOCOL, SWARM_PROTOCOL, Shared};
 use super::transport::{Behaviour, BehaviourEvent, CONNECTING};
 use crate::swarm::scheduler::Kind;
-
-/// The first and the longest pause before a lost peer is dialled again.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
-/// A connection that held for so long makes the pauses short again.
-const STEADY: Duration = Duration::from_secs(10);
 
 pub(super) struct Driver {
     swarm: Swarm<Behaviour>,
     shared: Arc<Shared>,
     commands: mpsc::Receiver<Command>,
-    dials: HashMap<ConnectionId, Dial>,
-    again: HashMap<PeerId, Again>,
-    max_peers: usize,
-}
-
-/// A dial that somebody waits for.
-struct Dial {
-    address: Multiaddr,
-    expected: Option<PeerId>,
-    reply: oneshot::Sender<Result<PeerId, NetError>>,
-}
-
-/// When to dial a lost peer again.
-struct Again {
-    pauses: ExponentialBackoff,
-    /// Nothing while it is connected or being dialled.
-    at: Option<Instant>,
-    since: Instant,
-}
-
-impl Again {
-    fn new() -> Again {
-        Again { pauses: pauses(), at: None, since: Instant::now() }
-    }
-}
-
-fn pauses() -> ExponentialBackoff {
-    let (min, max) = PAUSES;
-    ExponentialBuilder::default()
-        .with_min_delay(min)
-        .with_max_delay(max)
-        .without_max_times()
-        .with_jitter()
-        .build()
+    dialler: Dialler,
+    /// Whether it is a relay for others.
+    relays: bool,
+    dht: Dht,
+    dht_at: Instant,
+    rates: Rates,
+    reservations: Vec<Reservation>,
+    relayed: HashMap<ConnectionId, PeerId>,
+    /// Connections that were not made to fetch anything: AutoNAT makes them to see whether a peer can be reached.
+    trials: HashMap<ConnectionId, (PeerId, Multiaddr)>,
 }
 
 impl Driver {
     pub(super) fn new(
         swarm: Swarm<Behaviour>,
+        rules: Rules,
         shared: Arc<Shared>,
         commands: mpsc::Receiver<Command>,
-        max_peers: u32,
     ) -> Driver {
-        let (dials, again) = (HashMap::new(), HashMap::new());
-        Driver { swarm, shared, commands, dials, again, max_peers: max_peers as usize }
+        let reserves = matches!(rules.mode, Mode::Hybrid | Mode::Anonymous);
+        let relays = rules.relays.iter().filter(|_| reserves);
+        Driver {
+            reservations: relays.cloned().map(Reservation::new).collect(),
+            dialler: Dialler::new(shared.clone(), rules),
+            shared,
+            commands,
+            relays: swarm.behaviour().relay.is_enabled(),
+            dht: Dht::default(),
+            dht_at: Instant::now(),
+            rates: Rates::default(),
+            swarm,
+            relayed: HashMap::new(),
+            trials: HashMap::new(),
+        }
     }
 
     /// Listens on all of `addresses`, or fails.
@@ -116,151 +103,155 @@ impl Driver {
     pub(super) async fn run(mut self) {
         let stop = self.shared.stop.clone();
         loop {
-            let next = self.again.values().filter_map(|again| again.at).min();
+            let dht = self.swarm.behaviour().kad.is_enabled().then_some(self.dht_at);
+            let reservations = self.reservations.iter().filter_map(Reservation::due);
+            let next = self.dialler.next().into_iter().chain(dht).chain(reservations).min();
             // Far enough when nothing is due; commands and events come in between.
             let timer = sleep_until(next.unwrap_or_else(|| Instant::now() + PAUSES.1));
             tokio::select! {
                 () = stop.cancelled() => break,
                 event = self.swarm.select_next_some() => self.on_event(event),
                 Some(command) = self.commands.recv() => self.on_command(command),
-                () = timer => self.dial_what_is_due(),
+                () = timer => self.do_what_is_due(),
             }
         }
     }
 
     fn on_command(&mut self, command: Command) {
         match command {
-            Command::Dial { address, reply } => self.dial(address, reply),
+            Command::Dial { address, reply } => self.dialler.dial(&mut self.swarm, address, reply),
+            Command::Meet { peer, addresses } => self.meet_named(peer, addresses),
+            Command::Tell(news) => {
+                if let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut() {
+                    gossip::tell(gossip, &news);
+                }
+            }
             Command::Disconnect(peer) => {
                 // It fails when there is no connection, which is what was wanted.
                 let _ = self.swarm.disconnect_peer_id(peer);
             }
             Command::Ban(peer) => {
                 self.swarm.behaviour_mut().banned.block_peer(peer);
-                self.again.remove(&peer);
+                self.dialler.give_up(&peer);
             }
             Command::Pardon(peer) => {
                 self.swarm.behaviour_mut().banned.unblock_peer(peer);
-                self.again.entry(peer).or_insert_with(Again::new).at = Some(Instant::now());
+                self.dialler.at_once(peer);
             }
         }
     }
 
-    fn dial(&mut self, address: Multiaddr, reply: oneshot::Sender<Result<PeerId, NetError>>) {
-        let expected = peer_of(&address);
-        if !is_supported(&address) {
-            // Whoever has gone needs no answer.
-            let _ = reply.send(Err(NetError::unsupported(&address.to_string())));
-            return;
+    fn do_what_is_due(&mut self) {
+        self.dialler.do_what_is_due(&mut self.swarm);
+        for reservation in &mut self.reservations {
+            reservation.ask(&mut self.swarm);
         }
-        let opts = match expected {
-            Some(peer) => DialOpts::peer_id(peer)
-                .addresses(vec![address.clone()])
-                .condition(PeerCondition::Always)
-                .allocate_new_port()
-                .build(),
-            None => DialOpts::unknown_peer_id().address(address.clone()).allocate_new_port().build(),
-        };
-        let connection = opts.connection_id();
-        let dial = Dial { address, expected, reply };
-        match self.swarm.dial(opts) {
-            Ok(()) => drop(self.dials.insert(connection, dial)),
-            Err(error) => dial.fail(error),
+        if let Some(kad) = self.swarm.behaviour_mut().kad.as_mut()
+            && self.dht_at <= Instant::now()
+        {
+            self.dht.turn(kad, &self.shared.trackers.swarms(), self.shared.started.elapsed());
+            self.dht_at = Instant::now() + dht::TURN;
         }
-    }
-
-    fn dial_what_is_due(&mut self) {
-        let now = Instant::now();
-        let due: Vec<_> = self
-            .again
-            .iter()
-            .filter(|(_, again)| again.at.is_some_and(|at| at <= now))
-            .map(|(p, _)| *p)
-            .collect();
-        for peer in due {
-            let addresses = self.shared.table.to_reach(&peer);
-            if addresses.is_empty() {
-                self.again.remove(&peer);
-                continue;
-            }
-            self.again.entry(peer).and_modify(|again| again.at = None);
-            if !self.dial_known(peer, addresses) {
-                self.later(peer);
-            }
-        }
-    }
-
-    /// Dials unless it is connected or being dialled already. False when that cannot even begin.
-    fn dial_known(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) -> bool {
-        let opts = DialOpts::peer_id(peer)
-            .addresses(addresses)
-            .condition(PeerCondition::DisconnectedAndNotDialing)
-            .allocate_new_port()
-            .build();
-        matches!(self.swarm.dial(opts), Ok(()) | Err(DialError::DialPeerConditionFalse(_)))
-    }
-
-    /// Dials a lost peer again after a pause.
-    fn later(&mut self, peer: PeerId) {
-        let again = self.again.entry(peer).or_insert_with(Again::new);
-        if again.since.elapsed() > STEADY {
-            again.pauses = pauses();
-        }
-        again.since = Instant::now();
-        again.at = Some(Instant::now() + again.pauses.next().unwrap_or(PAUSES.1));
     }
 
     fn on_event(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
-            SwarmEvent::ConnectionEstablished { peer_id, connection_id, endpoint, .. } => {
-                let address = with_peer(endpoint.get_remote_address().clone(), peer_id);
-                let (reached, from) =
-                    if endpoint.is_dialer() { (Some(address), None) } else { (None, Some(address)) };
-                let dial = self.dials.remove(&connection_id);
-                self.shared.table.connected(peer_id, reached, from, dial.is_some());
-                self.shared.schedule(|scheduler, now| {
-                    scheduler.peer_up(now, peer_id, key_of(&peer_id), Kind::Node { watches: true });
-                });
-                if let Some(again) = self.again.get_mut(&peer_id) {
-                    (again.at, again.since) = (None, Instant::now());
-                }
-                if let Some(dial) = dial {
-                    // Whoever has gone needs no answer.
-                    let _ = dial.reply.send(Ok(peer_id));
-                }
-                tracing::info!(peer = %peer_id, address = %endpoint.get_remote_address(), "connected");
+            SwarmEvent::ConnectionEstablished {
+                peer_id, connection_id, endpoint, num_established, ..
+            } => {
+                self.on_connected(peer_id, connection_id, &endpoint, num_established.get() as usize);
             }
-            SwarmEvent::ConnectionClosed { peer_id, num_established, cause, .. } => {
+            SwarmEvent::ConnectionClosed { peer_id, connection_id, num_established, cause, .. } => {
                 let cause = cause.map(|cause| root_cause(&cause));
                 tracing::info!(peer = %peer_id, ?cause, "disconnected");
                 if num_established == 0 {
                     self.shared.schedule(|scheduler, now| scheduler.peer_down(now, peer_id));
                 }
+                self.relayed.remove(&connection_id);
+                self.trials.remove(&connection_id);
                 if !self.shared.table.closed(peer_id, num_established).is_empty() {
-                    self.later(peer_id);
+                    self.dialler.later(peer_id);
                 }
             }
             SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
-                if let Some(dial) = self.dials.remove(&connection_id) {
-                    dial.fail(error);
-                } else if let Some(peer) = peer_id
-                    && self.again.contains_key(&peer)
-                {
-                    tracing::debug!(%peer, %error, "still out of reach");
-                    self.later(peer);
+                self.dialler.failed(&mut self.swarm, connection_id, peer_id, error);
+            }
+            SwarmEvent::NewListenAddr { address, listener_id } => {
+                let relayed = self.reservations.iter_mut().find_map(|relay| relay.came_up(listener_id));
+                if relayed.is_none() && self.relays {
+                    // Its user says that it can be reached there; others get no reservation before that is known.
+                    self.swarm.add_external_address(address.clone());
                 }
+                self.listening(relayed.unwrap_or(address));
             }
-            SwarmEvent::NewListenAddr { address, .. } => {
-                let address = with_peer(address, *self.swarm.local_peer_id());
-                tracing::info!(%address, "listening");
-                self.shared.table.listening(|all| all.push(address));
-            }
-            SwarmEvent::ExpiredListenAddr { address, .. } => {
-                let address = with_peer(address, *self.swarm.local_peer_id());
-                self.shared.table.listening(|all| all.retain(|known| *known != address));
+            SwarmEvent::ExpiredListenAddr { address, .. } => self.not_listening(address),
+            SwarmEvent::ListenerClosed { listener_id, .. } => {
+                if let Some(gone) = self.reservations.iter_mut().find_map(|relay| relay.closed(listener_id)) {
+                    self.not_listening(gone);
+                }
             }
             SwarmEvent::Behaviour(event) => self.on_behaviour(event),
             _ => {}
+        }
+    }
+
+    fn listening(&self, address: Multiaddr) {
+        let address = with_peer(address, self.shared.me);
+        tracing::info!(%address, "listening");
+        self.shared.table.listening(|all| {
+            if !all.contains(&address) {
+                all.push(address);
+            }
+        });
+    }
+
+    fn not_listening(&self, address: Multiaddr) {
+        let address = with_peer(address, self.shared.me);
+        self.shared.table.listening(|all| all.retain(|known| *known != address));
+    }
+
+    fn on_connected(
+        &mut self,
+        peer: PeerId,
+        id: ConnectionId,
+        endpoint: &ConnectedPoint,
+        connections: usize,
+    ) {
+        let remote = match endpoint {
+            // The address it comes from names the peer alone; this one says through which relay.
+            ConnectedPoint::Listener { local_addr, .. } if is_relayed(local_addr) => local_addr,
+            other => other.get_remote_address(),
+        };
+        let address = with_peer(remote.clone(), peer);
+        let named = self.dialler.is_named(id);
+        if is_relayed(&address) {
+            self.relayed.insert(id, peer);
+            if self.relayed.values().filter(|other| **other == peer).count() < connections {
+                self.close_relayed(&peer);
+            }
+        } else {
+            self.close_relayed(&peer);
+            if endpoint.is_dialer() && !named && connections > 1 {
+                self.trials.insert(id, (peer, address.clone()));
+            }
+        }
+        tracing::info!(%peer, %address, "connected");
+        let (reached, from) =
+            if endpoint.is_dialer() { (Some(address), None) } else { (None, Some(address)) };
+        // Whoever waits for it finds it in the table.
+        self.shared.table.connected(peer, reached, from, named);
+        if !self.shared.table.is_relay(&peer) {
+            self.shared.schedule(|scheduler, now| {
+                scheduler.peer_up(now, peer, key_of(&peer), Kind::Node { watches: true });
+            });
+        }
+        self.dialler.connected(peer, id);
+    }
+
+    /// There is a direct connection with `peer`: it is preferred to those through relays.
+    fn close_relayed(&mut self, peer: &PeerId) {
+        for (id, _) in self.relayed.extract_if(|_, other| other == peer) {
+            self.swarm.close_connection(id);
         }
     }
 
@@ -276,8 +267,16 @@ impl Driver {
                 self.swarm.close_connection(connection);
             }
             BehaviourEvent::Identify(identify::Event::Received { peer_id, info, .. }) => {
+                if let Some(kad) = self.swarm.behaviour_mut().kad.as_mut()
+                    && info.protocols.contains(&KAD_PROTOCOL)
+                {
+                    dht::add(kad, peer_id, &info.listen_addrs, self.shared.near);
+                }
                 let listens = info.listen_addrs.into_iter().map(|address| with_peer(address, peer_id));
                 self.shared.table.told(&peer_id, listens);
+                if info.protocols.contains(&PEERS_PROTOCOL) && self.shared.table.tracks(&peer_id) {
+                    self.shared.trackers.met(peer_id);
+                }
                 let speaks = info.protocols.contains(&SWARM_PROTOCOL);
                 if !speaks {
                     self.shared.schedule(|scheduler, now| scheduler.peer_down(now, peer_id));
@@ -289,87 +288,90 @@ impl Driver {
                 }
             }
             BehaviourEvent::Mdns(mdns::Event::Discovered(found)) => self.on_discovered(found),
+            BehaviourEvent::DialBack(event) => {
+                // What was to be seen has been seen. Kept, it would be one more connection with this peer for a day.
+                let (client, tried) = (event.client, with_peer(event.tested_addr, event.client));
+                for (id, _) in
+                    self.trials.extract_if(|_, (peer, address)| *peer == client && *address == tried)
+                {
+                    self.swarm.close_connection(id);
+                }
+            }
+            BehaviourEvent::Kad(event) => self.on_kad(event),
+            BehaviourEvent::Gossip(event) => self.on_gossip(event),
+            BehaviourEvent::Reachable(event) => {
+                let unreachable = event.result.is_err() && self.swarm.external_addresses().next().is_none();
+                if let Some(kad) = self.swarm.behaviour_mut().kad.as_mut() {
+                    kad.set_mode(Some(if unreachable { kad::Mode::Client } else { kad::Mode::Server }));
+                }
+                tracing::debug!(address = %event.tested_addr, server = %event.server, result = ?event.result, "tried from outside");
+            }
+            BehaviourEvent::Dcutr(event) => {
+                tracing::debug!(peer = %event.remote_peer_id, result = ?event.result, "a direct connection instead of a relayed one");
+            }
+            BehaviourEvent::Relay(event) => tracing::debug!(?event, "as a relay"),
             _ => {}
         }
     }
 
-    /// Connects to what was discovered, as far as there is room.
+    fn on_kad(&mut self, event: kad::Event) {
+        let Some(kad) = self.swarm.behaviour_mut().kad.as_mut() else { return };
+        for (peer, addresses) in dht::on_event(kad, event, self.shared.near) {
+            self.meet_named(peer, addresses);
+        }
+    }
+
+    fn on_gossip(&mut self, event: gossipsub::Event) {
+        let gossipsub::Event::Message { propagation_source, message_id, message } = event else {
+            if let gossipsub::Event::Subscribed { .. } = event {
+                self.shared.listeners.notify_one();
+            }
+            return;
+        };
+        let (verdict, news) = self.rates.judge(&message, self.shared.started.elapsed());
+        if let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut() {
+            gossip.report_message_validation_result(&message_id, &propagation_source, verdict);
+        }
+        match news {
+            // Nobody need follow a log.
+            Some((_, News::Head { genesis, height, .. })) => drop(self.shared.heads.send((genesis, height))),
+            Some((author, News::Beacon { beacon })) => self.shared.table.says(&author, beacon),
+            None => {}
+        }
+    }
+
+    /// Connects to what was discovered.
     fn on_discovered(&mut self, found: Vec<(PeerId, Multiaddr)>) {
         let peers: HashSet<PeerId> = found.iter().map(|(peer, _)| *peer).collect();
         for peer in peers {
-            let room = self.swarm.connected_peers().count() < self.max_peers;
-            if room && peer != *self.swarm.local_peer_id() && self.shared.table.refusal(&peer).is_none() {
-                let of_this = found.iter().filter(|(other, _)| *other == peer);
-                self.dial_known(peer, of_this.map(|(_, address)| address.clone()).collect());
-            }
+            let of_this = found.iter().filter(|(other, _)| *other == peer);
+            self.meet(peer, of_this.map(|(_, address)| address.clone()).collect());
         }
     }
-}
 
-impl Dial {
-    fn fail(self, error: DialError) {
-        let address = self.address.to_string();
-        let error = match error {
-            DialError::WrongPeerId { obtained, .. } => {
-                let expected = self.expected.map_or_else(String::new, |peer| peer.to_string());
-                NetError::OtherPeer { address, expected, found: obtained.to_string() }
-            }
-            DialError::LocalPeerId { .. } => NetError::Myself { address },
-            DialError::Denied { cause } => NetError::Denied { address, cause: root_cause(&cause) },
-            DialError::Transport(errors) => match errors.last() {
-                Some((_, TransportError::MultiaddrNotSupported(_))) => NetError::unsupported(&address),
-                Some((_, error)) => NetError::Unreachable { address, cause: root_cause(error) },
-                None => NetError::Unreachable { address, cause: "no address was tried".to_owned() },
-            },
-            other => NetError::Unreachable { address, cause: root_cause(&other) },
-        };
-        // Whoever has gone needs no answer.
-        let _ = self.reply.send(Err(error));
+    /// Connects to a peer that others have named. Half of the connections are left for what is asked for otherwise.
+    fn meet_named(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
+        if self.shared.table.connected_count() < self.shared.max_peers / 2 {
+            self.meet(peer, addresses);
+        }
+    }
+
+    /// Connects to a peer that no user has named, as far as there is room.
+    fn meet(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
+        let room = self.swarm.connected_peers().count() < self.shared.max_peers;
+        if room && peer != self.shared.me && self.shared.table.refusal(&peer).is_none() {
+            self.dialler.dial_known(&mut self.swarm, peer, addresses);
+        }
     }
 }
 
 /// Fails if somebody listens there. libp2p would listen beside them (`SO_REUSEPORT`), and each of two daemons started
 /// by mistake would get some of the connections.
 fn probe(address: &Multiaddr) -> std::io::Result<()> {
-    let mut parts = address.iter();
-    let ip: IpAddr = match parts.next() {
-        Some(Protocol::Ip4(ip)) => ip.into(),
-        Some(Protocol::Ip6(ip)) => ip.into(),
-        _ => return Ok(()),
-    };
-    match parts.next() {
+    let Some(ip) = ip_of(address) else { return Ok(()) };
+    match address.iter().nth(1) {
         Some(Protocol::Tcp(port)) if port != 0 => TcpListener::bind((ip, port)).map(drop),
+        Some(Protocol::Udp(port)) if port != 0 => UdpSocket::bind((ip, port)).map(drop),
         _ => Ok(()),
     }
-}
-
-/// Whether there is a transport for it: names are looked up only for addresses that lead somewhere then.
-fn is_supported(address: &Multiaddr) -> bool {
-    use Protocol::{Dns, Dns4, Dns6, Ip4, Ip6, P2p, Tcp};
-    let mut parts = address.iter();
-    matches!(parts.next(), Some(Ip4(_) | Ip6(_) | Dns(_) | Dns4(_) | Dns6(_)))
-        && matches!(parts.next(), Some(Tcp(_)))
-        && parts.all(|part| matches!(part, P2p(_)))
-}
-
-/// The peer that an address names at its end.
-pub(super) fn peer_of(address: &Multiaddr) -> Option<PeerId> {
-    match address.iter().last() {
-        Some(Protocol::P2p(peer)) => Some(peer),
-        _ => None,
-    }
-}
-
-fn with_peer(address: Multiaddr, peer: PeerId) -> Multiaddr {
-    // The error is the address unchanged, which ends in another peer: it says what was dialled.
-    address.with_p2p(peer).unwrap_or_else(|address| address)
-}
-
-/// The innermost error; those around it only name the layers of libp2p.
-fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
-    error.to_string()
 }

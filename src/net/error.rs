@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::id::Genesis;
 
-/// `Address`, `OtherPeer`, `Myself`, `Listen` and `Refused` are the user's to mend; `Protocol` is the peer's fault; the
+/// `Address`, `Relay`, `OtherPeer`, `Myself`, `Listen` and `Refused` are the user's to mend; `Protocol` is the peer's fault; the
 /// rest may pass when tried again.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum NetError {
@@ -14,6 +14,8 @@ pub enum NetError {
     Address { address: String, cause: String },
     #[error("cannot listen on `{address}`: {cause}")]
     Listen { address: String, cause: String },
+    #[error("`{address}` is no relay: {cause}; one looks like /ip4/192.0.2.7/tcp/4001/p2p/12D3Koo…")]
+    Relay { address: String, cause: String },
     #[error("{address} cannot be reached: {cause}")]
     Unreachable { address: String, cause: String },
     #[error(
@@ -48,7 +50,7 @@ pub enum NetError {
 
 impl NetError {
     pub(super) fn unsupported(address: &str) -> NetError {
-        let cause = "only /ip4, /ip6, /dns, /dns4 and /dns6 with /tcp are supported".to_owned();
+        let cause = "/ip4, /ip6, /dns, /dns4 and /dns6 are supported with /tcp/PORT, /tcp/PORT/ws or /udp/PORT/quic-v1, also before /p2p/RELAY/p2p-circuit".to_owned();
         NetError::Address { address: address.to_owned(), cause }
     }
 }

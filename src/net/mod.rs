@@ -1,6 +1,6 @@
 //! The network: the only place that knows libp2p.
 //!
-//! Owns: connections, the streams of `/bcai/swarm/1` and `/bcai/log/1`, who is connected, and [`Peers`], the
+//! Owns: connections, the streams of `/bcai/swarm/1`, `/bcai/log/1` and `/bcai/peers/1`, who is connected, and [`Peers`], the
 //! source of objects that all of that amounts to.
 //! Must not know: files, snapshots, consensus; what is in a block or an entry.
 //! Invariant: no byte leaves here as an object that has not been verified; memory, streams, connections and tasks
@@ -8,23 +8,32 @@
 //! Trust: none in any peer beyond the identity that TLS or Noise proves.
 //! Threads: tokio tasks, all of which end before [`Net::shutdown`] returns.
 
+mod addresses;
+mod callers;
 mod desk;
+mod dht;
+mod dialling;
 mod driver;
 mod error;
 mod frames;
+mod gossip;
 mod hot;
 mod lender;
 mod limits;
 mod log_calls;
 mod log_wire;
 mod mux;
+mod peer_wire;
 mod peers;
+mod relays;
+mod rules;
 mod secure;
 mod serve;
 mod session;
 mod shared;
 mod streams;
 mod table;
+mod trackers;
 mod transport;
 mod watchers;
 
@@ -35,42 +44,74 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use libp2p::{Multiaddr, PeerId};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use error::NetError;
+pub use gossip::Beacon;
 pub use log_calls::{Submission, SubmitError, Submitted};
 pub use peers::Peers;
+pub use rules::Mode;
 pub use table::{PeerInfo, PeerState};
+pub use trackers::SwarmGuard;
 
 use crate::chain::Registry;
 use crate::crypto::SecretKey;
 use crate::fetch::ChunkSource;
-use crate::id::{Genesis, HeaderId};
+use crate::id::{Genesis, HeaderId, SwarmId};
 use crate::store::Store;
 use driver::Driver;
+use gossip::News;
 use log_calls::LogServer;
 use log_wire::{MAX_REQUEST, Request, Response};
 use serve::Server;
-use shared::{Command, LOG_PROTOCOL, SWARM_PROTOCOL, Shared};
+use shared::{Command, LOG_PROTOCOL, PEERS_PROTOCOL, SWARM_PROTOCOL, Shared};
 
 /// Commands that may wait for the driver.
 const COMMANDS: usize = 64;
+/// Heads heard of that may wait to be looked at.
+const HEADS: usize = 64;
 /// How long the tasks may take to end.
 const ENDING: Duration = Duration::from_secs(5);
 
 /// How a node takes part in the network.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Who this node is; its peer id is made of the public key.
+    /// Who this node is; its peer id is made of the public key, unless it is anonymous.
     pub key: SecretKey,
-    /// Multiaddresses, such as `/ip4/0.0.0.0/tcp/4001`.
+    pub mode: Mode,
+    /// Multiaddresses, such as `/ip4/0.0.0.0/tcp/4001`. An anonymous node listens on none of them.
     pub listen: Vec<String>,
+    /// Addresses of relays that this node can be reached through, and goes through if it is anonymous.
+    pub relays: Vec<String>,
+    /// Whether to be a relay for others.
+    pub relay: bool,
+    /// Peer ids of all that it connects with; everybody if there are none.
+    pub allow: Vec<String>,
+    /// Peer ids that it does not connect with.
+    pub block: Vec<String>,
     /// Whether to find and connect other nodes on the local network.
     pub mdns: bool,
     /// Connections at most.
     pub max_peers: u32,
+}
+
+impl Options {
+    /// A node that listens at `listen`, and otherwise as one is that its user has said nothing about.
+    pub fn new(key: SecretKey, listen: Vec<String>) -> Options {
+        Options {
+            key,
+            mode: Mode::default(),
+            listen,
+            relays: Vec::new(),
+            relay: false,
+            allow: Vec::new(),
+            block: Vec::new(),
+            mdns: true,
+            max_peers: 64,
+        }
+    }
 }
 
 /// How far a peer's log has come, as it says.
@@ -98,11 +139,12 @@ impl Net {
         chains: Registry,
         submissions: mpsc::Sender<Submission>,
     ) -> Result<Net, NetError> {
-        let swarm = transport::build(&options.key, options.mdns, options.max_peers)?;
+        let (swarm, rules) = transport::build(&options)?;
         let me = *swarm.local_peer_id();
         let control = swarm.behaviour().streams.control();
         let objects = control.accept(SWARM_PROTOCOL);
         let logs = control.accept(LOG_PROTOCOL);
+        let announcements = control.accept(PEERS_PROTOCOL);
         let (commands, received) = mpsc::channel(COMMANDS);
         let started = Instant::now();
         let shared = Arc::new(Shared {
@@ -112,6 +154,12 @@ impl Net {
             desk: desk::Desk::new(&me),
             hot: hot::Hot::new(),
             watchers: Arc::default(),
+            trackers: Arc::default(),
+            me,
+            max_peers: options.max_peers as usize,
+            near: transport::is_near(&options),
+            heads: broadcast::Sender::new(HEADS),
+            listeners: Notify::new(),
             lender: Arc::default(),
             limits: limits::Limits::default(),
             verifiers: Semaphore::new(shared::VERIFIERS),
@@ -121,8 +169,13 @@ impl Net {
             tasks: TaskTracker::new(),
             guess: Mutex::default(),
         });
-        let mut driver = Driver::new(swarm, shared.clone(), received, options.max_peers);
-        driver.listen(&options.listen).await?;
+        if rules.mode == Mode::Anonymous {
+            shared.table.only_relays(rules.relays.iter().filter_map(addresses::peer_of));
+        }
+        let mut driver = Driver::new(swarm, rules, shared.clone(), received);
+        if options.mode != Mode::Anonymous {
+            driver.listen(&options.listen).await?;
+        }
 
         let stop = &shared.stop;
         shared.tasks.spawn(driver.run());
@@ -131,10 +184,17 @@ impl Net {
         shared.tasks.spawn(stop.clone().run_until_cancelled_owned(server.accept(objects)));
         let log_server = Arc::new(LogServer::new(shared.clone(), chains, submissions));
         shared.tasks.spawn(stop.clone().run_until_cancelled_owned(log_server.accept(logs)));
+        let trackers = trackers::answer(shared.clone(), announcements);
+        shared.tasks.spawn(stop.clone().run_until_cancelled_owned(trackers));
+        shared.tasks.spawn(stop.clone().run_until_cancelled_owned(trackers::announce(shared.clone())));
+        if options.mode != Mode::Anonymous {
+            let beacons = gossip::beacons(shared.clone(), options.relay);
+            shared.tasks.spawn(stop.clone().run_until_cancelled_owned(beacons));
+        }
         Ok(Net { me, shared })
     }
 
-    /// Who this node is to others: the multihash of its public key.
+    /// Who this node is to others: the multihash of its public key, or of that of this run.
     pub fn peer_id(&self) -> String {
         self.me.to_string()
     }
@@ -150,7 +210,7 @@ impl Net {
         let parsed: Multiaddr = address.parse().map_err(|error: libp2p::multiaddr::Error| {
             NetError::Address { address: address.to_owned(), cause: error.to_string() }
         })?;
-        if let Some(peer) = driver::peer_of(&parsed) {
+        if let Some(peer) = addresses::peer_of(&parsed) {
             if peer == self.me {
                 return Err(NetError::Myself { address: address.to_owned() });
             }
@@ -206,6 +266,34 @@ impl Net {
     /// The same for bytes received.
     pub fn set_download_limit(&self, limit: Option<u64>) {
         self.shared.limits.set_download(limit);
+    }
+
+    /// Looks for the other peers of a swarm, and lets them find this node, until the guard is dropped.
+    pub fn join_swarm(&self, swarm: SwarmId) -> SwarmGuard {
+        self.shared.trackers.join(swarm, self.shared.started.elapsed())
+    }
+
+    /// Tells everybody how far a log has come.
+    pub async fn tell_head(&self, genesis: Genesis, height: u64, header: HeaderId) {
+        self.shared.command(Command::Tell(News::Head { genesis, height, header })).await;
+    }
+
+    /// What others say from now on about how far logs have come. Anybody may say anything.
+    pub fn heads(&self) -> broadcast::Receiver<(Genesis, u64)> {
+        self.shared.heads.subscribe()
+    }
+
+    /// Where connected peers were reached, one address for each.
+    pub fn reached(&self) -> Vec<String> {
+        self.shared.table.reached().iter().map(Multiaddr::to_string).collect()
+    }
+
+    /// Connects to a peer that was reached at `address` in an earlier run, if it is there and there is room.
+    pub async fn meet(&self, address: &str) {
+        let Ok(address) = address.parse::<Multiaddr>() else { return };
+        if let Some(peer) = addresses::peer_of(&address) {
+            self.shared.command(Command::Meet { peer, addresses: vec![address] }).await;
+        }
     }
 
     /// All peers together as a source of objects.

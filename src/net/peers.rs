@@ -76,7 +76,12 @@ impl Shared {
         }
     }
 
-    async fn request(self: &Arc<Self>, peer: PeerId, id: ObjectId, class: Class) -> Result<Delivery, Failure> {
+    async fn request(
+        self: &Arc<Self>,
+        peer: PeerId,
+        id: ObjectId,
+        class: Class,
+    ) -> Result<Delivery, Failure> {
         let session = tokio::time::timeout(attempt(class), self.session(peer)).await;
         session.map_err(|_| Failure::TimedOut)??.request(id, class).await
     }

@@ -31,8 +31,8 @@ use crate::pack::Packed;
 use crate::store::{Keep, Store, StoreError};
 use crate::swarm::serving::{Job, MAX_WANTS, Serving, Take};
 use crate::swarm::wire::{
-    Attach, DATA_HEAD_LEN, DataHead, HEADER_LEN, Header, Hello, MAX_PAYLOAD, Message, Presence, Reason, Redirect,
-    WATCHES, Watch,
+    Attach, DATA_HEAD_LEN, DataHead, HEADER_LEN, Header, Hello, MAX_PAYLOAD, Message, Presence, Reason,
+    Redirect, WATCHES, Watch,
 };
 use crate::swarm::{Class, Lane, Violation};
 
@@ -298,7 +298,8 @@ impl Server {
             return None;
         }
         let (peer, at) = self.lately().get(&object).copied()?;
-        (peer != served.peer && at.elapsed() < LATELY && self.shared.table.is_connected(&peer)).then_some(peer)
+        (peer != served.peer && at.elapsed() < LATELY && self.shared.table.is_connected(&peer))
+            .then_some(peer)
     }
 
     fn lately(&self) -> MutexGuard<'_, Lately> {

@@ -277,7 +277,8 @@ impl Session {
             let request = want.first;
             state.wants.push_back(want);
             let progress = progress.clone();
-            let waiting = Waiting { class, reply, lease, head: None, bytes: BytesMut::new(), progress, large: None };
+            let waiting =
+                Waiting { class, reply, lease, head: None, bytes: BytesMut::new(), progress, large: None };
             state.waiting.insert(request, waiting);
             request
         };

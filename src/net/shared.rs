@@ -10,19 +10,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use libp2p::{Multiaddr, PeerId, StreamProtocol};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, Semaphore, broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::desk::Desk;
 use super::error::NetError;
 use super::frames::FrameError;
+use super::gossip::News;
 use super::hot::Hot;
 use super::lender::Lender;
 use super::limits::Limits;
 use super::streams::Control;
 use super::table::Table;
+use super::trackers::Trackers;
 use super::watchers::Watchers;
+use crate::id::Genesis;
 use crate::store::Store;
 use crate::swarm::credit::Guess;
 
@@ -30,6 +33,8 @@ use crate::swarm::credit::Guess;
 pub(super) const SWARM_PROTOCOL: StreamProtocol = StreamProtocol::new("/bcai/swarm/1");
 /// The protocol of the manifest log.
 pub(super) const LOG_PROTOCOL: StreamProtocol = StreamProtocol::new("/bcai/log/1");
+/// The protocol of announcements.
+pub(super) const PEERS_PROTOCOL: StreamProtocol = StreamProtocol::new("/bcai/peers/1");
 
 /// Objects that are verified at the same time.
 pub(super) const VERIFIERS: usize = 4;
@@ -40,6 +45,12 @@ pub(super) enum Command {
         address: Multiaddr,
         reply: oneshot::Sender<Result<PeerId, NetError>>,
     },
+    /// Connect to a peer of which others have told, if there is room for it.
+    Meet {
+        peer: PeerId,
+        addresses: Vec<Multiaddr>,
+    },
+    Tell(News),
     /// Close all connections with a peer that broke the protocol, or does not speak it.
     Disconnect(PeerId),
     Ban(PeerId),
@@ -53,10 +64,20 @@ pub(super) struct Shared {
     pub(super) desk: Desk,
     pub(super) hot: Hot,
     pub(super) watchers: Arc<Watchers>,
+    pub(super) trackers: Arc<Trackers>,
+    pub(super) me: PeerId,
+    /// Connections at most.
+    pub(super) max_peers: usize,
     pub(super) lender: Arc<Lender>,
     pub(super) limits: Limits,
     pub(super) verifiers: Semaphore,
     pub(super) commands: mpsc::Sender<Command>,
+    /// Whether this node is on the loopback alone.
+    pub(super) near: bool,
+    /// Heads of logs as others tell them.
+    pub(super) heads: broadcast::Sender<(Genesis, u64)>,
+    /// Woken when somebody begins to listen to what is told to all.
+    pub(super) listeners: Notify,
     /// What `now` is counted from.
     pub(super) started: Instant,
     pub(super) stop: CancellationToken,

@@ -16,6 +16,8 @@ use std::time::{Duration, Instant};
 use libp2p::{Multiaddr, PeerId};
 use tokio_util::sync::CancellationToken;
 
+use super::addresses::{is_loopback, is_relayed};
+use super::gossip::Beacon;
 use super::session::Session;
 use crate::swarm::health::{Grade, Health};
 
@@ -50,12 +52,16 @@ pub struct PeerInfo {
     pub unusual_latency: bool,
     pub unusual_failures: bool,
     pub state: PeerState,
+    /// What it says that it is able to, if it has lately.
+    pub beacon: Option<Beacon>,
 }
 
 /// How things stand with a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PeerState {
     Connected,
+    /// Connected, but only to go through it: this node is anonymous, and the relay knows where it is.
+    Relay,
     /// The connection was lost; it is tried again from time to time.
     Reconnecting,
     /// It sent wrong bytes; nothing is asked of it and its connections are refused until this node starts again.
@@ -68,6 +74,7 @@ impl fmt::Display for PeerState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             PeerState::Connected => "connected",
+            PeerState::Relay => "relay",
             PeerState::Reconnecting => "reconnecting",
             PeerState::Banned => "banned",
             PeerState::Blocked => "blocked",
@@ -110,6 +117,12 @@ struct Peer {
     told: Vec<Multiaddr>,
     /// Whether it speaks the protocol of objects; not known before identify has told or it was tried.
     speaks: Option<bool>,
+    /// What it says of itself.
+    beacon: Option<Beacon>,
+    /// Whether it answers announcements of swarms.
+    tracks: bool,
+    /// Whether it is on this machine.
+    near: bool,
     /// A user has named its address; otherwise it was found on the local network, or has found us.
     named: bool,
 }
@@ -126,12 +139,24 @@ struct Inner {
     banned: HashSet<PeerId>,
     /// Those that a user wants nothing to do with.
     blocked: HashSet<PeerId>,
+    /// Peers that are asked for nothing and told nothing but to relay.
+    relays: HashSet<PeerId>,
     listening: Vec<Multiaddr>,
 }
 
 impl Table {
     pub(super) fn new(epoch: Instant) -> Table {
         Table { epoch, inner: Mutex::default() }
+    }
+
+    /// Whether a peer is only gone through.
+    pub(super) fn is_relay(&self, id: &PeerId) -> bool {
+        self.inner().relays.contains(id)
+    }
+
+    /// These peers are only gone through from now on.
+    pub(super) fn only_relays(&self, peers: impl IntoIterator<Item = PeerId>) {
+        self.inner().relays.extend(peers);
     }
 
     /// A connection to `peer` has come about; `reached` at this address if we made it, and `named` if a user asked
@@ -147,8 +172,9 @@ impl Table {
         let peer = inner.entry(id, self.epoch);
         if peer.connections == 0 {
             // It may be another program than before.
-            peer.speaks = None;
+            (peer.speaks, peer.tracks) = (None, false);
         }
+        peer.near = reached.iter().chain(&from).any(|address| is_loopback(address) && !is_relayed(address));
         peer.connections += 1;
         peer.link.health(|health, now| health.on_connected(now));
         peer.named |= named;
@@ -197,13 +223,67 @@ impl Table {
     /// discovery has named it. Its addresses are forgotten then.
     pub(super) fn speaks(&self, id: &PeerId, speaks: bool) -> bool {
         let mut inner = self.inner();
+        let relay = inner.relays.contains(id);
         let Some(peer) = inner.peers.get_mut(id) else { return false };
         peer.speaks = Some(speaks);
-        let unwanted = !speaks && !peer.named && !peer.reached.is_empty();
+        let unwanted = !relay && !speaks && !peer.named && !peer.reached.is_empty();
         if unwanted {
             peer.reached.clear();
         }
         unwanted
+    }
+
+    /// A peer answers announcements. False if it is not connected any more.
+    pub(super) fn tracks(&self, id: &PeerId) -> bool {
+        let mut inner = self.inner();
+        let peer = inner.peers.get_mut(id).filter(|peer| peer.connections > 0);
+        peer.map(|peer| peer.tracks = true).is_some()
+    }
+
+    /// Connected peers that answer announcements.
+    pub(super) fn trackers(&self) -> Vec<PeerId> {
+        let inner = self.inner();
+        let tracks =
+            |id: &PeerId, peer: &Peer| peer.tracks && peer.connections > 0 && !inner.relays.contains(id);
+        inner.peers.iter().filter(|(id, peer)| tracks(id, peer)).map(|(id, _)| *id).collect()
+    }
+
+    /// Whether a peer is on this machine.
+    pub(super) fn is_near(&self, id: &PeerId) -> bool {
+        self.inner().peers.get(id).is_some_and(|peer| peer.near)
+    }
+
+    /// What a peer says of itself; of strangers it is not kept.
+    pub(super) fn says(&self, id: &PeerId, beacon: Beacon) {
+        if let Some(peer) = self.inner().peers.get_mut(id) {
+            peer.beacon = Some(beacon);
+        }
+    }
+
+    /// Where connected peers that speak the protocol of objects were reached last.
+    pub(super) fn reached(&self) -> Vec<Multiaddr> {
+        let inner = self.inner();
+        let good = inner.peers.values().filter(|peer| peer.connections > 0 && peer.speaks == Some(true));
+        good.filter_map(|peer| peer.reached.first().cloned()).collect()
+    }
+
+    #[cfg(test)]
+    pub(super) fn connections(&self, id: &PeerId) -> u32 {
+        self.inner().peers.get(id).map_or(0, |peer| peer.connections)
+    }
+
+    pub(super) fn connected_count(&self) -> usize {
+        self.inner().peers.values().filter(|peer| peer.connections > 0).count()
+    }
+
+    /// Forgets a lost peer, unless a user has named it; says whether it did.
+    pub(super) fn forget_unnamed(&self, id: &PeerId) -> bool {
+        let mut inner = self.inner();
+        let gone = inner.peers.get(id).is_some_and(|peer| !peer.named && peer.connections == 0);
+        if gone {
+            inner.peers.remove(id);
+        }
+        gone
     }
 
     pub(super) fn link(&self, id: &PeerId) -> Option<Arc<Link>> {
@@ -239,7 +319,11 @@ impl Table {
     pub(super) fn absent(&self, but: impl Fn(&PeerId) -> bool) -> usize {
         let inner = self.inner();
         let away = |(id, peer): &(&PeerId, &Peer)| {
-            peer.connections == 0 && peer.speaks != Some(false) && !inner.refuses(id) && !but(id)
+            peer.connections == 0
+                && peer.speaks != Some(false)
+                && !inner.refuses(id)
+                && !inner.relays.contains(id)
+                && !but(id)
         };
         inner.peers.iter().filter(away).count()
     }
@@ -274,14 +358,8 @@ impl Table {
     /// Everybody known, by id.
     pub(super) fn list(&self) -> Vec<PeerInfo> {
         let inner = self.inner();
-        let state = |id: &PeerId, connections| match connections {
-            _ if inner.blocked.contains(id) => PeerState::Blocked,
-            _ if inner.banned.contains(id) => PeerState::Banned,
-            0 => PeerState::Reconnecting,
-            _ => PeerState::Connected,
-        };
-        let info = |(id, peer): (&PeerId, &Peer)| peer.info(id, state(id, peer.connections));
-        let mut list: Vec<_> = inner.peers.iter().map(info).collect();
+        let known = inner.peers.iter().map(|(id, peer)| peer.info(id, inner.state_of(id, peer.connections)));
+        let mut list: Vec<_> = known.collect();
         // Those that were blocked before they were met are known by name only.
         let unmet = inner.blocked.iter().filter(|id| !inner.peers.contains_key(*id));
         list.extend(unmet.map(|id| Peer::new(self.epoch).info(id, PeerState::Blocked)));
@@ -296,6 +374,16 @@ impl Table {
 }
 
 impl Inner {
+    fn state_of(&self, id: &PeerId, connections: u32) -> PeerState {
+        match connections {
+            _ if self.blocked.contains(id) => PeerState::Blocked,
+            _ if self.banned.contains(id) => PeerState::Banned,
+            0 => PeerState::Reconnecting,
+            _ if self.relays.contains(id) => PeerState::Relay,
+            _ => PeerState::Connected,
+        }
+    }
+
     fn entry(&mut self, id: PeerId, epoch: Instant) -> &mut Peer {
         if self.peers.len() >= MAX_KNOWN && !self.peers.contains_key(&id) {
             let idle = self.peers.iter().filter(|(_, peer)| peer.connections == 0);
@@ -330,6 +418,9 @@ impl Peer {
             reached: Vec::new(),
             told: Vec::new(),
             speaks: None,
+            beacon: None,
+            tracks: false,
+            near: false,
             named: false,
         }
     }
@@ -354,6 +445,7 @@ impl Peer {
             score: if state == PeerState::Banned { 0.0 } else { health.score(now) },
             unusual_latency: health.has_unusual_latency(),
             unusual_failures: health.has_unusual_failures(),
+            beacon: self.beacon.clone(),
             state,
         }
     }

@@ -22,11 +22,13 @@ mod peers;
 mod pins;
 mod prefetch;
 mod publish;
+mod reached;
 mod reading;
 mod reference;
 pub mod report;
 mod resolve;
 mod state;
+mod swarms;
 mod text;
 mod transfers;
 mod verify;
@@ -84,6 +86,7 @@ pub struct Node {
     mounts: Mounts,
     pins: pins::Pins,
     hints: hints::Hints,
+    kept: swarms::Kept,
     transfers: transfers::Transfers,
     alerts: alerts::Alerts,
     limited: peers::Limited,
@@ -129,6 +132,7 @@ impl Node {
             mounts: Mounts::default(),
             pins: pins::Pins::default(),
             hints: hints::Hints::default(),
+            kept: swarms::Kept::default(),
             transfers: transfers::Transfers::default(),
             alerts: alerts::Alerts::default(),
             limited: peers::Limited::default(),
@@ -146,6 +150,10 @@ impl Node {
         });
         node.restore_peers(&config).await?;
         let listener = listen(&node.paths.socket())?;
+        if config.mode != net::Mode::Anonymous {
+            node.remember_reached();
+        }
+        node.join_kept_swarms();
         node.restore_mounts();
         node.resume_pins();
         node.watch_alerts();
@@ -268,12 +276,21 @@ async fn start_net(
 ) -> Result<Net, Error> {
     let ports = state.get().ports;
     let remembered = |address: &String| match ports.get(address) {
-        Some(port) if address.ends_with("/tcp/0") => format!("{}{port}", address.trim_end_matches('0')),
-        _ => address.clone(),
+        Some(port) => with_port(address, *port).unwrap_or_else(|| address.clone()),
+        None => address.clone(),
     };
     let start = async |listen: Vec<String>| {
-        let options =
-            net::Options { key: key.clone(), listen, mdns: config.mdns, max_peers: config.max_peers };
+        let options = net::Options {
+            key: key.clone(),
+            mode: config.mode,
+            listen,
+            relays: config.relays.clone(),
+            relay: config.relay,
+            allow: config.allow.clone(),
+            block: config.block.clone(),
+            mdns: config.mdns,
+            max_peers: config.max_peers,
+        };
         Net::start(options, store.clone(), chains.clone(), submissions.clone()).await
     };
     let kept: Vec<String> = config.listen.iter().map(remembered).collect();
@@ -284,16 +301,39 @@ async fn start_net(
         }
         started => started?,
     };
-    let port_of = |address: &String| address.split("/tcp/").nth(1)?.split('/').next()?.parse::<u16>().ok();
     let listening = net.addresses();
-    let found = config.listen.iter().filter(|address| address.ends_with("/tcp/0")).filter_map(|address| {
-        let family = &address[..4.min(address.len())];
-        let actual = listening.iter().find(|actual| actual.starts_with(family))?;
-        Some((address.clone(), port_of(actual)?))
+    let found = config.listen.iter().filter_map(|address| {
+        let port = listening.iter().find_map(|actual| port_for(address, actual))?;
+        Some((address.clone(), port))
     });
     let found: Vec<_> = found.collect();
     state.update(|facts| facts.ports.extend(found))?;
     Ok(net)
+}
+
+/// The parts of an address behind the IP address or name, and that without its port, if the port is to be chosen.
+fn open_port(address: &str) -> Option<(&str, &str)> {
+    let at = address.find("/tcp/0").or_else(|| address.find("/udp/0"))?;
+    let (host, way) = address.split_at(at);
+    let end = &way["/tcp/0".len()..];
+    (end.is_empty() || end.starts_with('/')).then_some((host, way))
+}
+
+/// An address whose port is to be chosen, with this one.
+fn with_port(address: &str, port: u16) -> Option<String> {
+    let (host, way) = open_port(address)?;
+    let (transport, end) = way.split_at("/tcp/".len());
+    Some(format!("{host}{transport}{port}{}", &end[1..]))
+}
+
+/// The port that was chosen for `address` if `actual` is an address that came up for it.
+fn port_for(address: &str, actual: &str) -> Option<u16> {
+    let (host, _) = open_port(address)?;
+    let own = actual.rsplit_once("/p2p/")?.0;
+    let way = own.splitn(4, '/').nth(3)?;
+    let port = way.split('/').nth(1)?.parse().ok()?;
+    let same = own.starts_with(&host[..4.min(host.len())]) && !own.contains("/p2p/");
+    (same && with_port(address, port)?.ends_with(&format!("/{way}"))).then_some(port)
 }
 
 /// Binds the API socket, readable by this user only. A socket left by a killed daemon is replaced: the lock
@@ -326,4 +366,30 @@ fn off<T>(work: impl FnOnce() -> T) -> T {
 fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_kind_of_address_keeps_the_port_that_was_chosen_for_it() {
+        assert_eq!(with_port("/ip4/0.0.0.0/tcp/0", 7).unwrap(), "/ip4/0.0.0.0/tcp/7");
+        assert_eq!(with_port("/ip6/::/udp/0/quic-v1", 70).unwrap(), "/ip6/::/udp/70/quic-v1");
+        assert_eq!(with_port("/ip4/0.0.0.0/tcp/0/ws", 7).unwrap(), "/ip4/0.0.0.0/tcp/7/ws");
+        assert_eq!(with_port("/ip4/0.0.0.0/tcp/01", 7), None);
+        assert_eq!(with_port("/ip4/0.0.0.0/tcp/4001", 7), None);
+        let actual = "/ip4/192.0.2.7/tcp/4001/p2p/12D3Koo";
+        assert_eq!(port_for("/ip4/0.0.0.0/tcp/0", actual), Some(4001));
+        for other in
+            ["/ip6/::/tcp/0", "/ip4/0.0.0.0/udp/0/quic-v1", "/ip4/0.0.0.0/tcp/0/ws", "/ip4/0.0.0.0/tcp/1"]
+        {
+            assert_eq!(port_for(other, actual), None, "{other}");
+        }
+        let quic = "/ip4/192.0.2.7/udp/4002/quic-v1/p2p/12D3Koo";
+        assert_eq!(port_for("/ip4/0.0.0.0/udp/0/quic-v1", quic), Some(4002));
+        let relayed = "/ip4/192.0.2.7/tcp/4001/p2p/12D3Koo/p2p-circuit/p2p/12D3Koo";
+        assert_eq!(port_for("/ip4/0.0.0.0/tcp/0", "junk"), None);
+        assert_eq!(port_for("/ip4/0.0.0.0/tcp/0", relayed), None);
+    }
 }

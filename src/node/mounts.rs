@@ -21,6 +21,7 @@ use super::report::{MountRequest, Mounted, UnmountRequest};
 use super::{Node, off};
 use crate::config::Io;
 use crate::manifest::Totals;
+use crate::net::SwarmGuard;
 use crate::view::{MountedView, View};
 
 /// How long a reader waits at most. Fetching gives up earlier, with its own reason in the log.
@@ -40,6 +41,7 @@ struct Active {
     mount: Arc<bcai_mount::Mount>,
     /// Set when the kernel has let go of it.
     ended: Arc<AtomicBool>,
+    _swarm: SwarmGuard,
 }
 
 impl Active {
@@ -137,6 +139,7 @@ impl Node {
             blocking(move || bcai_mount::check_mountpoint(&dir)).await?;
         }
         let resolved = self.resolve(&request.reference).await?;
+        let _swarm = self.join_swarm(&resolved.snapshot.parse()?);
         let view = self.open(&resolved).await?;
         let dir = request.dir.clone();
         let dir =
@@ -157,7 +160,7 @@ impl Node {
         let ended = Arc::new(AtomicBool::new(false));
         let mount = Arc::new(self.attach(view.clone(), &dir, options, ended.clone()).await?);
         let request = MountRequest { dir: dir.clone(), ..request.clone() };
-        let active = Active { report, io_reason, request, view, mount, ended };
+        let active = Active { report, io_reason, request, view, mount, ended, _swarm };
         let report = active.report();
         {
             let mut list = self.mounts.lock();

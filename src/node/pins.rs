@@ -49,6 +49,7 @@ impl Node {
     pub async fn pin(self: &Arc<Self>, request: &PinRequest, job: &Job) -> Result<Pin, Error> {
         let _turn = self.pin_turn().await?;
         let made = self.make_pin(request, job).await;
+        self.join_kept_swarms();
         self.resume_pins();
         made
     }
@@ -84,6 +85,7 @@ impl Node {
         }
         self.check_room(&record, &view)?;
         off(|| self.store.set_pin(&record))?;
+        self.join_kept_swarms();
         let made = self.fill_pin(&mut warming, record.clone(), job).await;
         // A pin that the end of the node interrupts is gone on with, like one that a crash does. One that fails, or
         // that its user gives up, is none; what has come of it is cached like anything.
@@ -150,6 +152,7 @@ impl Node {
     pub async fn unpin(self: &Arc<Self>, request: &PinRequest, job: &Job) -> Result<Unpinned, Error> {
         let _turn = self.pin_turn().await?;
         let removed = job.run(self.remove_pins(request, job)).await;
+        self.join_kept_swarms();
         self.resume_pins();
         removed
     }

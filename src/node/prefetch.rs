@@ -40,10 +40,11 @@ impl Node {
             Prefetch::Evict => None,
         };
         // What cannot be named by what is here cannot be dropped.
-        let snapshot = resolved.snapshot.parse::<SnapshotId>()?.into();
-        if class.is_none() && !off(|| self.fetcher.missing(&[snapshot]))?.is_empty() {
+        let snapshot = resolved.snapshot.parse::<SnapshotId>()?;
+        if class.is_none() && !off(|| self.fetcher.missing(&[snapshot.into()]))?.is_empty() {
             return Ok(done);
         }
+        let _swarm = class.map(|_| self.join_swarm(&snapshot));
         let view = self.open(&resolved).await?;
         let selected = !globs.is_all();
         let mut warming = Warming::plan(self, view, globs, class, job).await?;

@@ -54,6 +54,7 @@ impl Node {
         };
         let done = done
             .map_err(|panic| Error::new(Kind::Failed, format!("reading the directory failed: {panic}")))??;
+        self.join_kept_swarms();
         Ok(Snapshotted {
             snapshot: done.snapshot.to_string(),
             inodes: done.totals.inodes,
@@ -161,14 +162,17 @@ impl Node {
         Ok((decided.height, decided.round, false))
     }
 
-    /// What to give to a machine that has never seen this network.
+    /// What to give to a machine that has never seen this network: where this node is for others, by TCP if there is a
+    /// choice, which is the fastest and enough to be found.
     fn uri(&self, chain: &Chain, name: &Name, version: &Label, origins: Vec<OriginUrl>) -> String {
-        let addresses = self.net.addresses();
-        let loopback =
-            |address: &&String| address.starts_with("/ip4/127.") || address.starts_with("/ip6/::1/");
-        let mut peers: Vec<String> = addresses.iter().filter(|address| !loopback(address)).cloned().collect();
-        if peers.is_empty() {
-            peers = addresses;
+        let mut peers = self.net.addresses();
+        let elsewhere =
+            |address: &String| !address.starts_with("/ip4/127.") && !address.starts_with("/ip6/::1/");
+        let tcp = |address: &String| address.contains("/tcp/") && !address.contains("/ws");
+        for better in [&elsewhere as &dyn Fn(&String) -> bool, &tcp] {
+            if peers.iter().any(better) {
+                peers.retain(better);
+            }
         }
         let named = Named { name: name.to_string(), selector: Some(version.to_string()) };
         Reference::Uri { genesis: chain.genesis(), named, peers, origins }.to_string()

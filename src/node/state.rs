@@ -27,6 +27,8 @@ pub struct Facts {
     pub peers: BTreeMap<String, Vec<String>>,
     /// Origins that URIs and publishing named, by network.
     pub origins: BTreeMap<String, Vec<String>>,
+    /// Where peers were reached last, whichever network they belong to.
+    pub reached: Vec<String>,
     /// Listening addresses with the ports once chosen, by the configured address with port 0.
     pub ports: BTreeMap<String, u16>,
     /// The cache budget once worked out from the disk. Worked out anew at each start it would shrink as the cache

@@ -1,7 +1,8 @@
 //! How objects are asked for and handed over between two nodes, as data and bookkeeping.
 //!
 //! Owns: the messages of `/bcai/swarm/1` and their bounded codec, the credit that data moves against,
-//! what is wanted and answered on both sides of a session, the choice of the peer to ask next, and how well a peer does.
+//! what is wanted and answered on both sides of a session, the scheduler that decides whom to ask for what, how well a peer
+//! does, and who is in which swarm.
 //! Must not know: sockets, libp2p, the store, how an object is packed.
 //! Invariant: a node never holds or has granted more than [`credit::TOTAL`] bytes of unverified data, and every
 //! object wanted on a session gets exactly one answer.
@@ -15,6 +16,7 @@ pub mod credit;
 pub mod health;
 pub mod scheduler;
 pub mod serving;
+pub mod tracker;
 pub mod watching;
 pub mod wire;
 

@@ -1,12 +1,15 @@
 //! Real nodes on 127.0.0.1, and peers that speak the protocol by hand to break it.
 
+mod found;
 mod hostile;
 mod limits;
 mod logs;
 mod objects;
 mod pace;
 mod raw;
+mod reach;
 mod stalled;
+mod trackers;
 
 use std::time::{Duration, Instant};
 
@@ -35,7 +38,7 @@ fn key(seed: u8) -> SecretKey {
 
 fn options(seed: u8, port: u16) -> Options {
     let listen = vec![format!("/ip4/127.0.0.1/tcp/{port}")];
-    Options { key: key(seed), listen, mdns: false, max_peers: 16 }
+    Options { mdns: false, max_peers: 16, ..Options::new(key(seed), listen) }
 }
 
 async fn start(seed: u8) -> TestNode {

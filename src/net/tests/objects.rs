@@ -237,7 +237,8 @@ async fn addresses_that_lead_nowhere_are_told_apart() {
         "nonsense",
         "192.0.2.1:4001",
         "/ip4/300.1.1.1/tcp/1",
-        "/ip4/127.0.0.1/udp/1/quic-v1",
+        "/ip4/127.0.0.1/udp/1",
+        "/ip4/127.0.0.1/tcp/1/wss",
         "/ip4/127.0.0.1",
     ] {
         let error = refused(a.net.clone(), junk.into()).await;

@@ -10,7 +10,7 @@ use libp2p::swarm::SwarmEvent;
 use libp2p::{Multiaddr, PeerId, Stream};
 use tokio::task::AbortHandle;
 
-use super::key;
+use super::options;
 use crate::net::frames::{self, FrameError, FrameReader};
 use crate::net::shared::SWARM_PROTOCOL;
 use crate::net::streams::{Control, Incoming, Route};
@@ -41,7 +41,7 @@ impl Drop for Raw {
 impl Raw {
     /// Listens, and connects to `dial` first if that is given.
     pub(super) async fn start(seed: u8, dial: Option<&str>) -> Raw {
-        let mut swarm = transport::build(&key(seed), false, 16).unwrap();
+        let mut swarm = transport::build(&options(seed, 0)).unwrap().0;
         let peer = *swarm.local_peer_id();
         let control = swarm.behaviour().streams.control();
         let incoming = control.accept(SWARM_PROTOCOL);

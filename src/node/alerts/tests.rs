@@ -7,6 +7,7 @@ const G: &str = "a-network";
 
 fn peer(id: &str, state: PeerState) -> PeerInfo {
     PeerInfo {
+        beacon: None,
         id: id.into(),
         addresses: Vec::new(),
         rtt: None,

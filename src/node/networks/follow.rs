@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use tokio::sync::broadcast;
 
 use super::Networks;
 use crate::chain::Chain;
@@ -21,6 +22,8 @@ use crate::node::off;
 
 /// How often a follower asks its peers for news.
 const FOLLOW_EVERY: Duration = Duration::from_secs(1);
+/// How often at most it asks, whatever it hears.
+const FOLLOW_AT_MOST: Duration = Duration::from_millis(100);
 /// What slower peers get to answer after the first has.
 const SLOWER_PEERS: Duration = Duration::from_millis(500);
 /// Longest pause between two tries to reach a network's remembered peers.
@@ -44,11 +47,27 @@ impl Redial {
     }
 }
 
+/// Returns when somebody says that the log has come further than it is known here.
+pub(super) async fn news(chain: &Chain, heard: &mut broadcast::Receiver<(Genesis, u64)>) {
+    tokio::time::sleep(FOLLOW_AT_MOST).await;
+    loop {
+        match heard.recv().await {
+            Ok((genesis, height)) if genesis == chain.genesis() && height > chain.ledger().height() => return,
+            Ok(_) => {}
+            // More than can be looked at: something may have been for this log.
+            Err(broadcast::error::RecvError::Lagged(_)) => return,
+            // The network is down, and the node about to be.
+            Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+        }
+    }
+}
+
 impl Networks {
     /// Follows one log until the node stops.
     pub(super) async fn follow(self: Arc<Self>, chain: Arc<Chain>) {
         let mut redial = Redial::default();
         let mut complaint = String::new();
+        let mut heard = self.net.heads();
         while !self.stop.is_cancelled() {
             let round = async {
                 self.redial(chain.genesis(), &mut redial).await;
@@ -62,10 +81,27 @@ impl Networks {
                     Err(error) => tracing::debug!(%error, genesis = %chain.genesis(), "no news"),
                     Ok(()) => complaint.clear(),
                 }
-                tokio::time::sleep(FOLLOW_EVERY).await;
+                // Without news it is asked all the same: nobody need have told.
+                let _ = tokio::time::timeout(FOLLOW_EVERY, news(&chain, &mut heard)).await;
             };
             self.stop.run_until_cancelled(round).await;
         }
+    }
+
+    /// Tells others whenever a log has come further, until the node stops.
+    pub(super) async fn tell_heads(self: Arc<Self>, chain: Arc<Chain>) {
+        let mut ledgers = chain.subscribe();
+        let telling = async {
+            while ledgers.changed().await.is_ok() {
+                let head = ledgers.borrow_and_update().head().map(|header| (header.height, header.id()));
+                if let Some((height, id)) = head {
+                    self.net.tell_head(chain.genesis(), height, id).await;
+                }
+                // While it catches up, only where it has come to is worth telling.
+                tokio::time::sleep(FOLLOW_AT_MOST).await;
+            }
+        };
+        self.stop.run_until_cancelled(telling).await;
     }
 
     /// Dials the peers remembered for a network while none of them is connected: whoever else is, may know nothing of it.

@@ -125,7 +125,7 @@ impl Networks {
         let Some(document) = log.genesis()? else { return Ok(()) };
         let document = GenesisDoc::decode_as(&document, genesis)?;
         let chain = Arc::new(off(|| Chain::open(log, &document))?);
-        self.registry.insert(chain.clone());
+        self.serve(&chain);
         // Without its write-ahead log a validator does not know what it has signed. It follows, until it has caught up.
         if self.is_member(&chain) && self.wal_path(&genesis).exists() {
             self.validate(chain)
@@ -202,11 +202,17 @@ impl Networks {
         Ok(NetworkOf { genesis: genesis.to_string(), height: 0, new: true })
     }
 
-    fn adopt(&self, document: &GenesisDoc) -> Result<Arc<Chain>, Error> {
+    fn adopt(self: &Arc<Self>, document: &GenesisDoc) -> Result<Arc<Chain>, Error> {
         let log = off(|| LogStore::open(&self.log_path(&document.id())))?;
         let chain = Arc::new(off(|| Chain::open(log, document))?);
-        self.registry.insert(chain.clone());
+        self.serve(&chain);
         Ok(chain)
+    }
+
+    /// Answers peers that ask about a log, and tells them when it has come further.
+    fn serve(self: &Arc<Self>, chain: &Arc<Chain>) {
+        self.registry.insert(chain.clone());
+        self.tasks.spawn(self.clone().tell_heads(chain.clone()));
     }
 
     fn make_default(&self, genesis: Genesis) -> Result<(), Error> {

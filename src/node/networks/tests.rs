@@ -20,7 +20,7 @@ async fn start_net(
     let store = Store::open(&dir.join("store"), store::Options { cache_max_bytes: 1 << 20 }).unwrap();
     let (sender, inbox) = mpsc::channel(1);
     let listen = vec!["/ip4/127.0.0.1/tcp/0".to_owned()];
-    let options = net::Options { key: key(seed), listen, mdns: false, max_peers: 8 };
+    let options = net::Options { mdns: false, max_peers: 8, ..net::Options::new(key(seed), listen) };
     (Net::start(options, store, registry.clone(), sender).await.unwrap(), inbox)
 }
 
@@ -71,4 +71,25 @@ async fn an_entry_is_decided_when_it_is_in_the_log_and_not_when_a_peer_says_so()
     networks.stop().await;
     net.shutdown().await;
     liar.shutdown().await;
+}
+
+/// What others say of other logs, or have said before, wakes nobody.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_is_woken_by_a_head_of_its_own_log_that_it_does_not_have() {
+    let dir = tempfile::tempdir().unwrap();
+    let registry = Registry::default();
+    let genesis = found_network(dir.path(), &key(1), &registry);
+    let chain = registry.get(&genesis).unwrap();
+    let (heads, mut heard) = tokio::sync::broadcast::channel(8);
+    let woken = tokio::spawn(async move { follow::news(&chain, &mut heard).await });
+    heads.send((Genesis::from_bytes([9; 32]), 5)).unwrap();
+    heads.send((genesis, 0)).unwrap();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !heads.is_empty() {
+        assert!(Instant::now() < deadline, "the heads are looked at");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(!woken.is_finished());
+    heads.send((genesis, 1)).unwrap();
+    tokio::time::timeout(Duration::from_secs(20), woken).await.expect("it is woken").unwrap();
 }

@@ -182,7 +182,8 @@ impl<P: Copy + Ord + std::hash::Hash> Scheduler<P> {
             Told::Nothing(_) | Told::Absent => false,
         });
         let members = members.filter_map(|(id, _)| Some((id, self.peers.get(&id)?)));
-        let winner = members.filter(|(_, peer)| peer.is_reliable()).max_by_key(|(_, peer)| weight(peer.key, object));
+        let winner =
+            members.filter(|(_, peer)| peer.is_reliable()).max_by_key(|(_, peer)| weight(peer.key, object));
         let (id, winner) = winner.filter(|(_, peer)| weight(peer.key, object) > weight(self.me, object))?;
         // While it makes progress it is waited for; but nobody stands idle for that, when it takes long.
         let stands_still = now >= winner.gained() + LEFT;

@@ -17,7 +17,9 @@ pub enum Told {
     /// It was asked at this time, and has not answered.
     Nothing(Duration),
     /// It has it; `gained`: it had not when it was first asked.
-    Here { gained: bool },
+    Here {
+        gained: bool,
+    },
     /// It wants it too, and said so at this time.
     Coming(Duration),
     Absent,

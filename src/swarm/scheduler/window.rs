@@ -134,7 +134,11 @@ mod tests {
         let narrow = window.bytes();
         // The same link, but 100 ms away from now on.
         for n in 0..4000u32 {
-            window.on_come(Duration::from_secs(5) + n * Duration::from_millis(20), Duration::from_millis(101), OBJECT);
+            window.on_come(
+                Duration::from_secs(5) + n * Duration::from_millis(20),
+                Duration::from_millis(101),
+                OBJECT,
+            );
         }
         assert!(window.bytes() > narrow, "{} {narrow}", window.bytes());
     }

@@ -109,7 +109,11 @@ impl Crowd {
         let mut edges = HashSet::new();
         let receivers: Vec<usize> = (1..=setting.receivers).collect();
         for &receiver in &receivers {
-            edges.extend(receivers.sample(&mut rng, setting.degree).map(|other| (receiver.min(*other), receiver.max(*other))));
+            edges.extend(
+                receivers
+                    .sample(&mut rng, setting.degree)
+                    .map(|other| (receiver.min(*other), receiver.max(*other))),
+            );
         }
         edges.extend(receivers.sample(&mut rng, setting.at_source).map(|other| (SOURCE, *other)));
         let mut edges: Vec<_> = edges.into_iter().filter(|(a, b)| a != b).collect();
@@ -149,11 +153,16 @@ impl Crowd {
             if lost && !matches!(event, Event::Joins) {
                 continue;
             }
-            assert!(now < deadline, "{} are not done", self.nodes.iter().skip(1).filter(stays).filter(|n| n.done.is_none()).count());
+            assert!(
+                now < deadline,
+                "{} are not done",
+                self.nodes.iter().skip(1).filter(stays).filter(|n| n.done.is_none()).count()
+            );
             self.on_event(now, node, event);
             self.carry_out(now, node);
             if self.nodes.iter().skip(1).filter(stays).all(|node| node.done.is_some()) {
-                let last = self.nodes.iter().skip(1).filter(stays).filter_map(|node| node.done).max().unwrap();
+                let last =
+                    self.nodes.iter().skip(1).filter(stays).filter_map(|node| node.done).max().unwrap();
                 return Result { last, sent: self.sent, events: self.scheduled };
             }
         }
@@ -187,7 +196,9 @@ impl Crowd {
                 let mut news = Vec::new();
                 for object in objects {
                     news.push(match () {
-                        () if node.lies || node.has.contains(&object) => (object, Told::Here { gained: false }),
+                        () if node.lies || node.has.contains(&object) => {
+                            (object, Told::Here { gained: false })
+                        }
                         () if node.scheduler.wants(&object) => (object, Told::Coming(now + LATENCY)),
                         () => (object, Told::Absent),
                     });
@@ -290,7 +301,13 @@ impl Crowd {
                 }
                 Action::GiveUp { object, .. } => {
                     // As a fetcher does: it asks again a little later. (Here at the next event.)
-                    self.nodes[at].scheduler.want(now, object, Class::Prefetch, Spread::Many, self.setting.bytes);
+                    self.nodes[at].scheduler.want(
+                        now,
+                        object,
+                        Class::Prefetch,
+                        Spread::Many,
+                        self.setting.bytes,
+                    );
                 }
                 Action::Watch { .. } | Action::Cancel { .. } => {}
             }
@@ -309,8 +326,16 @@ fn key(node: usize) -> u64 {
     u64::from_le_bytes(hash.as_bytes()[..8].try_into().unwrap())
 }
 
-const EIGHT: Setting =
-    Setting { receivers: 8, objects: 800, bytes: 64 << 10, degree: 8, at_source: 8, liar_in: 0, leaves_in: 0, seed: 1 };
+const EIGHT: Setting = Setting {
+    receivers: 8,
+    objects: 800,
+    bytes: 64 << 10,
+    degree: 8,
+    at_source: 8,
+    liar_in: 0,
+    leaves_in: 0,
+    seed: 1,
+};
 const THOUSAND: Setting = Setting {
     receivers: 1000,
     objects: 100,

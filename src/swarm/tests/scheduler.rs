@@ -116,7 +116,10 @@ fn each_object_is_left_to_one_of_those_who_want_it() {
     scheduler.tick(ms(10));
     let actions = scheduler.actions();
     let watched = |peer: u8| actions.contains(&Action::Watch { peer, objects: objects(0..200) });
-    assert!(watched(1) && watched(2) && actions.len() == 2, "nobody is asked before they have said what they have");
+    assert!(
+        watched(1) && watched(2) && actions.len() == 2,
+        "nobody is asked before they have said what they have"
+    );
     for n in 0..200 {
         scheduler.told(ms(11), 1, object(n), Told::Here { gained: false });
         scheduler.told(ms(11), 2, object(n), Told::Coming(ms(11)));
@@ -164,7 +167,11 @@ fn what_is_left_to_somebody_who_does_not_bring_it_is_fetched_all_the_same() {
             scheduler.tick(later);
         }
         let actions = scheduler.actions();
-        assert_eq!(asked(&actions).iter().filter(|(_, peer)| *peer == 1).count() + first, 8, "the window is full");
+        assert_eq!(
+            asked(&actions).iter().filter(|(_, peer)| *peer == 1).count() + first,
+            8,
+            "the window is full"
+        );
     }
 }
 
@@ -173,12 +180,16 @@ fn a_late_fault_is_asked_of_a_second_peer_and_the_loser_taken_back() {
     let mut scheduler = with_peers(&[1, 2]);
     let mut now = ms(0);
     for n in 0..40 {
-        let [(object, peer)] = asked(&want(&mut scheduler, now, n, Class::Fault))[..] else { panic!("not asked") };
+        let [(object, peer)] = asked(&want(&mut scheduler, now, n, Class::Fault))[..] else {
+            panic!("not asked")
+        };
         now += ms(2);
         scheduler.delivered(now, peer, object, KIB64);
         assert_eq!(scheduler.actions(), []);
     }
-    let [(late, first)] = asked(&want(&mut scheduler, now, 100, Class::Fault))[..] else { panic!("not asked") };
+    let [(late, first)] = asked(&want(&mut scheduler, now, 100, Class::Fault))[..] else {
+        panic!("not asked")
+    };
     let wake = scheduler.wake_at(now).unwrap();
     assert!(wake >= now + ms(10) && wake < now + ms(300), "{:?}", wake - now);
     scheduler.tick(wake);
@@ -193,7 +204,9 @@ fn at_most_one_fault_in_twenty_is_asked_twice() {
     let mut scheduler = with_peers(&[1, 2]);
     let (mut now, mut twice) = (ms(0), 0);
     for n in 0..1000 {
-        let [(object, peer)] = asked(&want(&mut scheduler, now, n, Class::Fault))[..] else { panic!("not asked") };
+        let [(object, peer)] = asked(&want(&mut scheduler, now, n, Class::Fault))[..] else {
+            panic!("not asked")
+        };
         // All are late.
         now += Duration::from_secs(2);
         scheduler.tick(now);
@@ -209,7 +222,9 @@ fn who_sends_elsewhere_is_asked_again_later() {
     let mut scheduler = with_peers(&[1, 2]);
     scheduler.peer_up(ms(0), 1, 1, Kind::Node { watches: false });
     scheduler.peer_up(ms(0), 2, 2, Kind::Node { watches: false });
-    let [(object, seed)] = asked(&want(&mut scheduler, ms(0), 1, Class::Prefetch))[..] else { panic!("not asked") };
+    let [(object, seed)] = asked(&want(&mut scheduler, ms(0), 1, Class::Prefetch))[..] else {
+        panic!("not asked")
+    };
     let other = 3 - seed;
     scheduler.failed(ms(5), seed, object, Failure::Redirected(Some(other)));
     assert_eq!(asked(&scheduler.actions()), [(object, other)]);
@@ -222,7 +237,9 @@ fn who_sends_elsewhere_is_asked_again_later() {
 #[test]
 fn the_banned_are_asked_for_nothing() {
     let mut scheduler = with_peers(&[1, 2]);
-    let [(object, liar)] = asked(&want(&mut scheduler, ms(0), 1, Class::Fault))[..] else { panic!("not asked") };
+    let [(object, liar)] = asked(&want(&mut scheduler, ms(0), 1, Class::Fault))[..] else {
+        panic!("not asked")
+    };
     assert_eq!(scheduler.accuse(ms(1), liar, object), Judgement::Ban);
     scheduler.failed(ms(1), liar, object, Failure::Wrong);
     let honest = 3 - liar;
@@ -241,7 +258,9 @@ fn the_banned_are_asked_for_nothing() {
 fn an_origin_is_the_last_resort() {
     let mut scheduler = with_peers(&[1]);
     scheduler.peer_up(ms(0), 9, 9, Kind::Origin);
-    let [(object, peer)] = asked(&want(&mut scheduler, ms(0), 1, Class::Fault))[..] else { panic!("not asked") };
+    let [(object, peer)] = asked(&want(&mut scheduler, ms(0), 1, Class::Fault))[..] else {
+        panic!("not asked")
+    };
     assert_eq!(peer, 1);
     scheduler.failed(ms(1), 1, object, Failure::Missing);
     assert_eq!(asked(&scheduler.actions()), [(object, 9)]);

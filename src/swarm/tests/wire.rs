@@ -122,10 +122,7 @@ fn frames_have_the_documented_bytes() {
         (Message::Credit(Credit { grants: vec![(3, 256)] }), &[0x81, 0x81, 0x82, 3, 0x19, 1, 0]),
         (Message::Watch(watch), &watched),
         (Message::Have(Have { presence: Presence::Coming, watches: vec![3, 4] }), &[0x82, 1, 0x82, 3, 4]),
-        (
-            Message::Redirect(Redirect { peer: vec![7, 8], requests: vec![5] }),
-            &[0x82, 0x42, 7, 8, 0x81, 5],
-        ),
+        (Message::Redirect(Redirect { peer: vec![7, 8], requests: vec![5] }), &[0x82, 0x42, 7, 8, 0x81, 5]),
     ];
     for (message, payload) in cases {
         assert_eq!(&message.encode()[HEADER_LEN..], payload, "{message:?}");

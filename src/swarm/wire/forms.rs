@@ -8,9 +8,7 @@
 
 use minicbor::{Decode, Encode};
 
-use super::{
-    Have, MAX_PEER, Presence, Redirect, Reject, Want, Watch, WireError, bounded, out_of_range,
-};
+use super::{Have, MAX_PEER, Presence, Redirect, Reject, Want, Watch, WireError, bounded, out_of_range};
 use crate::id::{ID_LEN, Kind, ObjectId};
 use crate::swarm::{Class, MAX_OBJECT};
 
