@@ -95,7 +95,7 @@ async fn an_announcement_that_breaks_a_rule_closes_the_connection() {
     let too_many = codec::encode(&Announce::new(&[], &[swarm("photos"); MAX_SWARMS + 1]));
     let too_long = (MAX_ANNOUNCE as u32 + 1).to_le_bytes().to_vec();
     for (n, bytes) in [framed(&too_many), framed(&[0xff; 4]), too_long].into_iter().enumerate() {
-        let mut raw = Raw::start(10 + n as u8, Some(&server.address())).await;
+        let raw = Raw::start(10 + n as u8, Some(&server.address())).await;
         let mut stream = raw.control.open(id, PEERS_PROTOCOL, Route::Shared).await.unwrap();
         stream.write_all(&bytes).await.unwrap();
         stream.flush().await.unwrap();
