@@ -24,7 +24,7 @@ use crate::id::ObjectId;
 use crate::view::{Contents, FileContent, Globs, Objects, View, ViewError};
 
 /// Objects on their way at a time.
-const OBJECTS: usize = 64;
+const OBJECTS: usize = 512;
 /// Plain bytes on their way at a time.
 const IN_FLIGHT: u64 = 32 << 20;
 /// Bytes of one permit. An object takes a 64th of all permits at the least.
