@@ -28,6 +28,7 @@ use super::relays::Reservation;
 use super::rules::{Mode, Rules};
 use super::shared::{Command, PEERS_PROTOCOL, SWARM_PROTOCOL, Shared};
 use super::transport::{Behaviour, BehaviourEvent, CONNECTING};
+use crate::swarm::choice::Failure;
 use crate::swarm::scheduler::Kind;
 
 pub(super) struct Driver {
@@ -165,7 +166,7 @@ impl Driver {
                 let cause = cause.map(|cause| root_cause(&cause));
                 tracing::info!(peer = %peer_id, ?cause, "disconnected");
                 if num_established == 0 {
-                    self.shared.schedule(|scheduler, now| scheduler.peer_down(now, peer_id));
+                    self.shared.schedule(|scheduler, now| scheduler.peer_down(now, peer_id, Failure::Lost));
                 }
                 self.relayed.remove(&connection_id);
                 self.trials.remove(&connection_id);
@@ -279,7 +280,7 @@ impl Driver {
                 }
                 let speaks = info.protocols.contains(&SWARM_PROTOCOL);
                 if !speaks {
-                    self.shared.schedule(|scheduler, now| scheduler.peer_down(now, peer_id));
+                    self.shared.schedule(|scheduler, now| scheduler.peer_down(now, peer_id, Failure::Foreign));
                 }
                 if self.shared.table.speaks(&peer_id, speaks) {
                     tracing::debug!(peer = %peer_id, agent = info.agent_version, "found, but no bcai node");

@@ -61,6 +61,7 @@ use crate::crypto::SecretKey;
 use crate::fetch::ChunkSource;
 use crate::id::{Genesis, HeaderId, SwarmId};
 use crate::store::Store;
+use crate::swarm::choice::Failure;
 use driver::Driver;
 use gossip::News;
 use log_calls::LogServer;
@@ -243,7 +244,7 @@ impl Net {
     pub async fn block(&self, peer: &str) -> Result<(), NetError> {
         let id = parse_peer(peer)?;
         self.shared.table.block(id);
-        self.shared.schedule(|scheduler, now| scheduler.peer_down(now, id));
+        self.shared.schedule(|scheduler, now| scheduler.peer_down(now, id, Failure::Lost));
         self.shared.command(Command::Ban(id)).await;
         Ok(())
     }

@@ -50,17 +50,22 @@ impl Shared {
                     return self.delivered(peer, &checked);
                 }
                 Err(error) => {
-                    self.accuse(peer, id, &error).await;
-                    Failure::Wrong
+                    self.on_outcome(peer, false);
+                    return self.accuse(peer, id, &error).await;
                 }
             },
             Err(failure) => failure,
         };
         tracing::debug!(%id, %peer, ?failure, "a peer has not delivered");
-        if matches!(failure, Failure::TimedOut | Failure::Lost | Failure::Wrong) {
+        if matches!(failure, Failure::TimedOut | Failure::Lost) {
             self.on_outcome(peer, false);
         }
-        self.schedule(|scheduler, now| scheduler.failed(now, peer, id, failure));
+        self.schedule(|scheduler, now| {
+            scheduler.failed(now, peer, id, failure);
+            if failure == Failure::Foreign {
+                scheduler.peer_down(now, peer, failure);
+            }
+        });
     }
 
     fn on_outcome(&self, peer: PeerId, ok: bool) {
@@ -119,7 +124,6 @@ impl Shared {
 
     /// A peer turns out not to speak the protocol of objects.
     async fn on_foreign(self: &Arc<Self>, peer: PeerId) {
-        self.schedule(|scheduler, now| scheduler.peer_down(now, peer));
         if self.table.speaks(&peer, false) {
             self.command(Command::Disconnect(peer)).await;
         }
@@ -140,7 +144,7 @@ impl Shared {
     }
 
     async fn accuse(self: &Arc<Self>, peer: PeerId, id: ObjectId, error: &PackError) {
-        match self.schedule(|scheduler, now| scheduler.accuse(now, peer, id)) {
+        match self.schedule(|scheduler, now| scheduler.wrong(now, peer, id)) {
             Judgement::Ban => {
                 tracing::warn!(%peer, %id, %error, "a peer sent wrong bytes and is banned");
                 self.table.ban(peer);

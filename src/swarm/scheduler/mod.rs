@@ -130,14 +130,16 @@ impl<P: Copy + Ord + std::hash::Hash> Scheduler<P> {
         }
         let known = self.peers.entry(peer).or_insert_with(|| Peer::new(key, kind));
         (known.key, known.kind) = (key, kind);
-        let waiting = self.waiting.iter().flat_map(BTreeMap::values);
-        self.unwatched = waiting.take(MAX_NAMED).copied().collect();
-        self.watch_soon(now);
+        if self.is_crowd() {
+            let waiting = self.waiting.iter().flat_map(BTreeMap::values);
+            self.unwatched = waiting.take(MAX_NAMED).copied().collect();
+            self.watch_soon(now);
+        }
         self.fill(now, peer);
     }
 
-    /// `peer` cannot be asked any more. What was asked of it is taken back and asked of others.
-    pub fn peer_down(&mut self, now: Duration, peer: P) {
+    /// `peer` cannot be asked any more, because of `failure`. What was asked of it is taken back and asked of others.
+    pub fn peer_down(&mut self, now: Duration, peer: P, failure: Failure<P>) {
         if self.peers.remove(&peer).is_none() {
             return;
         }
@@ -146,7 +148,7 @@ impl<P: Copy + Ord + std::hash::Hash> Scheduler<P> {
             want.forget(peer);
             if let Some(position) = want.asked.iter().position(|asked| asked.peer == peer) {
                 want.asked.remove(position);
-                want.failed.push((peer, Failure::Lost));
+                want.failed.push((peer, failure));
                 lost.push((want.number, *object));
             }
         }
@@ -212,7 +214,7 @@ impl<P: Copy + Ord + std::hash::Hash> Scheduler<P> {
         self.refill(now, &freed);
     }
 
-    /// `peer` did not deliver what it was asked for. Wrong bytes are told by [`accuse`](Self::accuse) before.
+    /// `peer` did not deliver what it was asked for. Wrong bytes are told by [`wrong`](Self::wrong).
     pub fn failed(&mut self, now: Duration, peer: P, object: ObjectId, failure: Failure<P>) {
         let Some(want) = self.wants.get_mut(&object) else { return };
         let Some(position) = want.asked.iter().position(|asked| asked.peer == peer) else { return };
@@ -282,10 +284,11 @@ impl<P: Copy + Ord + std::hash::Hash> Scheduler<P> {
     }
 
     /// `peer` sent wrong bytes for an object. Whoever is banned is down.
-    pub fn accuse(&mut self, now: Duration, peer: P, object: ObjectId) -> Judgement<P> {
+    pub fn wrong(&mut self, now: Duration, peer: P, object: ObjectId) -> Judgement<P> {
         let judgement = self.suspects.wrong(object, peer);
+        self.failed(now, peer, object, Failure::Wrong);
         if judgement == Judgement::Ban {
-            self.peer_down(now, peer);
+            self.peer_down(now, peer, Failure::Lost);
         }
         judgement
     }

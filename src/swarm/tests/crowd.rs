@@ -178,8 +178,7 @@ impl Crowd {
             }
             Event::Asked { by, object } => self.on_asked(now, at, by, object),
             Event::Came { from, object, wrong: true } => {
-                node.scheduler.accuse(now, from, object);
-                node.scheduler.failed(now, from, object, Failure::Wrong);
+                node.scheduler.wrong(now, from, object);
             }
             Event::Came { from, object, wrong: false } => {
                 node.scheduler.delivered(now, from, object, self.setting.bytes);
@@ -218,7 +217,7 @@ impl Crowd {
                 node.has.clear();
                 node.watchers.clear();
                 for other in node.neighbours.clone() {
-                    self.nodes[other].scheduler.peer_down(now, at);
+                    self.nodes[other].scheduler.peer_down(now, at, Failure::Lost);
                     self.carry_out(now, other);
                 }
                 self.at(now + self.bound() / 10, at, Event::Joins);

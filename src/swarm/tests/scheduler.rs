@@ -162,7 +162,7 @@ fn what_is_left_to_somebody_who_does_not_bring_it_is_fetched_all_the_same() {
         assert!((1..20).contains(&first), "{first}");
         let later = if gone { ms(20) } else { ms(1100) };
         if gone {
-            scheduler.peer_down(later, 2);
+            scheduler.peer_down(later, 2, Failure::Lost);
         } else {
             scheduler.tick(later);
         }
@@ -240,8 +240,7 @@ fn the_banned_are_asked_for_nothing() {
     let [(object, liar)] = asked(&want(&mut scheduler, ms(0), 1, Class::Fault))[..] else {
         panic!("not asked")
     };
-    assert_eq!(scheduler.accuse(ms(1), liar, object), Judgement::Ban);
-    scheduler.failed(ms(1), liar, object, Failure::Wrong);
+    assert_eq!(scheduler.wrong(ms(1), liar, object), Judgement::Ban);
     let honest = 3 - liar;
     assert_eq!(asked(&scheduler.actions()), [(object, honest)]);
     scheduler.delivered(ms(2), honest, object, KIB64);
@@ -302,12 +301,12 @@ proptest! {
                         }
                         5 => {
                             flying.push((object, peer));
-                            scheduler.peer_down(now, peer);
+                            flying.retain(|(_, other)| *other != peer);
+                            scheduler.peer_down(now, peer, Failure::Lost);
                             scheduler.peer_up(now, peer, u64::from(peer), NODE);
                         }
                         6 => {
-                            scheduler.accuse(now, peer, object);
-                            scheduler.failed(now, peer, object, Failure::Wrong);
+                            scheduler.wrong(now, peer, object);
                         }
                         _ => {
                             open.remove(&object);
