@@ -280,7 +280,8 @@ impl Driver {
                 }
                 let speaks = info.protocols.contains(&SWARM_PROTOCOL);
                 if !speaks {
-                    self.shared.schedule(|scheduler, now| scheduler.peer_down(now, peer_id, Failure::Foreign));
+                    self.shared
+                        .schedule(|scheduler, now| scheduler.peer_down(now, peer_id, Failure::Foreign));
                 }
                 if self.shared.table.speaks(&peer_id, speaks) {
                     tracing::debug!(peer = %peer_id, agent = info.agent_version, "found, but no bcai node");

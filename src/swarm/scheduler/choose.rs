@@ -15,9 +15,10 @@ use crate::id::ObjectId;
 use crate::swarm::choice::{Failure, Verdict};
 use crate::swarm::{Class, Spread};
 
-/// Objects that are looked at to find the best one for a peer, and that are compared if they suit it.
+/// Objects that are looked at to find the best one for a peer, and that are compared if they suit it: in a crowd, where
+/// each node has its own to fetch, and before it is known who else there is, when many may fetch the same from one.
 const SCAN: usize = 1024;
-const COMPARE: usize = 16;
+const COMPARE: (usize, usize) = (16, 256);
 /// One request in so many is made for the least urgent class that waits.
 const FLOOR: u64 = 20;
 /// One fault in so many is asked of the peer of which least is known.
@@ -85,14 +86,15 @@ impl<P: Copy + Ord + std::hash::Hash> Scheduler<P> {
         let classes: [usize; 3] = if in_turn { [2, 1, 0] } else { [0, 1, 2] };
         for class in classes {
             let (mut best, mut found) = (None, 0);
+            let compare = if self.is_crowd() { COMPARE.0 } else { COMPARE.1 };
             for object in self.waiting[class].values().take(SCAN) {
                 let want = &self.wants[object];
                 if !peer.has_room(want.bytes) || !self.has_room(want.bytes) {
                     return None;
                 }
                 let Some(rank) = self.rank(now, object, want, (id, peer)) else { continue };
-                // Readers come to it in this order; and alone there is nobody to be told apart from.
-                if want.class == Class::Readahead || !self.is_crowd() {
+                // Readers come to it in this order.
+                if want.class == Class::Readahead {
                     return Some(*object);
                 }
                 if best.is_none_or(|(least, _)| rank < least) {
@@ -100,7 +102,7 @@ impl<P: Copy + Ord + std::hash::Hash> Scheduler<P> {
                 }
                 // Those that nobody else fetches are all good.
                 found += usize::from(!rank.0);
-                if found == COMPARE {
+                if found == compare {
                     break;
                 }
             }

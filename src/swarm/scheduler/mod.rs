@@ -18,9 +18,11 @@
 mod choose;
 mod peer;
 mod want;
+mod watch;
 mod window;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::Hash;
 use std::time::Duration;
 
 pub use peer::Kind;
@@ -31,14 +33,10 @@ use super::wire::MAX_NAMED;
 use super::{Class, Spread};
 use crate::id::ObjectId;
 use peer::Peer;
-use want::{Asked, Want};
+use want::{Asked, Want, Wants};
 
 /// Bytes of bulk classes on their way from all peers together: within what the node lends, with room to spare.
 const BULK: u64 = 24 << 20;
-/// Peers of whom is asked whether they have an object.
-const WATCHED: usize = 16;
-/// How long objects are collected before peers are asked whether they have them.
-const COLLECT: Duration = Duration::from_millis(5);
 /// How long a peer that has sent us elsewhere is not asked for the same object again.
 const ELSEWHERE: Duration = Duration::from_secs(1);
 /// How often what waits is looked at again though nothing has happened.
@@ -67,12 +65,12 @@ pub enum Action<P> {
 
 /// The decisions of one node. `P` names a peer.
 #[derive(Debug)]
-pub struct Scheduler<P: Ord + std::hash::Hash> {
+pub struct Scheduler<P: Ord + Hash> {
     /// Names this node in rendezvous.
     me: u64,
     peers: BTreeMap<P, Peer>,
     suspects: Suspects<P>,
-    wants: HashMap<ObjectId, Want<P>>,
+    wants: Wants<P>,
     /// What waits to be asked for, in the order of arrival, for each bulk class.
     waiting: [BTreeMap<u64, ObjectId>; 3],
     /// When a second peer may be asked for what is asked of one.
@@ -90,14 +88,14 @@ pub struct Scheduler<P: Ord + std::hash::Hash> {
     actions: Vec<Action<P>>,
 }
 
-impl<P: Copy + Ord + std::hash::Hash> Scheduler<P> {
+impl<P: Copy + Ord + Hash> Scheduler<P> {
     /// Nobody is known. `me` names this node in rendezvous: any number that others are unlikely to have.
     pub fn new(me: u64) -> Scheduler<P> {
         Scheduler {
             me,
             peers: BTreeMap::new(),
             suspects: Suspects::new(),
-            wants: HashMap::new(),
+            wants: Wants::default(),
             waiting: Default::default(),
             hedges: BTreeSet::new(),
             hedge_credit: 1.0,
@@ -262,27 +260,6 @@ impl<P: Copy + Ord + std::hash::Hash> Scheduler<P> {
         self.peers.get(&peer).is_some_and(|peer| peer.speed.not_opened_since(then))
     }
 
-    /// `peer` says how things stand with an object.
-    pub fn told(&mut self, now: Duration, peer: P, object: ObjectId, told: Told) {
-        let Some(known) = self.peers.get_mut(&peer) else { return };
-        let Some(want) = self.wants.get_mut(&object) else { return };
-        known.on_answered();
-        if matches!(want.told(peer), Some(Told::Coming(_))) && matches!(told, Told::Here { .. }) {
-            known.has_gained(now);
-        }
-        if let Some(Told::Nothing(at)) = want.told(peer) {
-            known.window.on_rtt(now, now.saturating_sub(at));
-            if !matches!(told, Told::Coming(_)) {
-                known.has_it(matches!(told, Told::Here { .. }));
-            }
-        }
-        want.on_told(peer, told);
-        if want.class != Class::Fault && want.asked.is_empty() {
-            self.offer(now, object);
-            self.give_up_if_in_vain(now, object);
-        }
-    }
-
     /// `peer` sent wrong bytes for an object. Whoever is banned is down.
     pub fn wrong(&mut self, now: Duration, peer: P, object: ObjectId) -> Judgement<P> {
         let judgement = self.suspects.wrong(object, peer);
@@ -377,33 +354,6 @@ impl<P: Copy + Ord + std::hash::Hash> Scheduler<P> {
         if let Some(other) = other.filter(|other| !self.wants[&object].is_asked_of(*other)) {
             self.hedge_credit -= 1.0;
             self.ask(now, object, other);
-        }
-    }
-
-    /// Asks peers, those expected first before others, which of the new objects they have.
-    fn watch(&mut self, now: Duration) {
-        self.watch_at = None;
-        let mut objects = std::mem::take(&mut self.unwatched);
-        objects.retain(|object| self.wants.get(object).is_some_and(|want| want.class != Class::Fault));
-        let mut peers: Vec<_> = self.peers.iter().filter(|(_, peer)| peer.watches()).collect();
-        peers.sort_by_key(|(id, peer)| (peer.speed.expected(now), **id));
-        let peers: Vec<P> = peers.into_iter().take(WATCHED).map(|(id, _)| *id).collect();
-        for peer in peers {
-            let unknown = |object: &&ObjectId| self.wants[object].told(peer).is_none();
-            let named: Vec<ObjectId> = objects.iter().filter(unknown).copied().collect();
-            for object in &named {
-                if let Some(want) = self.wants.get_mut(object) {
-                    want.on_watched(now, peer);
-                }
-            }
-            let batches = named.chunks(MAX_NAMED);
-            self.actions.extend(batches.map(|batch| Action::Watch { peer, objects: batch.to_vec() }));
-        }
-    }
-
-    fn watch_soon(&mut self, now: Duration) {
-        if !self.unwatched.is_empty() && self.watch_at.is_none() {
-            self.watch_at = Some(now + COLLECT);
         }
     }
 

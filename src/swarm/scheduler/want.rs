@@ -6,8 +6,11 @@
 //! Trust: what peers say about having an object is a hint: it costs a request when it is wrong.
 //! Threads: a pure value. Time comes in as `now`.
 
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Duration;
 
+use crate::id::ObjectId;
 use crate::swarm::choice::Failure;
 use crate::swarm::{Class, Spread};
 
@@ -109,4 +112,30 @@ impl<P: Copy + Eq> Want<P> {
             None => self.told.push((peer, told)),
         }
     }
+}
+
+/// All wanted objects.
+pub type Wants<P> = HashMap<ObjectId, Want<P>, BuildHasherDefault<IdHasher>>;
+
+/// Takes the first bytes of an id for its hash: ids are hashes, and are looked up for everything that waits.
+#[derive(Debug, Default)]
+pub struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk() {
+            self.0 ^= u64::from_le_bytes(*first);
+        }
+    }
+
+    /// The kind, and the length of the hash.
+    fn write_isize(&mut self, kind: isize) {
+        self.0 ^= kind as u64;
+    }
+
+    fn write_usize(&mut self, _: usize) {}
 }

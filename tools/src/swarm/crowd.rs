@@ -104,7 +104,8 @@ impl Crowd {
 async fn peer(number: u8, store: &Store) -> anyhow::Result<Net> {
     // Nobody else has such keys.
     let key = SecretKey::from_bytes([number; 32]);
-    let options = Options { max_peers: 8, mdns: false, ..Options::new(key, vec!["/ip4/127.0.0.1/tcp/0".into()]) };
+    let options =
+        Options { max_peers: 8, mdns: false, ..Options::new(key, vec!["/ip4/127.0.0.1/tcp/0".into()]) };
     let (submissions, _) = tokio::sync::mpsc::channel(1);
     Ok(Net::start(options, store.clone(), Registry::default(), submissions).await?)
 }
