@@ -4,11 +4,11 @@ use futures::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::raw::Raw;
 use super::*;
-use crate::net::streams::Route;
 use crate::codec;
 use crate::id::SnapshotId;
 use crate::net::log_wire;
 use crate::net::peer_wire::{Announce, Answer, MAX_ANNOUNCE, MAX_SWARMS};
+use crate::net::streams::Route;
 
 fn swarm(text: &str) -> SwarmId {
     SwarmId::new(&SnapshotId::of(text.as_bytes()), None)
