@@ -11,7 +11,7 @@ use clap::Args;
 
 use super::{Context, output};
 use crate::api::{Client, route};
-use crate::node::report::{MountRequest, Mounted, UnmountRequest};
+use crate::node::report::{MountRequest, Mounted, Quorum, UnmountRequest};
 use crate::node::{Error, Kind};
 
 /// Mount a version of a dataset on a directory
@@ -34,7 +34,13 @@ pub struct Mount {
     #[arg(short, long)]
     foreground: bool,
 
-    /// Mount options; known: allow_other (let other users read), io=MODE (how contents reach their readers)
+    /// Mount options; known: allow_other (let other users read), io=MODE (how contents reach their readers),
+    /// fetch=STRATEGY (where they come from)
+    ///
+    /// fetch=spread, the default (configuration key mount.fetch): from all peers that have them, and from origins what no peer has.
+    /// best: from the one best peer, from others only what that one fails on. local: from nobody; what is not here cannot be
+    /// read. quorum: as spread, but at least two connected peers must say first how far the log has come, so that no single one
+    /// can hold back newer versions.
     ///
     /// io=auto, the default (configuration key mount.io), takes zero-open for small files and passthrough for large ones, and cached where this
     /// machine does not allow it. passthrough: the kernel reads large files by itself, from a second copy on disk
@@ -46,10 +52,14 @@ pub struct Mount {
 
 impl Mount {
     pub fn run(self, ctx: &Context) -> Result<(), Error> {
-        let (mut allow_other, mut io) = (false, ctx.config.io);
+        let (mut allow_other, mut io, mut fetch) = (false, ctx.config.io, ctx.config.fetch);
         for option in &self.options {
             if let Some(mode) = option.strip_prefix("io=") {
                 io = mode.parse().map_err(Error::usage)?;
+                continue;
+            }
+            if let Some(strategy) = option.strip_prefix("fetch=") {
+                fetch = strategy.parse().map_err(Error::usage)?;
                 continue;
             }
             match option.as_str() {
@@ -58,14 +68,14 @@ impl Mount {
                 "ro" | "rw" | "noauto" | "user" | "nofail" | "_netdev" => {}
                 _ => {
                     return Err(Error::usage(format!(
-                        "unknown mount option `{option}`; known: allow_other, io=MODE"
+                        "unknown mount option `{option}`; known: allow_other, io=MODE, fetch=STRATEGY"
                     )));
                 }
             }
         }
         let dir =
             std::path::absolute(&self.dir).map_err(|error| Error::io("cannot use", &self.dir, error))?;
-        let request = MountRequest { reference: self.reference, dir, allow_other, io };
+        let request = MountRequest { reference: self.reference, dir, allow_other, io, fetch };
         ctx.with_daemon(async |client| {
             let mounted: Mounted = client.post(route::MOUNT, &request).await?;
             ctx.output.confirm(&mounted, describe);
@@ -80,7 +90,18 @@ fn describe(mounted: &Mounted) -> String {
         None => format!("snapshot {}", mounted.snapshot),
     };
     let dir = output::safe(&mounted.dir.display().to_string());
-    format!("{} on {dir}: {} inodes, {}", output::safe(&what), mounted.inodes, output::size(mounted.bytes))
+    let quorum = mounted.quorum.map_or(String::new(), |quorum| format!(", {}", agreement(quorum)));
+    format!(
+        "{} on {dir}: {} inodes, {}{quorum}",
+        output::safe(&what),
+        mounted.inodes,
+        output::size(mounted.bytes)
+    )
+}
+
+/// Who has confirmed which version is meant.
+pub(super) fn agreement(quorum: Quorum) -> String {
+    format!("{} of {} peers at height {}", quorum.agreed, quorum.peers, quorum.height)
 }
 
 /// Waits until the mount has ended; Ctrl-C ends it.

@@ -7,9 +7,10 @@
 
 use clap::Args;
 
+use super::mount::agreement;
 use super::{Context, output, peers};
 use crate::api::{Client, route};
-use crate::node::report::{Status as Report, TransferStatus};
+use crate::node::report::{Mounted, Status as Report, TransferStatus};
 use crate::node::{Error, Kind, Node};
 
 /// Show the node at a glance
@@ -50,9 +51,10 @@ fn text(report: &Report) -> String {
     for mount in &report.mounts {
         let dir = output::safe(&mount.dir.display().to_string());
         lines.push(format!(
-            "mount     {dir}: {}, {}, io {} ({})",
+            "mount     {dir}: {}, {}, fetch {}, io {} ({})",
             output::safe(&mount.reference),
             output::size(mount.bytes),
+            fetch(mount),
             mount.io,
             output::safe(&mount.io_reason)
         ));
@@ -127,4 +129,10 @@ fn transfer(job: &TransferStatus) -> String {
         if job.rate > 0.0 { format!(", {}", output::rate(job.rate as u64, 1.0)) } else { String::new() };
     let left = job.eta_s.map_or(String::new(), |left| format!(", {} left", output::span(left)));
     format!("transfer  {} {}: {} {done}{rate}{left}", job.kind, output::safe(&job.subject), job.phase)
+}
+
+/// Where the contents of a mount come from.
+fn fetch(mount: &Mounted) -> String {
+    let name = mount.fetch.name();
+    mount.quorum.map_or(name.to_owned(), |quorum| format!("{name} ({})", agreement(quorum)))
 }

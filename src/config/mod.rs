@@ -8,6 +8,7 @@
 //! Trust: files and environment are the user's; each mistake is answered with the key, the place and the remedy.
 //! Threads: built once at start, then shared read-only.
 
+mod mounting;
 mod paths;
 
 use std::collections::BTreeMap;
@@ -17,13 +18,13 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use bytesize::ByteSize;
-use serde::{Deserialize, Serialize};
 
 use crate::chunking::Chunking;
 use crate::net::Mode;
 use crate::origin::{OriginUrl, UrlError};
 use crate::pack::Compression;
 
+pub use mounting::{Fetch, Io};
 pub use paths::{Paths, PathsError};
 
 /// A setting that cannot be used: always the user's mistake, never worth a retry.
@@ -85,6 +86,11 @@ pub const KEYS: &[Key] = &[
         help: "what the daemon logs: error, warn, info, debug or trace, also per module (info,bcai::net=debug)",
     },
     Key { name: "log.format", default: "human", help: "human or json" },
+    Key {
+        name: "mount.fetch",
+        default: "spread",
+        help: "where the contents of a mount that does not say `-o fetch=` come from: spread (all peers), best (one peer, others when it fails), local (nobody) or quorum (as spread, of a version that several peers were asked about)",
+    },
     Key {
         name: "mount.io",
         default: "auto",
@@ -158,6 +164,7 @@ pub struct Config {
     pub log_format: LogFormat,
     /// For mounts that do not say.
     pub io: Io,
+    pub fetch: Fetch,
     pub listen: Vec<String>,
     pub origins: Vec<OriginUrl>,
     pub max_peers: u32,
@@ -218,35 +225,6 @@ impl FromStr for Limit {
 
 /// What a limit looks like.
 const LIMIT: &str = "unlimited, or bytes a second such as 10MiB, at least 64KiB";
-
-/// How the contents of a mount shall reach their readers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Io {
-    /// What suits the sizes of the files and what this machine allows.
-    #[default]
-    Auto,
-    /// Large files are read by the kernel itself, from a copy on disk.
-    Passthrough,
-    /// Opening a file costs nothing; for very many small ones.
-    ZeroOpen,
-    /// Neither; works everywhere.
-    Cached,
-}
-
-impl FromStr for Io {
-    type Err = String;
-
-    fn from_str(name: &str) -> Result<Self, String> {
-        match name {
-            "auto" => Ok(Self::Auto),
-            "passthrough" => Ok(Self::Passthrough),
-            "zero-open" => Ok(Self::ZeroOpen),
-            "cached" => Ok(Self::Cached),
-            _ => Err(format!("unknown io mode `{name}`; known: auto, passthrough, zero-open, cached")),
-        }
-    }
-}
 
 impl Config {
     /// Settles every key from the files of `paths`, the environment and `-c KEY=VALUE` flags.
@@ -309,6 +287,7 @@ impl Config {
             log_level: get("log.level").value.clone(),
             log_format: parse("log.format", get("log.format"), "human or json")?,
             io: parse("mount.io", get("mount.io"), "auto, passthrough, zero-open or cached")?,
+            fetch: parse("mount.fetch", get("mount.fetch"), "local, best, spread or quorum")?,
             listen: list("net.listen"),
             max_peers: parse("net.max_peers", get("net.max_peers"), "a number")?,
             mdns: parse("net.mdns", get("net.mdns"), "true or false")?,
@@ -437,6 +416,17 @@ mod tests {
         assert_eq!((config.max_peers, config.mdns, config.listen.len()), (2, false, 2));
         let config = load(file, &[("BCAI_NET_MAX_PEERS", "2")], &["net.max_peers=3"]).unwrap();
         assert_eq!(config.max_peers, 3);
+    }
+
+    #[test]
+    fn a_mount_fetches_from_all_peers_unless_it_is_told_otherwise() {
+        assert_eq!(load("", &[], &[]).unwrap().fetch, Fetch::Spread);
+        for fetch in [Fetch::Local, Fetch::Best, Fetch::Spread, Fetch::Quorum] {
+            let file = format!("[mount]\nfetch = \"{}\"\n", fetch.name());
+            assert_eq!(load(&file, &[], &[]).unwrap().fetch, fetch);
+        }
+        let text = load("", &[], &["mount.fetch=all"]).unwrap_err().to_string();
+        assert!(text.contains("mount.fetch") && text.contains("quorum"), "{text}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Owns: which objects are being got (one flight each, however many wait), retries and their deadlines, the check of
 //! what the local store gives, the way of what was fetched into the cache (`behind`), and the counters of all that.
 //! Must not know: peers, connections, files.
-//! Invariant: what is returned for an id hashes to that id. There is at most one request for an object at a time; it
+//! Invariant: what is returned for an id hashes to that id. There is at most one request of a source for an object at a time; it
 //! ends when it is answered or when nobody waits any more.
 //! Trust: the local disk and every source may give wrong bytes. `Checked` can only be made by verifying.
 //! Threads: async, on tokio; the store is called on the blocking pool. `local` alone blocks its caller.
@@ -38,11 +38,16 @@ const CONCURRENT: usize = 64;
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
 /// Why there is no object. `Unreachable` and `TimedOut` may pass when tried again later; `NotFound` when the object
-/// has been published somewhere; `Corrupt` when a better source appears; `Store` is for the operator.
+/// has been published somewhere; `NotAsked` when there is a source; `Corrupt` when a better source appears; `Store` is for the operator.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum FetchError {
     #[error("{id} is not here and nobody who could be asked has it")]
     NotFound { id: ObjectId },
+    #[error(
+        "{id} is not here, and nobody is asked for it (fetch=local); `bcai prefetch` or `bcai pin` brings what is to be \
+         read, and a mount with -o fetch=spread fetches it"
+    )]
+    NotAsked { id: ObjectId },
     #[error("{id} is not here and could not be fetched: {cause}")]
     Unreachable { id: ObjectId, cause: String },
     #[error("{id} is not here and did not come within {after:?}")]
@@ -57,6 +62,21 @@ impl FetchError {
     /// Whether asking again in a moment may help.
     fn is_passing(&self) -> bool {
         matches!(self, FetchError::Unreachable { .. } | FetchError::TimedOut { .. })
+    }
+
+    /// Of the failures of two who were asked for the same object, what the user should know and what decides whether to try again:
+    /// damage before what may pass, and either before nobody having it.
+    pub fn or_worse(self, other: FetchError) -> FetchError {
+        use FetchError::{Corrupt, NotFound, Unreachable};
+        match (self, other) {
+            (one, NotFound { .. }) => one,
+            (NotFound { .. }, other) => other,
+            (Unreachable { id, cause }, Unreachable { cause: also, .. }) => {
+                Unreachable { id, cause: format!("{cause}; {also}") }
+            }
+            (one @ Corrupt { .. }, _) => one,
+            (_, other) => other,
+        }
     }
 }
 
@@ -131,15 +151,22 @@ struct Inner {
     behind: Arc<Behind>,
     source: Option<Arc<dyn ChunkSource>>,
     flights: Mutex<Flights>,
-    counters: Counters,
+    counters: Arc<Counters>,
 }
 
 impl Fetcher {
     /// Without a source only the local store is asked.
     pub fn new(store: Store, source: Option<Arc<dyn ChunkSource>>) -> Fetcher {
-        let (flights, counters) = (Mutex::default(), Counters::default());
+        let (flights, counters) = (Mutex::default(), Arc::default());
         let behind = Arc::new(Behind::new(store.clone()));
         Fetcher(Arc::new(Inner { store, behind, source, flights, counters }))
+    }
+
+    /// One with the same store, cache and counters that asks another source, or only the store.
+    pub fn with_source(&self, source: Option<Arc<dyn ChunkSource>>) -> Fetcher {
+        let Inner { store, behind, counters, .. } = &*self.0;
+        let (store, behind, counters) = (store.clone(), behind.clone(), counters.clone());
+        Fetcher(Arc::new(Inner { store, behind, source, flights: Mutex::default(), counters }))
     }
 
     /// The object if it is here and intact; never asks the network. Blocks for a disk read. What is here but wrong is
@@ -295,7 +322,7 @@ impl Inner {
                 (false, Some(error))
             }
         };
-        let Some(source) = &self.source else { return Err(failed.unwrap_or(FetchError::NotFound { id })) };
+        let Some(source) = &self.source else { return Err(failed.unwrap_or(FetchError::NotAsked { id })) };
         let outcome = self.fetch(id, class.clone(), &**source).await.map_err(|error| match failed {
             // That nobody can be reached is what another try may mend.
             Some(_) if damaged && !matches!(error, FetchError::NotFound { .. }) => error,

@@ -254,14 +254,19 @@ async fn without_a_source_only_what_is_here_is_found() {
     let (_dir, store) = store();
     let here = object("here");
     store.put(std::slice::from_ref(&here), Keep::Published).unwrap();
-    let fetcher = Fetcher::new(store, None);
+    let missing = object("missing");
+    let fake = Fake::new(std::slice::from_ref(&missing), 10);
+    let asks = Fetcher::new(store, Some(fake.clone()));
+    let fetcher = asks.with_source(None);
     assert_eq!(fetcher.get(here.id(), Class::Fault).await.unwrap().plain(), here.plain());
-    assert!(matches!(
-        fetcher.get(object("missing").id(), Class::Fault).await,
-        Err(FetchError::NotFound { .. })
-    ));
-    assert!(fetcher.local(&object("missing").id()).unwrap().is_none());
-    assert_eq!(fetcher.stats().local_hits, 1);
+    let error = fetcher.get(missing.id(), Class::Fault).await.unwrap_err();
+    assert!(matches!(error, FetchError::NotAsked { .. }) && error.to_string().contains("bcai prefetch"));
+    assert!(fetcher.local(&missing.id()).unwrap().is_none());
+    assert_eq!((fetcher.stats().local_hits, fake.calls()), (1, 0));
+    // What the other brings is here for both, also before it is written.
+    asks.get(missing.id(), Class::Fault).await.unwrap();
+    assert_eq!(fetcher.get(missing.id(), Class::Fault).await.unwrap().plain(), missing.plain());
+    assert_eq!((fetcher.stats(), fake.calls()), (asks.stats(), 1));
 }
 
 #[tokio::test]

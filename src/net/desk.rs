@@ -1,6 +1,6 @@
 //! The scheduler at work: what is wanted here, brought by peers and origins.
 //!
-//! Owns: the one [`Scheduler`] of the node, who waits for which object, and the requests under way.
+//! Owns: the one [`Scheduler`] of the node, whom it asks ([`Who`]), who waits for which object, and the requests under way.
 //! Must not know: frames and streams; the local store.
 //! Invariant: whoever waits for an object is answered once; what nobody waits for any more is taken back. The lock is held for
 //! bookkeeping only.
@@ -17,14 +17,31 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 
 use super::shared::Shared;
+use crate::fetch::{ChunkSource, FetchError};
 use crate::id::ObjectId;
 use crate::pack::Checked;
-use crate::swarm::choice::Verdict;
-use crate::swarm::scheduler::{Action, Scheduler};
+use crate::swarm::choice::{Failure, Verdict};
+use crate::swarm::scheduler::{Action, Kind, Scheduler};
 use crate::swarm::{Class, Spread};
 
+/// Who can be asked for objects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum Who {
+    Peer(PeerId),
+    /// The object stores of this node, all together.
+    Origin,
+}
+
 /// How one search for an object ends.
-pub(super) type Outcome = Result<Checked, Verdict>;
+pub(super) type Outcome = Result<Checked, GivenUp>;
+
+/// Why nobody is left whom to ask.
+pub(super) struct GivenUp {
+    /// What the answers of peers amount to.
+    pub(super) verdict: Verdict,
+    /// What the origins have said, if they were asked.
+    pub(super) origin: Option<FetchError>,
+}
 
 /// The clock is looked at again when nothing is due for so long.
 const IDLE: Duration = Duration::from_secs(3600);
@@ -36,9 +53,13 @@ pub(super) struct Desk {
 }
 
 struct State {
-    scheduler: Scheduler<PeerId>,
+    scheduler: Scheduler<Who>,
+    /// There is one exactly while [`Who::Origin`] is up.
+    origin: Option<Arc<dyn ChunkSource>>,
+    /// Why the origins have not delivered something that somebody waits for.
+    refused: HashMap<ObjectId, FetchError>,
     waiting: HashMap<ObjectId, Vec<Waiter>>,
-    asks: HashMap<(ObjectId, PeerId), AbortHandle>,
+    asks: HashMap<(ObjectId, Who), AbortHandle>,
     waiters: u64,
     /// When the clock will be looked at, since the start of the node.
     planned: Duration,
@@ -53,6 +74,8 @@ impl Desk {
     pub(super) fn new(me: &PeerId) -> Desk {
         let state = State {
             scheduler: Scheduler::new(key_of(me)),
+            origin: None,
+            refused: HashMap::new(),
             waiting: HashMap::new(),
             asks: HashMap::new(),
             waiters: 0,
@@ -75,6 +98,7 @@ impl Desk {
     pub(super) fn clear(&self) {
         let mut state = self.state();
         state.waiting.clear();
+        state.origin = None;
         state.asks.drain().for_each(|(_, ask)| ask.abort());
     }
 }
@@ -88,10 +112,7 @@ pub(super) fn key_of(peer: &PeerId) -> u64 {
 
 impl Shared {
     /// Tells the scheduler something, and does what follows from it.
-    pub(super) fn schedule<T>(
-        self: &Arc<Self>,
-        event: impl FnOnce(&mut Scheduler<PeerId>, Duration) -> T,
-    ) -> T {
+    pub(super) fn schedule<T>(self: &Arc<Self>, event: impl FnOnce(&mut Scheduler<Who>, Duration) -> T) -> T {
         let now = self.started.elapsed();
         let mut state = self.desk.state();
         let result = event(&mut state.scheduler, now);
@@ -116,19 +137,52 @@ impl Shared {
         let _leave = Leave { shared: self, object, number };
         self.watchers.coming(object);
         // The sender is dropped without a word when the network is shut down.
-        outcome.await.unwrap_or(Err(Verdict::Unreachable))
+        outcome.await.unwrap_or(Err(GivenUp { verdict: Verdict::Unreachable, origin: None }))
     }
 
-    /// An object has come from `peer` and is what it was asked for.
-    pub(super) fn delivered(self: &Arc<Self>, peer: PeerId, checked: &Checked) {
+    /// Asks `origin` from now on for what no peer has; without one, peers alone are asked.
+    pub(super) fn set_origin(self: &Arc<Self>, origin: Option<Arc<dyn ChunkSource>>) {
+        let now = self.started.elapsed();
+        let mut state = self.desk.state();
+        // It brings nothing that nobody asks it for, so its place in rendezvous is never looked at.
+        match &origin {
+            Some(_) => state.scheduler.peer_up(now, Who::Origin, 0, Kind::Origin),
+            None => state.scheduler.peer_down(now, Who::Origin, Failure::Lost),
+        }
+        state.origin = origin;
+        self.carry_out(&mut state, now);
+    }
+
+    /// The origins have not delivered an object.
+    pub(super) fn refused(self: &Arc<Self>, object: ObjectId, error: FetchError) {
+        let failure = match error {
+            FetchError::NotFound { .. } => Failure::Missing,
+            FetchError::TimedOut { .. } => Failure::TimedOut,
+            FetchError::Corrupt { .. } => Failure::Wrong,
+            FetchError::Unreachable { .. } | FetchError::NotAsked { .. } | FetchError::Store(_) => {
+                Failure::Lost
+            }
+        };
+        let now = self.started.elapsed();
+        let mut state = self.desk.state();
+        if state.waiting.contains_key(&object) {
+            state.refused.insert(object, error);
+        }
+        state.scheduler.failed(now, Who::Origin, object, failure);
+        self.carry_out(&mut state, now);
+    }
+
+    /// An object has come from `who` and is what they were asked for.
+    pub(super) fn delivered(self: &Arc<Self>, who: Who, checked: &Checked) {
         let object = checked.id();
         self.hot.keep(object, checked.packed());
         self.watchers.here(object);
         let now = self.started.elapsed();
         let mut state = self.desk.state();
-        state.asks.remove(&(object, peer));
+        state.asks.remove(&(object, who));
+        state.refused.remove(&object);
         let waiters = state.waiting.remove(&object).unwrap_or_default();
-        state.scheduler.delivered(now, peer, object, checked.packed().stored().len() as u64);
+        state.scheduler.delivered(now, who, object, checked.packed().stored().len() as u64);
         self.carry_out(&mut state, now);
         drop(state);
         for waiter in waiters {
@@ -152,7 +206,14 @@ impl Shared {
         for action in state.scheduler.actions() {
             match action {
                 Action::Ask { object, class, peer } => {
-                    let ask = self.clone().ask(peer, object, class);
+                    let (shared, origin) = (self.clone(), state.origin.clone());
+                    let ask = async move {
+                        match (peer, origin) {
+                            (Who::Peer(peer), _) => shared.ask(peer, object, class).await,
+                            (Who::Origin, Some(origin)) => shared.ask_origin(&*origin, object, class).await,
+                            (Who::Origin, None) => {}
+                        }
+                    };
                     let task = self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(ask));
                     state.asks.insert((object, peer), task.abort_handle());
                 }
@@ -161,14 +222,17 @@ impl Shared {
                         ask.abort();
                     }
                 }
-                Action::Watch { peer, objects } => {
+                // An object store has nothing to tell, and is not asked.
+                Action::Watch { peer: Who::Origin, .. } => {}
+                Action::Watch { peer: Who::Peer(peer), objects } => {
                     let watch = self.clone().watch(peer, objects);
                     self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(watch));
                 }
                 Action::GiveUp { object, verdict } => {
+                    let origin = state.refused.remove(&object);
                     for waiter in state.waiting.remove(&object).unwrap_or_default() {
                         // Whoever has gone needs no answer.
-                        let _ = waiter.reply.send(Err(verdict));
+                        let _ = waiter.reply.send(Err(GivenUp { verdict, origin: origin.clone() }));
                     }
                 }
             }
@@ -187,6 +251,7 @@ impl Shared {
         waiters.retain(|waiter| waiter.number != number);
         if waiters.is_empty() {
             state.waiting.remove(&object);
+            state.refused.remove(&object);
             state.scheduler.unwant(now, object);
             self.carry_out(&mut state, now);
         }

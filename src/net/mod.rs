@@ -61,7 +61,9 @@ use crate::crypto::SecretKey;
 use crate::fetch::ChunkSource;
 use crate::id::{Genesis, HeaderId, SwarmId};
 use crate::store::Store;
+use crate::swarm::Spread;
 use crate::swarm::choice::Failure;
+use desk::Who;
 use driver::Driver;
 use gossip::News;
 use log_calls::LogServer;
@@ -244,7 +246,7 @@ impl Net {
     pub async fn block(&self, peer: &str) -> Result<(), NetError> {
         let id = parse_peer(peer)?;
         self.shared.table.block(id);
-        self.shared.schedule(|scheduler, now| scheduler.peer_down(now, id, Failure::Lost));
+        self.shared.schedule(|scheduler, now| scheduler.peer_down(now, Who::Peer(id), Failure::Lost));
         self.shared.command(Command::Ban(id)).await;
         Ok(())
     }
@@ -254,7 +256,7 @@ impl Net {
     pub async fn allow(&self, peer: &str) -> Result<(), NetError> {
         let id = parse_peer(peer)?;
         self.shared.table.allow(&id);
-        self.shared.schedule(|scheduler, _| scheduler.pardon(&id));
+        self.shared.schedule(|scheduler, _| scheduler.pardon(&Who::Peer(id)));
         self.shared.command(Command::Pardon(id)).await;
         Ok(())
     }
@@ -297,9 +299,19 @@ impl Net {
         }
     }
 
-    /// All peers together as a source of objects.
+    /// All peers together as a source of objects, and the origins for what none of them delivers.
     pub fn source(&self) -> Arc<dyn ChunkSource> {
-        Arc::new(Peers(self.shared.clone()))
+        Arc::new(Peers { shared: self.shared.clone(), spread: Spread::Many })
+    }
+
+    /// The same, but everything comes from one peer, the best, and only what it fails on from others.
+    pub fn source_best(&self) -> Arc<dyn ChunkSource> {
+        Arc::new(Peers { shared: self.shared.clone(), spread: Spread::Best })
+    }
+
+    /// What is asked for objects that no peer delivers; nobody if there is nothing.
+    pub fn set_origin(&self, origin: Option<Arc<dyn ChunkSource>>) {
+        self.shared.set_origin(origin);
     }
 
     /// The genesis document of a log, from a connected peer; unverified bytes.

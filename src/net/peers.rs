@@ -1,9 +1,9 @@
-//! The peers as a source of objects.
+//! The peers, and the origins behind them, as a source of objects.
 //!
-//! Owns: sessions with peers, verification of what came, and its consequences.
+//! Owns: sessions with peers, verification of what came, and its consequences; what is said when nobody has delivered.
 //! Must not know: streams and frames; the local store; whom to ask (that is the scheduler's).
 //! Invariant: every object that is handed out was verified here.
-//! Trust: none in any peer. Wrong bytes ban who sent them, unless two peers fail on the same object.
+//! Trust: none in any peer; origins verify what they give. Wrong bytes ban who sent them, unless two peers fail on the same object.
 //! Threads: async; hashing and decompression of all but small objects run on the blocking pool, a few at a time.
 
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use libp2p::PeerId;
 
+use super::desk::Who;
 use super::frames::FrameError;
 use super::session::{Delivery, Failure, Session, attempt};
 use super::shared::{Command, Shared, blocking};
@@ -29,13 +30,22 @@ const AT_ONCE: u32 = 32 << 10;
 
 /// All peers together. Clones share everything.
 #[derive(Clone)]
-pub struct Peers(pub(super) Arc<Shared>);
+pub struct Peers {
+    pub(super) shared: Arc<Shared>,
+    pub(super) spread: Spread,
+}
 
 impl ChunkSource for Peers {
     fn fetch(&self, id: ObjectId, class: Class) -> BoxFuture<'_, Result<Checked, FetchError>> {
         Box::pin(async move {
-            let outcome = self.0.search(id, class, Spread::Many).await;
-            outcome.map_err(|verdict| self.0.give_up(id, class, verdict))
+            let outcome = self.shared.search(id, class, self.spread).await;
+            outcome.map_err(|given_up| {
+                let of_peers = self.shared.give_up(id, class, given_up.verdict);
+                match given_up.origin {
+                    Some(of_origins) => of_peers.or_worse(of_origins),
+                    None => of_peers,
+                }
+            })
         })
     }
 }
@@ -47,7 +57,7 @@ impl Shared {
             Ok(delivery) => match self.verify(id, delivery).await {
                 Ok(checked) => {
                     self.on_outcome(peer, true);
-                    return self.delivered(peer, &checked);
+                    return self.delivered(Who::Peer(peer), &checked);
                 }
                 Err(error) => {
                     self.on_outcome(peer, false);
@@ -61,11 +71,22 @@ impl Shared {
             self.on_outcome(peer, false);
         }
         self.schedule(|scheduler, now| {
-            scheduler.failed(now, peer, id, failure);
+            scheduler.failed(now, Who::Peer(peer), id, failure);
             if failure == Failure::Foreign {
-                scheduler.peer_down(now, peer, failure);
+                scheduler.peer_down(now, Who::Peer(peer), failure);
             }
         });
+    }
+
+    /// Asks the origins for an object, and tells the scheduler what came of it.
+    pub(super) async fn ask_origin(self: Arc<Self>, origin: &dyn ChunkSource, id: ObjectId, class: Class) {
+        match origin.fetch(id, class).await {
+            Ok(checked) => self.delivered(Who::Origin, &checked),
+            Err(error) => {
+                tracing::debug!(%id, %error, "no origin has delivered");
+                self.refused(id, error);
+            }
+        }
     }
 
     fn on_outcome(&self, peer: PeerId, ok: bool) {
@@ -99,13 +120,13 @@ impl Shared {
         if let Some(open) = session.as_ref().filter(|session| !session.has_ended()) {
             return Ok(open.clone());
         }
-        if self.schedule(|scheduler, _| scheduler.not_opened_since(peer, begun)) {
+        if self.schedule(|scheduler, _| scheduler.not_opened_since(Who::Peer(peer), begun)) {
             return Err(Failure::Lost);
         }
         match Session::open(self, peer, link.clone()).await {
             Ok(opened) => {
                 let watches = opened.watches();
-                self.schedule(|scheduler, now| scheduler.opened(now, peer, watches));
+                self.schedule(|scheduler, now| scheduler.opened(now, Who::Peer(peer), watches));
                 *session = Some(opened.clone());
                 Ok(opened)
             }
@@ -116,7 +137,7 @@ impl Shared {
                     self.on_foreign(peer).await;
                     return Err(Failure::Foreign);
                 }
-                self.schedule(|scheduler, now| scheduler.not_opened(now, peer, begun));
+                self.schedule(|scheduler, now| scheduler.not_opened(now, Who::Peer(peer), begun));
                 Err(Failure::Lost)
             }
         }
@@ -144,7 +165,7 @@ impl Shared {
     }
 
     async fn accuse(self: &Arc<Self>, peer: PeerId, id: ObjectId, error: &PackError) {
-        match self.schedule(|scheduler, now| scheduler.wrong(now, peer, id)) {
+        match self.schedule(|scheduler, now| scheduler.wrong(now, Who::Peer(peer), id)) {
             Judgement::Ban => {
                 tracing::warn!(%peer, %id, %error, "a peer sent wrong bytes and is banned");
                 self.table.ban(peer);
@@ -156,7 +177,11 @@ impl Shared {
                     "a second peer sent wrong bytes for the same object: what names it or this machine's memory is \
                      damaged; nobody is banned for it"
                 );
-                for peer in pardoned {
+                let peers = pardoned.into_iter().filter_map(|who| match who {
+                    Who::Peer(peer) => Some(peer),
+                    Who::Origin => None,
+                });
+                for peer in peers {
                     self.table.pardon(&peer);
                     self.command(Command::Pardon(peer)).await;
                 }
@@ -164,10 +189,10 @@ impl Shared {
         }
     }
 
-    /// The error when nobody is left to ask. While known peers are away, what failed may pass when they are back.
+    /// The error when no peer is left to ask. While known peers are away, what failed may pass when they are back.
     fn give_up(self: &Arc<Self>, id: ObjectId, class: Class, verdict: Verdict) -> FetchError {
         let (failed, absent) = self.schedule(|scheduler, _| {
-            (scheduler.failed_on(&id), self.table.absent(|peer| scheduler.has_failed(&id, peer)))
+            (scheduler.failed_on(&id), self.table.absent(|peer| scheduler.has_failed(&id, &Who::Peer(*peer))))
         });
         match verdict {
             _ if absent > 0 => {

@@ -20,6 +20,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::desk::Who;
 use super::frames::{self, FrameError, FrameReader, out_of_place};
 use super::lender::Lease;
 use super::shared::{SWARM_PROTOCOL, Shared};
@@ -38,7 +39,7 @@ use crate::swarm::wire::{
 use crate::swarm::{Class, Lane, MAX_OBJECT, Violation};
 
 /// How asking a peer failed.
-pub(super) type Failure = choice::Failure<PeerId>;
+pub(super) type Failure = choice::Failure<Who>;
 
 /// How long the peer may take to open a session, however often that is tried. Less than any [`attempt`].
 const OPENING: Duration = Duration::from_secs(4);
@@ -334,7 +335,8 @@ impl Session {
                     Presence::Coming => Told::Coming(now),
                     Presence::Absent => Told::Absent,
                 };
-                objects.into_iter().for_each(|object| scheduler.told(now, self.peer, object, told));
+                let peer = Who::Peer(self.peer);
+                objects.into_iter().for_each(|object| scheduler.told(now, peer, object, told));
             });
         }
     }
@@ -359,7 +361,7 @@ impl Session {
                         }
                     }
                     Some(Message::Redirect(redirect)) => {
-                        let to = PeerId::from_bytes(&redirect.peer).ok();
+                        let to = PeerId::from_bytes(&redirect.peer).ok().map(Who::Peer);
                         for request in redirect.requests {
                             self.on_answered(lane, request, Failure::Redirected(to))?;
                         }

@@ -164,9 +164,10 @@ fn store(error: &StoreError) -> Kind {
 
 fn fetch(error: &FetchError) -> Kind {
     match error {
-        FetchError::NotFound { .. } | FetchError::Unreachable { .. } | FetchError::TimedOut { .. } => {
-            Kind::Unreachable
-        }
+        FetchError::NotFound { .. }
+        | FetchError::NotAsked { .. }
+        | FetchError::Unreachable { .. }
+        | FetchError::TimedOut { .. } => Kind::Unreachable,
         FetchError::Corrupt { .. } => Kind::Corrupt,
         FetchError::Store(error) => store(error),
     }

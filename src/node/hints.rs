@@ -112,7 +112,7 @@ impl Node {
         let counts = self.hints.counts.clone();
         counts.hints.fetch_add(1, Ordering::Relaxed);
         counts.paths.fetch_add(paths.len() as u64, Ordering::Relaxed);
-        let bringer = Bringer::new(self.fetcher.clone(), Class::Readahead);
+        let bringer = Bringer::new(view.fetcher().clone(), Class::Readahead);
         tokio::spawn(async move {
             let mut left = Left { counts: counts.clone(), paths: paths.len() as u64 };
             let follow = follow(&view, &bringer, &paths, max_bytes, &counts, &mut left);

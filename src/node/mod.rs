@@ -112,8 +112,9 @@ impl Node {
         let (submissions, inbox) = tokio::sync::mpsc::channel(64);
         let registry = crate::chain::Registry::default();
         let net = start_net(&config, &key, &state, &store, &registry, submissions).await?;
-        let origins = Origins::new(net.source(), &config, &state);
-        let fetcher = Fetcher::new(store.clone(), Some(origins.clone()));
+        let origins = Origins::new(&config, &state);
+        net.set_origin(origins.source());
+        let fetcher = Fetcher::new(store.clone(), Some(net.source()));
         let stop = CancellationToken::new();
         let networks = Networks::open(
             &paths,

@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use super::error::{Error, Kind};
 use super::report::{MountRequest, Mounted, UnmountRequest};
 use super::{Node, off};
-use crate::config::Io;
+use crate::config::{Fetch, Io};
 use crate::manifest::Totals;
 use crate::net::SwarmGuard;
 use crate::view::{MountedView, View};
@@ -41,7 +41,7 @@ struct Active {
     mount: Arc<bcai_mount::Mount>,
     /// Set when the kernel has let go of it.
     ended: Arc<AtomicBool>,
-    _swarm: SwarmGuard,
+    _swarm: Option<SwarmGuard>,
 }
 
 impl Active {
@@ -138,9 +138,19 @@ impl Node {
         if !off(|| bcai_mount::is_dead(&dir)) {
             blocking(move || bcai_mount::check_mountpoint(&dir)).await?;
         }
-        let resolved = self.resolve(&request.reference).await?;
-        let _swarm = self.join_swarm(&resolved.snapshot.parse()?);
-        let view = self.open(&resolved).await?;
+        let (resolved, quorum) = match request.fetch {
+            Fetch::Local => (self.resolve_here(&request.reference)?, None),
+            Fetch::Best | Fetch::Spread => (self.resolve(&request.reference).await?, None),
+            Fetch::Quorum => self.resolve_by_quorum(&request.reference).await?,
+        };
+        let fetcher = match request.fetch {
+            Fetch::Local => self.fetcher.with_source(None),
+            Fetch::Best => self.fetcher.with_source(Some(self.net.source_best())),
+            Fetch::Spread | Fetch::Quorum => self.fetcher.clone(),
+        };
+        let snapshot = resolved.snapshot.parse()?;
+        let _swarm = (request.fetch != Fetch::Local).then(|| self.join_swarm(&snapshot));
+        let view = self.open(&resolved, fetcher).await?;
         let dir = request.dir.clone();
         let dir =
             blocking(move || bcai_mount::recover(&dir).and_then(|_| bcai_mount::check_mountpoint(&dir)))
@@ -154,6 +164,8 @@ impl Node {
             version: resolved.version,
             io: String::new(),
             io_reason: String::new(),
+            fetch: request.fetch,
+            quorum,
         };
         let (io, io_reason) = suitable_io(request.io, view.snapshot().totals);
         let options = bcai_mount::Options { allow_other: request.allow_other, io, ..Default::default() };

@@ -1,8 +1,8 @@
-//! The origins of this node, and how they stand behind its peers.
+//! The origins of this node.
 //!
 //! Owns: which origins there are (settings, URIs, what was published to), what they are told, and uploading to one.
-//! Must not know: what an origin consists of.
-//! Invariant: peers are asked first, and an origin only for what none of them delivers. At most [`MAX`] origins.
+//! Must not know: what an origin consists of; when one is asked (that is the scheduler's).
+//! Invariant: they are asked one after the other, those of the settings first. At most [`MAX`] origins.
 //! Trust: URIs come from strangers, and so may origins: what comes from one is verified like everything else.
 //! Threads: the runtime. A crash loses nothing: what is remembered is in `state.json`.
 
@@ -37,11 +37,8 @@ const FORMER: usize = 8;
 const SNAPSHOTS: NonZeroUsize = NonZeroUsize::new(64).expect("is not zero");
 const REPORT_EVERY: Duration = Duration::from_millis(100);
 
-/// All origins. As a source of objects, those behind the peers.
-pub(super) struct Origins {
-    peers: Arc<dyn ChunkSource>,
-    known: Mutex<Known>,
-}
+/// All origins.
+pub(super) struct Origins(Mutex<Known>);
 
 struct Known {
     all: Vec<Arc<Origin>>,
@@ -51,9 +48,9 @@ struct Known {
 
 impl Origins {
     /// Those of the settings, and those remembered.
-    pub fn new(peers: Arc<dyn ChunkSource>, config: &Config, state: &State) -> Arc<Self> {
+    pub fn new(config: &Config, state: &State) -> Arc<Self> {
         let known = Known { all: Vec::new(), snapshots: LruCache::new(SNAPSHOTS) };
-        let origins = Self { peers, known: Mutex::new(known) };
+        let origins = Self(Mutex::new(known));
         config.origins.iter().for_each(|url| origins.add(url));
         for url in state.get().origins.values().flatten() {
             match url.parse() {
@@ -66,12 +63,18 @@ impl Origins {
 
     fn lock(&self) -> MutexGuard<'_, Known> {
         // No operation on it can leave it half done.
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All of them, those of the settings first.
     pub fn all(&self) -> Vec<Arc<Origin>> {
         self.lock().all.clone()
+    }
+
+    /// What to ask, if there is any.
+    pub fn source(self: &Arc<Self>) -> Option<Arc<dyn ChunkSource>> {
+        let is_empty = self.lock().all.is_empty();
+        (!is_empty).then(|| self.clone() as Arc<dyn ChunkSource>)
     }
 
     fn add(&self, url: &OriginUrl) {
@@ -113,14 +116,11 @@ impl Origins {
 impl ChunkSource for Origins {
     fn fetch(&self, id: ObjectId, class: Class) -> BoxFuture<'_, Result<Checked, FetchError>> {
         Box::pin(async move {
-            let mut failed = match self.peers.fetch(id, class).await {
-                Err(error) if !matches!(error, FetchError::Store(_)) => error,
-                done => return done,
-            };
+            let mut failed = FetchError::NotFound { id };
             for origin in self.all() {
                 match origin.fetch(id, class).await {
                     Ok(object) => return Ok(object),
-                    Err(error) => failed = worse(failed, error),
+                    Err(error) => failed = failed.or_worse(error),
                 }
             }
             Err(failed)
@@ -128,25 +128,11 @@ impl ChunkSource for Origins {
     }
 }
 
-/// Of two failures, what the user should know and what decides whether to try again: damage before what may pass, and
-/// either before nobody having it.
-fn worse(one: FetchError, other: FetchError) -> FetchError {
-    use FetchError::{Corrupt, NotFound, Unreachable};
-    match (one, other) {
-        (one, NotFound { .. }) => one,
-        (NotFound { .. }, other) => other,
-        (Unreachable { id, cause }, Unreachable { cause: also, .. }) => {
-            Unreachable { id, cause: format!("{cause}; {also}") }
-        }
-        (one @ Corrupt { .. }, _) => one,
-        (_, other) => other,
-    }
-}
-
 impl Node {
     /// Asks these origins from now on, and after the next start.
     pub(super) fn know_origins(&self, genesis: Genesis, origins: &[OriginUrl]) -> Result<(), Error> {
         origins.iter().for_each(|url| self.origins.add(url));
+        self.net.set_origin(self.origins.source());
         let genesis = genesis.to_string();
         let known = self.state.get().origins.remove(&genesis).unwrap_or_default();
         let urls: Vec<String> = origins.iter().map(OriginUrl::to_string).collect();

@@ -200,7 +200,7 @@ impl Node {
             let snapshot = pin.snapshot.into();
             if off(|| self.fetcher.missing(&[snapshot]))?.is_empty() {
                 let resolved = Resolved { snapshot: pin.snapshot.to_string(), version: None };
-                let view = self.open(&resolved).await?;
+                let view = self.open(&resolved, self.fetcher.clone()).await?;
                 Warming::over(self, view, Globs::new(&pin.paths)?, None, job).hold_local().await?;
             }
         }
@@ -283,7 +283,7 @@ impl Node {
 
     async fn resume_one(&self, pin: &PinRecord, job: &Job) -> Result<(), Error> {
         let resolved = Resolved { snapshot: pin.snapshot.to_string(), version: None };
-        let view = self.open(&resolved).await?;
+        let view = self.open(&resolved, self.fetcher.clone()).await?;
         let mut warming =
             Warming::plan(self, view, Globs::new(&pin.paths)?, Some(Class::Prefetch), job).await?;
         self.fill_pin(&mut warming, pin.clone(), job).await.map(drop)

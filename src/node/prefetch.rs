@@ -45,7 +45,7 @@ impl Node {
             return Ok(done);
         }
         let _swarm = class.map(|_| self.join_swarm(&snapshot));
-        let view = self.open(&resolved).await?;
+        let view = self.open(&resolved, self.fetcher.clone()).await?;
         let selected = !globs.is_all();
         let mut warming = Warming::plan(self, view, globs, class, job).await?;
         if selected && warming.expected().files == 0 && warming.is_complete() {

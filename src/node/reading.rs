@@ -14,6 +14,7 @@ use super::Node;
 use super::error::{Error, Kind};
 use super::report::{Listed, PathRequest, ReadRequest, Resolved};
 use super::text::{escape, unescape};
+use crate::fetch::Fetcher;
 use crate::view::{self, View};
 
 /// Directory entries asked for at a time.
@@ -26,10 +27,11 @@ const READ_MAX: u32 = 4 << 20;
 impl Node {
     pub(super) async fn view(&self, reference: &str) -> Result<(Arc<View>, Resolved), Error> {
         let resolved = self.resolve(reference).await?;
-        Ok((self.open(&resolved).await?, resolved))
+        Ok((self.open(&resolved, self.fetcher.clone()).await?, resolved))
     }
 
-    pub(super) async fn open(&self, resolved: &Resolved) -> Result<Arc<View>, Error> {
+    /// `fetcher` gets what is read.
+    pub(super) async fn open(&self, resolved: &Resolved, fetcher: Fetcher) -> Result<Arc<View>, Error> {
         let version = resolved.version.as_ref().map(|version| view::Version {
             name: format!("{}@{}", version.name, version.version),
             height: version.height,
@@ -37,7 +39,7 @@ impl Node {
         let options = view::Options { version, ..view::Options::default() };
         let snapshot = resolved.snapshot.parse()?;
         self.origins.attend(snapshot);
-        Ok(View::open(self.fetcher.clone(), self.nodes.clone(), snapshot, options).await?)
+        Ok(View::open(fetcher, self.nodes.clone(), snapshot, options).await?)
     }
 
     /// The rows of a directory, or of one file.

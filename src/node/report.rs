@@ -12,11 +12,12 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::error::Error;
-use crate::config::Io;
 
+mod mounting;
 mod origins;
 mod watching;
 
+pub use mounting::{MountRequest, Mounted, Quorum};
 pub use origins::{OriginStatus, UploadReport};
 pub use watching::*;
 
@@ -120,32 +121,6 @@ pub struct Published {
     /// What was uploaded, if an origin was named.
     #[serde(default)]
     pub upload: Option<UploadReport>,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct MountRequest {
-    pub reference: String,
-    pub dir: PathBuf,
-    #[serde(default)]
-    pub allow_other: bool,
-    #[serde(default)]
-    pub io: Io,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Mounted {
-    pub dir: PathBuf,
-    pub reference: String,
-    pub snapshot: String,
-    pub inodes: u64,
-    pub bytes: u64,
-    /// Absent when a snapshot id was mounted, which needs no log.
-    pub version: Option<VersionOf>,
-    /// How contents reach their readers now: `passthrough`, `zero-open` or `cached`; and why so, for people.
-    #[serde(default)]
-    pub io: String,
-    #[serde(default)]
-    pub io_reason: String,
 }
 
 /// What a reference means now.

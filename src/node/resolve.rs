@@ -6,9 +6,9 @@
 //! Trust: references may come from strangers; a URI pins the network, the log decides the rest.
 //! Threads: the runtime.
 
-use super::error::Error;
+use super::error::{Error, Kind};
 use super::networks::Joined;
-use super::report::{JoinRequest, NetworkOf, Resolved, VersionOf};
+use super::report::{JoinRequest, NetworkOf, Quorum, Resolved, VersionOf};
 use super::{Named, Node, Reference};
 use crate::chain::Chain;
 
@@ -25,6 +25,37 @@ impl Node {
                 lookup(&chain, &named).map_err(|error| stale.unwrap_or(error))
             }
         }
+    }
+
+    /// What a reference means as far as is known here; nobody is asked.
+    pub(super) fn resolve_here(&self, text: &str) -> Result<Resolved, Error> {
+        match text.parse()? {
+            Reference::Snapshot(snapshot) => Ok(Resolved { snapshot: snapshot.to_string(), version: None }),
+            Reference::Named(named) => lookup(&*self.networks.default_network()?, &named),
+            Reference::Uri { genesis, named, .. } => {
+                let chain = self.networks.get(&genesis).ok_or_else(|| {
+                    Error::new(Kind::Unreachable, format!("the log of network {genesis} is not here"))
+                        .hint("with fetch=local nobody is asked for it: bcai init --join URI, or mount with -o fetch=spread")
+                })?;
+                lookup(&chain, &named)
+            }
+        }
+    }
+
+    /// What a reference means after several peers were asked how far its log has come, and what they said. A snapshot id
+    /// says by itself what it means.
+    pub(super) async fn resolve_by_quorum(&self, text: &str) -> Result<(Resolved, Option<Quorum>), Error> {
+        let (chain, named) = match text.parse()? {
+            Reference::Snapshot(_) => return Ok((self.resolve_here(text)?, None)),
+            Reference::Named(named) => (self.networks.default_network()?, named),
+            Reference::Uri { genesis, named, peers, origins } => {
+                let Joined { chain, .. } = self.networks.join(genesis, &peers).await?;
+                self.know_origins(genesis, &origins)?;
+                (chain, named)
+            }
+        };
+        let quorum = self.networks.quorum(&chain).await?;
+        Ok((lookup(&chain, &named)?, Some(quorum)))
     }
 
     /// Creates a network of this node's own, unless it has one.

@@ -37,6 +37,8 @@ struct Doubt {
     last: Duration,
     /// The last one was that it could not even be asked.
     unasked: bool,
+    /// The last one was that nothing came of it, not even that it is busy.
+    silent: bool,
 }
 
 /// Taken for the round trip of a peer that was not measured yet.
@@ -98,12 +100,14 @@ impl Speed {
     pub fn on_failed<P>(&mut self, asked: Duration, now: Duration, failure: Failure<P>) {
         if matches!(failure, Failure::Busy | Failure::TimedOut | Failure::Lost) {
             self.doubt.add(asked, now, false);
+            self.doubt.silent = !matches!(failure, Failure::Busy);
         }
     }
 
     /// No session could be opened with it, which was begun at `asked`.
     pub fn on_not_opened(&mut self, asked: Duration, now: Duration) {
         self.doubt.add(asked, now, true);
+        self.doubt.silent = true;
     }
 
     /// A session with it was opened.
@@ -114,6 +118,11 @@ impl Speed {
     /// An object came from it whole.
     pub fn on_delivered(&mut self) {
         self.doubt.failures /= 2;
+    }
+
+    /// Whether it has let what it was asked for come to nothing of late, without a word.
+    pub fn is_silent(&self, now: Duration) -> bool {
+        self.doubt.silent && self.doubt.stands(now)
     }
 
     /// Whether an attempt to open a session with it has failed since `then`.
@@ -143,7 +152,8 @@ impl Doubt {
         if self.failures > 0 && asked < self.last {
             return;
         }
-        *self = Doubt { failures: (self.failures + 1).min(MAX_FAILURES), last: now, unasked };
+        let failures = (self.failures + 1).min(MAX_FAILURES);
+        *self = Doubt { failures, last: now, unasked, ..*self };
     }
 
     /// When the pause is over, the peer gets another try; the next failure makes a longer one.

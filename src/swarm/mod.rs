@@ -59,7 +59,7 @@ pub enum Spread {
     /// Of whoever has room.
     #[default]
     Many,
-    /// Of the one that is expected to deliver first; of others when it fails.
+    /// Of the one that was expected to deliver first when there was none yet; of others only what it fails on.
     Best,
 }
 

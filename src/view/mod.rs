@@ -143,6 +143,11 @@ impl View {
         self.id
     }
 
+    /// What gets its objects.
+    pub fn fetcher(&self) -> &Fetcher {
+        self.nodes.fetcher()
+    }
+
     /// The snapshot object, with the totals of everything.
     pub fn snapshot(&self) -> &Snapshot {
         &self.snapshot

@@ -176,6 +176,10 @@ impl Nodes {
         Self { fetcher, cache }
     }
 
+    pub(super) fn fetcher(&self) -> &Fetcher {
+        &self.fetcher
+    }
+
     pub(super) async fn snapshot(&self, id: SnapshotId) -> Result<Snapshot, ViewError> {
         let bytes = self.plain(id.into(), Class::Fault).await?;
         Snapshot::decode(&bytes).map_err(ViewError::malformed(id))

@@ -5,6 +5,7 @@ mod hostile;
 mod limits;
 mod logs;
 mod objects;
+mod origins;
 mod pace;
 mod raw;
 mod reach;

@@ -8,6 +8,7 @@
 //! Threads: one following task per network, on the daemon's runtime. A crash loses nothing that was committed.
 
 mod follow;
+mod quorum;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

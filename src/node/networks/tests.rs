@@ -73,6 +73,37 @@ async fn an_entry_is_decided_when_it_is_in_the_log_and_not_when_a_peer_says_so()
     liar.shutdown().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn how_far_a_log_has_come_is_believed_of_two_peers_and_not_of_one() {
+    let (there, here) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let registry = Registry::default();
+    let genesis = found_network(there.path(), &key(1), &registry);
+    let (one, _submissions) = start_net(&there.path().join("one"), 1, &registry).await;
+    let (other, _submissions) = start_net(&there.path().join("other"), 3, &registry).await;
+    let (stranger, _submissions) = start_net(&there.path().join("stranger"), 4, &Registry::default()).await;
+
+    let paths = Paths::under(here.path()).unwrap();
+    paths.create().unwrap();
+    let state = Arc::new(State::open(&paths.state()).unwrap());
+    let own = Registry::default();
+    let (net, _inbox) = start_net(here.path(), 2, &own).await;
+    let stop = CancellationToken::new();
+    let networks = Networks::open(&paths, key(2), state, own, net.clone(), false, stop).await.unwrap();
+    let chain = networks.join(genesis, &one.addresses()).await.unwrap().chain;
+    // Somebody who knows nothing of the log is no second one.
+    net.connect(&stranger.addresses()[0]).await.unwrap();
+    let refused = networks.quorum(&chain).await.unwrap_err();
+    assert_eq!(refused.kind, Kind::Unreachable);
+    assert!(refused.message.contains("1 of the connected peers") && refused.hint.is_some(), "{refused}");
+    net.connect(&other.addresses()[0]).await.unwrap();
+    let quorum = networks.quorum(&chain).await.unwrap();
+    assert_eq!((quorum.peers, quorum.agreed, quorum.height), (2, 2, 0));
+    networks.stop().await;
+    for net in [net, one, other, stranger] {
+        net.shutdown().await;
+    }
+}
+
 /// What others say of other logs, or have said before, wakes nobody.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_follower_is_woken_by_a_head_of_its_own_log_that_it_does_not_have() {

@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use super::peer::{Kind, Peer};
-use super::want::{Told, Want};
+use super::want::{Asked, Told, Want};
 use super::{BULK, Scheduler};
 use crate::id::ObjectId;
 use crate::swarm::choice::{Failure, Verdict};
@@ -30,6 +30,8 @@ const ANSWER_READAHEAD: Duration = Duration::from_millis(50);
 const LEFT: Duration = Duration::from_secs(1);
 /// How long is believed that an object is coming to a peer.
 const COMING: Duration = Duration::from_secs(10);
+/// The same of a peer to which other things have come meanwhile.
+const COMING_YET: Duration = Duration::from_secs(30);
 
 /// How a peer stands to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +66,8 @@ impl<P: Copy + Ord + std::hash::Hash> Scheduler<P> {
     }
 
     /// The peer that is expected to deliver first, of those that may have the object and are not asked for it: for a
-    /// reader, who does not wait for what peers have to say. Object stores come after all peers.
+    /// reader, who does not wait for what peers have to say. Object stores come after the peers, but for silent ones, and
+    /// before all when an object is late at a peer that no reader has ever had anything from.
     pub(super) fn quickest(&self, now: Duration, object: &ObjectId, want: &Want<P>) -> Option<P> {
         let possible = self.peers.iter().filter(|(id, _)| {
             !want.is_asked_of(**id)
@@ -76,7 +79,30 @@ impl<P: Copy + Ord + std::hash::Hash> Scheduler<P> {
                 return Some(*id);
             }
         }
-        possible.min_by_key(|(_, peer)| (peer.kind == Kind::Origin, peer.expected(now))).map(|(id, _)| *id)
+        let has_served = |asked: &Asked<P>| self.peers.get(&asked.peer).is_some_and(Peer::has_served_readers);
+        let is_doubtful = want.asked.iter().any(|asked| !has_served(asked));
+        let turn = |peer: &Peer| match peer.kind {
+            Kind::Origin => 1,
+            Kind::Node { .. } if is_doubtful || peer.speed.is_silent(now) => 2,
+            Kind::Node { .. } => 0,
+        };
+        possible.min_by_key(|(_, peer)| (turn(peer), peer.expected(now))).map(|(id, _)| *id)
+    }
+
+    /// Of whom an object is asked by one who does not wait for what peers have to say: of the quickest, or of the one peer
+    /// of whom everything is asked if it can be.
+    pub(super) fn first_choice(&self, now: Duration, object: &ObjectId, want: &Want<P>) -> Option<P> {
+        let may = |id: &P| {
+            !want.is_asked_of(*id)
+                && matches!(self.standing(now, object, want, *id), Standing::Has | Standing::May)
+        };
+        let best = self.best.filter(|id| want.spread == Spread::Best && self.is_well(now, id) && may(id));
+        best.or_else(|| self.quickest(now, object, want))
+    }
+
+    /// Whether `id` is a peer that can be asked and has not been silent of late.
+    pub(super) fn is_well(&self, now: Duration, id: &P) -> bool {
+        self.peers.get(id).is_some_and(|peer| peer.kind != Kind::Origin && !peer.speed.is_silent(now))
     }
 
     /// The best of what waits that `peer` can be asked for now.
@@ -122,7 +148,7 @@ impl<P: Copy + Ord + std::hash::Hash> Scheduler<P> {
         let with_room = self.peers.iter().filter(|(_, peer)| peer.has_room(want.bytes));
         let ranked = with_room.filter_map(|(id, peer)| {
             let (late, _, _) = self.rank(now, object, want, (*id, peer))?;
-            Some(((late, peer.expected(now)), *id))
+            Some(((late, peer.kind == Kind::Origin, peer.expected(now)), *id))
         });
         ranked.min().map(|(_, id)| id)
     }
@@ -153,47 +179,63 @@ impl<P: Copy + Ord + std::hash::Hash> Scheduler<P> {
         (id, peer): (P, &Peer),
     ) -> Option<(bool, usize, u64)> {
         let standing = self.standing(now, object, want, id);
-        if !matches!(standing, Standing::Has | Standing::May) || self.is_being_told(now, want) {
+        if !matches!(standing, Standing::Has | Standing::May) {
             return None;
         }
-        if want.spread == Spread::Best && self.quickest(now, object, want) != Some(id) {
+        let order = u64::MAX - weight(self.me, object);
+        if want.spread == Spread::Best {
+            return (self.first_choice(now, object, want) == Some(id)).then_some((false, 0, order));
+        }
+        if self.is_being_told(now, want) {
             return None;
         }
         let has = |(_, told): &(P, Told)| matches!(told, Told::Here { .. });
         let holders = want.tellings().filter(has).count();
-        if peer.kind == Kind::Origin && holders > 0 {
+        if peer.kind == Kind::Origin && self.has_holder(now, object, want) {
             return None;
         }
         let left = self.left_to(now, object, id);
         if left.is_some_and(|(_, late)| !late) {
             return None;
         }
-        Some((left.is_some(), holders, u64::MAX - weight(self.me, object)))
+        Some((left.is_some(), holders, order))
+    }
+
+    /// Whether a peer says that it has an object, and nothing is known that speaks against it.
+    fn has_holder(&self, now: Duration, object: &ObjectId, want: &Want<P>) -> bool {
+        let has = |id: &P| self.standing(now, object, want, *id) == Standing::Has;
+        self.peers.keys().any(|id| self.is_well(now, id) && has(id))
     }
 
     /// The peer to whom it is left to fetch an object from `from`, and whether that takes too long; nothing if it falls
     /// to this node, or if `from` has fetched it itself.
     pub(super) fn left_to(&self, now: Duration, object: &ObjectId, from: P) -> Option<(P, bool)> {
         let want = self.wants.get(object)?;
-        if matches!(want.told(from), Some(Told::Here { gained: true })) {
+        if want.spread == Spread::Best || matches!(want.told(from), Some(Told::Here { gained: true })) {
             return None;
         }
-        let members = want.tellings().filter(|(_, told)| match told {
-            Told::Coming(at) => now < *at + COMING,
-            Told::Here { gained } => *gained,
-            Told::Nothing(_) | Told::Absent => false,
+        let members = want.tellings().filter_map(|(id, told)| {
+            let peer = self.peers.get(&id)?;
+            let is_member = match told {
+                Told::Coming(at) => now < (peer.gained() + COMING).clamp(at + COMING, at + COMING_YET),
+                Told::Here { gained } => gained,
+                Told::Nothing(_) | Told::Absent => false,
+            };
+            is_member.then_some((id, peer))
         });
-        let members = members.filter_map(|(id, _)| Some((id, self.peers.get(&id)?)));
         let winner =
             members.filter(|(_, peer)| peer.is_reliable()).max_by_key(|(_, peer)| weight(peer.key, object));
         let (id, winner) = winner.filter(|(_, peer)| weight(peer.key, object) > weight(self.me, object))?;
-        // While it makes progress it is waited for; but nobody stands idle for that, when it takes long.
+        // While it makes progress it is waited for; but no peer stands idle for that, when it takes long. An object store
+        // may: what it gives twice is paid for twice.
         let stands_still = now >= winner.gained() + LEFT;
-        let is_idle = self.peers.get(&from).is_some_and(Peer::is_idle);
+        let is_idle = |peer: &Peer| peer.kind != Kind::Origin && peer.is_idle();
+        let is_idle = self.peers.get(&from).is_some_and(is_idle);
         Some((id, now >= want.since + LEFT && (stands_still || is_idle)))
     }
 
-    /// Why it is in vain to go on wanting an object that is asked of nobody; nothing while it may still come.
+    /// Why it is in vain to go on wanting an object that is asked of nobody, as far as peers are concerned: what an object
+    /// store has to say is known to those who asked it. Nothing while it may still come.
     pub(super) fn in_vain(&self, now: Duration, object: &ObjectId, want: &Want<P>) -> Option<Verdict> {
         let standing = |id: &P| self.standing(now, object, want, *id);
         let mut coming = false;
@@ -206,7 +248,9 @@ impl<P: Copy + Ord + std::hash::Hash> Scheduler<P> {
                 Standing::Has | Standing::May | Standing::Out => {}
             }
         }
-        let mut failures: Vec<Failure<P>> = want.failed.iter().map(|(_, failure)| *failure).collect();
+        let is_node = |id: &P| self.peers.get(id).is_none_or(|peer| peer.kind != Kind::Origin);
+        let failed = want.failed.iter().filter(|(id, _)| is_node(id));
+        let mut failures: Vec<Failure<P>> = failed.map(|(_, failure)| *failure).collect();
         let absent = |(_, told): &(P, Told)| *told == Told::Absent;
         failures.extend(want.tellings().filter(absent).map(|_| Failure::Missing));
         if coming {

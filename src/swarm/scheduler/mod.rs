@@ -59,7 +59,7 @@ pub enum Action<P> {
     Cancel { object: ObjectId, peer: P },
     /// Ask `peer` to say which of these it has; answered by [`Scheduler::told`].
     Watch { peer: P, objects: Vec<ObjectId> },
-    /// Nobody is left whom to ask.
+    /// Nobody is left whom to ask. The verdict is about peers; what an object store has said is known to who asked it.
     GiveUp { object: ObjectId, verdict: Verdict },
 }
 
@@ -76,6 +76,8 @@ pub struct Scheduler<P: Ord + Hash> {
     /// When a second peer may be asked for what is asked of one.
     hedges: BTreeSet<(Duration, ObjectId)>,
     hedge_credit: f64,
+    /// Of whom everything is asked that is to come from one peer.
+    best: Option<P>,
     /// Objects about which nobody was asked yet whether they have them, and since when.
     unwatched: Vec<ObjectId>,
     watch_at: Option<Duration>,
@@ -98,7 +100,8 @@ impl<P: Copy + Ord + Hash> Scheduler<P> {
             wants: Wants::default(),
             waiting: Default::default(),
             hedges: BTreeSet::new(),
-            hedge_credit: 1.0,
+            hedge_credit: HEDGES,
+            best: None,
             unwatched: Vec::new(),
             watch_at: None,
             bulk: 0,
@@ -207,6 +210,9 @@ impl<P: Copy + Ord + Hash> Scheduler<P> {
             if gained {
                 known.has_brought(true);
             }
+            for late in want.asked.iter().filter(|other| class == Class::Fault && other.at < asked.at) {
+                self.peers.get_mut(&late.peer).into_iter().for_each(|peer| peer.on_overtaken(now, late.at));
+            }
         }
         let freed = self.end(object, Some(peer));
         self.refill(now, &freed);
@@ -307,7 +313,7 @@ impl<P: Copy + Ord + Hash> Scheduler<P> {
     /// Asks somebody for a fault; lets everything else wait for room.
     fn dispatch(&mut self, now: Duration, object: ObjectId) {
         let Some(want) = self.wants.get(&object) else { return };
-        match (want.class, self.quickest(now, &object, want)) {
+        match (want.class, self.first_choice(now, &object, want)) {
             (Class::Fault, Some(peer)) => self.ask(now, object, peer),
             (Class::Fault, None) => self.give_up_if_in_vain(now, object),
             (class, _) => {
@@ -319,6 +325,10 @@ impl<P: Copy + Ord + Hash> Scheduler<P> {
     }
 
     fn ask(&mut self, now: Duration, object: ObjectId, peer: P) {
+        let Some(want) = self.wants.get(&object) else { return };
+        if want.spread == Spread::Best && self.best.is_none_or(|best| !self.is_well(now, &best)) {
+            self.best = Some(peer);
+        }
         let Some(want) = self.wants.get_mut(&object) else { return };
         let Some(known) = self.peers.get_mut(&peer) else { return };
         known.on_asked(now, want.class, want.bytes);
@@ -347,7 +357,7 @@ impl<P: Copy + Ord + Hash> Scheduler<P> {
         want.hedge_at = None;
         let want = &self.wants[&object];
         let at_the_end = want.class == Class::Fault || self.waiting.iter().all(BTreeMap::is_empty);
-        if want.asked.len() != 1 || !at_the_end || self.hedge_credit < 1.0 {
+        if want.asked.len() != 1 || want.spread == Spread::Best || !at_the_end || self.hedge_credit < 1.0 {
             return;
         }
         let other = self.quickest(now, &object, want);

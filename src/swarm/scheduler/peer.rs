@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use super::window::Window;
+use super::window::{self, Window};
 use crate::swarm::Class;
 use crate::swarm::choice::{Failure, Speed};
 
@@ -109,7 +109,22 @@ impl Peer {
 
     /// Whether about `bytes` more of a bulk class fit in the window. One object always does.
     pub fn has_room(&self, bytes: u64) -> bool {
-        self.bulk == 0 || self.bulk + bytes <= self.window.bytes()
+        // The delays of an object store are those of its requests, and say nothing about a queue on a link.
+        let window = if self.kind == Kind::Origin { window::MAX } else { self.window.bytes() };
+        self.bulk == 0 || self.bulk + bytes <= window
+    }
+
+    /// Whether it has delivered to a reader before.
+    pub fn has_served_readers(&self) -> bool {
+        !self.latencies.is_empty()
+    }
+
+    /// Somebody who was asked later has delivered what a reader asked it for at `asked`. One that has served readers
+    /// before may be late now and then; of one that never has, that is all that is known.
+    pub fn on_overtaken(&mut self, now: Duration, asked: Duration) {
+        if !self.has_served_readers() {
+            self.speed.on_failed(asked, now, Failure::<()>::TimedOut);
+        }
     }
 
     /// When an object asked for now is expected: later, the less often it has what it is asked for.

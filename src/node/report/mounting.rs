@@ -1,0 +1,56 @@
+//! What is asked for and reported of mounts.
+//!
+//! Owns, must not know, invariant: those of `report`, which is the name that all of this is used by.
+//! Trust: as `report`. Threads: pure values.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::VersionOf;
+use crate::config::{Fetch, Io};
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct MountRequest {
+    pub reference: String,
+    pub dir: PathBuf,
+    #[serde(default)]
+    pub allow_other: bool,
+    #[serde(default)]
+    pub io: Io,
+    #[serde(default)]
+    pub fetch: Fetch,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mounted {
+    pub dir: PathBuf,
+    pub reference: String,
+    pub snapshot: String,
+    pub inodes: u64,
+    pub bytes: u64,
+    /// Absent when a snapshot id was mounted, which needs no log.
+    pub version: Option<VersionOf>,
+    /// How contents reach their readers now: `passthrough`, `zero-open` or `cached`; and why so, for people.
+    #[serde(default)]
+    pub io: String,
+    #[serde(default)]
+    pub io_reason: String,
+    /// Where what is not here comes from.
+    #[serde(default)]
+    pub fetch: Fetch,
+    /// Who was asked which version is meant, with `fetch=quorum` and a reference that needs a log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quorum: Option<Quorum>,
+}
+
+/// What peers have said about how far a log has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quorum {
+    /// Peers that have answered.
+    pub peers: usize,
+    /// Those for whom the newest block is the one that it was for this node after it had asked them all.
+    pub agreed: usize,
+    /// The height of that block.
+    pub height: u64,
+}
