@@ -109,6 +109,8 @@ fn a_peer_whose_disk_rots_harms_nobody() {
     let uri = rotten.publish(&source, "data@v1");
     let copy = honest.mount(&uri, "mnt");
     assert_same_tree(&source, &copy);
+    // While it runs, readers find it.
+    honest.ok(["stop"]);
     // From now on one object in each pack of the publisher is wrong, and no reader has it yet.
     flip_bits(&rotten);
 
@@ -122,6 +124,7 @@ fn a_peer_whose_disk_rots_harms_nobody() {
     });
     assert!(refused, "the flipped bit was in nothing that was read");
 
+    honest.ok(["daemon"]);
     let address = honest.status()["addresses"][0].as_str().unwrap().to_owned();
     reader.ok(["init", "--join", &format!("{uri}&peer={address}")]);
     wait_until("everything can be read", || (0..20).all(|i| fs::read(alone.join(format!("{i:04}"))).is_ok()));

@@ -23,6 +23,7 @@ mod limits;
 mod log_calls;
 mod log_wire;
 mod mux;
+mod patience;
 mod peer_wire;
 mod peers;
 mod relays;

@@ -13,7 +13,8 @@ use libp2p::PeerId;
 
 use super::desk::Who;
 use super::frames::FrameError;
-use super::session::{Delivery, Failure, Session, attempt};
+use super::patience::attempt;
+use super::session::{Delivery, Failure, Session};
 use super::shared::{Command, Shared, blocking};
 use crate::fetch::{ChunkSource, FetchError};
 use crate::id::ObjectId;

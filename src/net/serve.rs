@@ -256,6 +256,7 @@ impl Server {
         let until = tokio::time::Instant::now() + HOLD;
         let class = served.state().serving.class(request).unwrap_or(Class::Replicate);
         let mut loaded = Some(loaded);
+        self.lately().put(object, (served.peer, tokio::time::Instant::now()));
         while let Some((packed, _)) = &loaded {
             let most = (MAX_PAYLOAD - DATA_HEAD_LEN) as u32;
             let Take::Bytes { sent, len, last } = served.state().serving.take(request, most) else { break };
@@ -265,7 +266,6 @@ impl Server {
             served.link.health(|health, now| health.on_sent(now, len.into()));
             if last {
                 served.link.objects_served.fetch_add(1, Ordering::Relaxed);
-                self.lately().put(object, (served.peer, tokio::time::Instant::now()));
             }
             let mut write = std::pin::pin!(async {
                 writer.write_all(frame).await?;
@@ -291,10 +291,14 @@ impl Server {
         Ok(())
     }
 
-    /// Who else can give an object that is wanted for later: whoever was given it a moment ago, while this node has more
-    /// to send than it can at once.
+    /// Who else can give an object that is wanted for later: whoever was given it a moment ago or is being given it, while
+    /// this node has more to send than it can at once. What it has only just got itself it gives to everybody who asks:
+    /// there are others who have it, and they cannot all reach each other.
     fn elsewhere(&self, served: &Served, object: ObjectId, class: Class) -> Option<PeerId> {
         if class <= Class::Readahead || self.loaded[Lane::Bulk as usize].available_permits() > 0 {
+            return None;
+        }
+        if self.shared.hot.has(&object) {
             return None;
         }
         let (peer, at) = self.lately().get(&object).copied()?;

@@ -17,12 +17,12 @@ use bytes::{Bytes, BytesMut};
 use futures::io::AsyncReadExt;
 use libp2p::{PeerId, Stream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::desk::Who;
 use super::frames::{self, FrameError, FrameReader, out_of_place};
 use super::lender::Lease;
+use super::patience::{attempt, patiently};
 use super::shared::{SWARM_PROTOCOL, Shared};
 use super::streams::{OpenError, Route};
 use super::table::Link;
@@ -43,17 +43,6 @@ pub(super) type Failure = choice::Failure<Who>;
 
 /// How long the peer may take to open a session, however often that is tried. Less than any [`attempt`].
 const OPENING: Duration = Duration::from_secs(4);
-
-/// How long a request of this class may go without a byte before another peer is asked; and, twice that, how long it
-/// may take in all.
-pub(super) fn attempt(class: Class) -> Duration {
-    Duration::from_secs(match class {
-        Class::Fault => 5,
-        Class::Readahead => 10,
-        Class::Prefetch => 30,
-        Class::Replicate => 60,
-    })
-}
 
 /// An object as it came, unverified.
 pub(super) struct Delivery {
@@ -467,28 +456,6 @@ impl Session {
     }
 }
 
-/// Waits for `answer` while there is progress within any `patience`, and for twice that in all: a peer that trickles
-/// would otherwise hold a reader for as long as it likes.
-async fn patiently<T>(
-    patience: Duration,
-    progress: &AtomicU64,
-    mut answer: impl Future<Output = T> + Unpin,
-) -> Option<T> {
-    let until = Instant::now() + 2 * patience;
-    let mut seen = 0;
-    loop {
-        let next = until.min(Instant::now() + patience);
-        if let Ok(answer) = timeout_at(next, &mut answer).await {
-            return Some(answer);
-        }
-        let come = progress.load(Ordering::Relaxed);
-        if next == until || come == seen {
-            return None;
-        }
-        seen = come;
-    }
-}
-
 /// A request that somebody waits for. Dropping it takes it back, if it is not answered.
 struct Asked {
     session: Arc<Session>,
@@ -528,33 +495,5 @@ async fn attach(
     match reader.message("Attach").await? {
         Message::Attach(echo) if echo == attach => Ok(reader),
         other => Err(out_of_place(&other, "Attach")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A peer that sent a byte now and then was waited for without end: each byte began the time anew.
-    #[tokio::test]
-    async fn a_trickle_does_not_hold_a_reader_for_ever() {
-        let progress = AtomicU64::new(0);
-        let trickle = async {
-            loop {
-                progress.fetch_add(1, Ordering::Relaxed);
-                tokio::task::yield_now().await;
-            }
-        };
-        let patience = Duration::from_millis(20);
-        tokio::select! {
-            biased;
-            answer = patiently(patience, &progress, std::future::pending::<()>()) => assert!(answer.is_none()),
-            () = trickle => {}
-        }
-        // And without a byte it is waited for once, not twice.
-        let (begun, patience) = (Instant::now(), Duration::from_millis(200));
-        assert!(patiently(patience, &AtomicU64::new(0), std::future::pending::<()>()).await.is_none());
-        assert!(begun.elapsed() < 2 * patience);
-        assert_eq!(patiently(patience, &progress, std::future::ready(7)).await, Some(7));
     }
 }

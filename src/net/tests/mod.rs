@@ -1,5 +1,6 @@
 //! Real nodes on 127.0.0.1, and peers that speak the protocol by hand to break it.
 
+mod crowd;
 mod found;
 mod hostile;
 mod limits;

@@ -28,6 +28,9 @@ const ANSWER: Duration = Duration::from_millis(500);
 const ANSWER_READAHEAD: Duration = Duration::from_millis(50);
 /// How long an object is left to somebody else to fetch who makes no progress.
 const LEFT: Duration = Duration::from_secs(1);
+/// How long nothing is asked of a peer while all that it has is left to others. (They need not be able to reach it; and
+/// it says itself if it has given an object to somebody else.)
+const IDLE: Duration = Duration::from_millis(100);
 /// How long is believed that an object is coming to a peer.
 const COMING: Duration = Duration::from_secs(10);
 /// The same of a peer to which other things have come meanwhile.
@@ -44,6 +47,39 @@ enum Standing {
     Later,
     /// It has not, or has failed.
     Out,
+}
+
+/// How things stand with an object that waits.
+struct Outlook<P> {
+    /// Peers that have it.
+    holders: usize,
+    /// To whom it is left to fetch it, unless that is this node, and when something has come to that one last.
+    winner: Option<(P, Duration)>,
+}
+
+/// Whether an object is left to somebody else to fetch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    /// It falls to this node, or the one to be asked has fetched it itself.
+    Ours,
+    /// To one that may be about to bring it.
+    InTime,
+    /// To one that may be, but this node has nothing else to ask for.
+    Idle,
+    /// To one that makes no progress.
+    StandsStill,
+}
+
+impl<P: Copy + Eq> Outlook<P> {
+    fn left(&self, now: Duration, want: &Want<P>, (from, peer): (P, &Peer)) -> Left {
+        let Some((_, gained)) = self.winner else { return Left::Ours };
+        match want.told(from) {
+            Some(Told::Here { gained: true }) => Left::Ours,
+            _ if now >= want.since + LEFT && now >= gained + LEFT => Left::StandsStill,
+            _ if now >= want.since + IDLE && peer.is_idle() => Left::Idle,
+            _ => Left::InTime,
+        }
+    }
 }
 
 impl<P: Copy + Ord + std::hash::Hash> Scheduler<P> {
@@ -158,15 +194,43 @@ impl<P: Copy + Ord + std::hash::Hash> Scheduler<P> {
         self.bulk == 0 || self.bulk + bytes <= BULK
     }
 
-    /// Whether peers are about to say how they stand to an object, which is worth waiting for: what one of them wants
-    /// too need be fetched once only.
-    fn is_being_told(&self, now: Duration, want: &Want<P>) -> bool {
+    /// How things stand with an object, whoever is asked for it; nothing while peers are about to say how they stand to it,
+    /// which is worth waiting for: what one of them wants too need be fetched once only.
+    fn outlook(&self, now: Duration, object: &ObjectId, want: &Want<P>) -> Option<Outlook<P>> {
         let answer = if want.class == Class::Readahead { ANSWER_READAHEAD } else { ANSWER };
-        self.peers.iter().any(|(id, peer)| match want.told(*id) {
-            Some(Told::Nothing(at)) => now < at + answer && peer.answers(),
-            Some(_) => false,
-            None => peer.answers() && self.is_crowd() && self.watch_at.is_some() && now < want.since + answer,
-        })
+        let (mut holders, mut winner, mut heaviest) = (0, None, weight(self.me, object));
+        for (id, told) in want.tellings() {
+            let is_member = match told {
+                Told::Nothing(at) if now < at + answer => {
+                    if self.peers.get(&id).is_some_and(Peer::answers) {
+                        return None;
+                    }
+                    false
+                }
+                Told::Coming(at) => {
+                    let gained = self.peers.get(&id).map_or(at, Peer::gained);
+                    now < (gained + COMING).clamp(at + COMING, at + COMING_YET)
+                }
+                Told::Here { gained } => {
+                    holders += 1;
+                    gained
+                }
+                Told::Nothing(_) | Told::Absent => false,
+            };
+            let Some(peer) = self.peers.get(&id).filter(|_| is_member) else { continue };
+            let weight = weight(peer.key, object);
+            if weight > heaviest && peer.is_reliable() {
+                (winner, heaviest) = (Some((id, peer.gained())), weight);
+            }
+        }
+        // Those who have not even been asked yet.
+        if self.watch_at.is_some() && self.is_crowd() && now < want.since + answer {
+            let unasked = |(id, peer): (&P, &Peer)| peer.answers() && want.told(*id).is_none();
+            if self.peers.iter().any(unasked) {
+                return None;
+            }
+        }
+        Some(Outlook { holders, winner })
     }
 
     /// How well an object suits a peer, less being better; nothing if it is not to be asked for it now. First what
@@ -178,27 +242,22 @@ impl<P: Copy + Ord + std::hash::Hash> Scheduler<P> {
         want: &Want<P>,
         (id, peer): (P, &Peer),
     ) -> Option<(bool, usize, u64)> {
-        let standing = self.standing(now, object, want, id);
-        if !matches!(standing, Standing::Has | Standing::May) {
+        if !matches!(self.standing(now, object, want, id), Standing::Has | Standing::May) {
             return None;
         }
         let order = u64::MAX - weight(self.me, object);
         if want.spread == Spread::Best {
             return (self.first_choice(now, object, want) == Some(id)).then_some((false, 0, order));
         }
-        if self.is_being_told(now, want) {
-            return None;
-        }
-        let has = |(_, told): &(P, Told)| matches!(told, Told::Here { .. });
-        let holders = want.tellings().filter(has).count();
+        let outlook = self.outlook(now, object, want)?;
         if peer.kind == Kind::Origin && self.has_holder(now, object, want) {
             return None;
         }
-        let left = self.left_to(now, object, id);
-        if left.is_some_and(|(_, late)| !late) {
+        let left = outlook.left(now, want, (id, peer));
+        if left == Left::InTime {
             return None;
         }
-        Some((left.is_some(), holders, order))
+        Some((left != Left::Ours, outlook.holders, order))
     }
 
     /// Whether a peer says that it has an object, and nothing is known that speaks against it.
@@ -207,31 +266,12 @@ impl<P: Copy + Ord + std::hash::Hash> Scheduler<P> {
         self.peers.keys().any(|id| self.is_well(now, id) && has(id))
     }
 
-    /// The peer to whom it is left to fetch an object from `from`, and whether that takes too long; nothing if it falls
-    /// to this node, or if `from` has fetched it itself.
-    pub(super) fn left_to(&self, now: Duration, object: &ObjectId, from: P) -> Option<(P, bool)> {
-        let want = self.wants.get(object)?;
-        if want.spread == Spread::Best || matches!(want.told(from), Some(Told::Here { gained: true })) {
-            return None;
-        }
-        let members = want.tellings().filter_map(|(id, told)| {
-            let peer = self.peers.get(&id)?;
-            let is_member = match told {
-                Told::Coming(at) => now < (peer.gained() + COMING).clamp(at + COMING, at + COMING_YET),
-                Told::Here { gained } => gained,
-                Told::Nothing(_) | Told::Absent => false,
-            };
-            is_member.then_some((id, peer))
-        });
-        let winner =
-            members.filter(|(_, peer)| peer.is_reliable()).max_by_key(|(_, peer)| weight(peer.key, object));
-        let (id, winner) = winner.filter(|(_, peer)| weight(peer.key, object) > weight(self.me, object))?;
-        // While it makes progress it is waited for; but no peer stands idle for that, when it takes long. An object store
-        // may: what it gives twice is paid for twice.
-        let stands_still = now >= winner.gained() + LEFT;
-        let is_idle = |peer: &Peer| peer.kind != Kind::Origin && peer.is_idle();
-        let is_idle = self.peers.get(&from).is_some_and(is_idle);
-        Some((id, now >= want.since + LEFT && (stands_still || is_idle)))
+    /// Who has not brought in time what is asked of `from` now.
+    pub(super) fn who_failed_to_bring(&self, now: Duration, object: &ObjectId, from: P) -> Option<P> {
+        let (want, peer) = (self.wants.get(object)?, self.peers.get(&from)?);
+        let outlook = self.outlook(now, object, want)?;
+        let late = outlook.left(now, want, (from, peer)) == Left::StandsStill;
+        outlook.winner.filter(|_| late).map(|(id, _)| id)
     }
 
     /// Why it is in vain to go on wanting an object that is asked of nobody, as far as peers are concerned: what an object

@@ -4,7 +4,8 @@
 //! Must not know: streams, clocks, the store; whether an object is right is told.
 //! Invariant: a wanted object ends exactly once, by [`Scheduler::delivered`], [`Scheduler::unwant`] or
 //! [`Action::GiveUp`]; until then it is asked of somebody, or there is somebody it may still come from. At most two
-//! peers are asked for an object at a time, and for at most one request in twenty a second one.
+//! peers are asked for an object at a time, and for at most one request in twenty a second one, but for those that are left
+//! at the end with peers that deliver nothing.
 //! Trust: what peers say is a hint; what they deliver was verified before it is told here.
 //! Threads: a pure value; the caller locks it. Time comes in as `now`, measured from any fixed start. The same calls
 //! lead to the same actions.
@@ -16,6 +17,7 @@
 //! from there as soon as they are told that it has come.
 
 mod choose;
+mod hedge;
 mod peer;
 mod want;
 mod watch;
@@ -32,6 +34,7 @@ use super::choice::{Failure, Judgement, Suspects, Verdict};
 use super::wire::MAX_NAMED;
 use super::{Class, Spread};
 use crate::id::ObjectId;
+use hedge::{HEDGE_AFTER, HEDGE_SHARE, HEDGES};
 use peer::Peer;
 use want::{Asked, Want, Wants};
 
@@ -39,17 +42,12 @@ use want::{Asked, Want, Wants};
 const BULK: u64 = 24 << 20;
 /// How long a peer that has sent us elsewhere is not asked for the same object again.
 const ELSEWHERE: Duration = Duration::from_secs(1);
+/// The same where it has sent us to somebody whom we do not reach.
+const FAR: Duration = Duration::from_millis(200);
 /// How often what waits is looked at again though nothing has happened.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// Objects that wait and are looked at then.
 const LOOKED_AT: usize = 256;
-/// Each request adds so much of a second one.
-const HEDGE_SHARE: f64 = 0.05;
-/// Second requests that may be saved up.
-const HEDGES: f64 = 4.0;
-/// The least time after which a second peer is asked.
-const HEDGE_AFTER: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
-
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action<P> {
@@ -225,9 +223,18 @@ impl<P: Copy + Ord + Hash> Scheduler<P> {
         let Asked { at, .. } = want.asked.remove(position);
         match failure {
             Failure::Redirected(to) => {
-                want.on_redirected(peer, now + ELSEWHERE);
-                if let Some(to) = to.filter(|to| self.peers.contains_key(to)) {
-                    want.on_told(to, Told::Here { gained: true });
+                let to = to.and_then(|to| Some((to, self.peers.get(&to)?)));
+                want.on_redirected(peer, now + if to.is_some() { ELSEWHERE } else { FAR });
+                match to {
+                    // It is being given it, and says when it has it.
+                    Some((to, known)) if known.watches() => {
+                        if want.told(to).is_none() {
+                            self.actions.push(Action::Watch { peer: to, objects: vec![object] });
+                        }
+                        want.on_sent_to(now, to);
+                    }
+                    Some((to, _)) => want.on_told(to, Told::Here { gained: true }),
+                    None => {}
                 }
             }
             _ => want.failed.push((peer, failure)),
@@ -341,30 +348,11 @@ impl<P: Copy + Ord + Hash> Scheduler<P> {
             Class::Fault => known.p95().max(HEDGE_AFTER.0),
             _ => HEDGE_AFTER.1.max(known.expected(now) * 3),
         };
-        if let Some(before) = want.hedge_at.replace(now + after) {
-            self.hedges.remove(&(before, object));
-        }
-        self.hedges.insert((now + after, object));
+        let class = want.class;
+        self.hedge_later(now + after, object);
         self.hedge_credit = (self.hedge_credit + HEDGE_SHARE).min(HEDGES);
         self.asks += 1;
-        self.actions.push(Action::Ask { object, class: want.class, peer });
-    }
-
-    /// Asks a second peer for what the first has not delivered in its usual time. Of bulk classes only what is left at
-    /// the end, when there is nothing else to do.
-    fn hedge(&mut self, now: Duration, object: ObjectId) {
-        let Some(want) = self.wants.get_mut(&object) else { return };
-        want.hedge_at = None;
-        let want = &self.wants[&object];
-        let at_the_end = want.class == Class::Fault || self.waiting.iter().all(BTreeMap::is_empty);
-        if want.asked.len() != 1 || want.spread == Spread::Best || !at_the_end || self.hedge_credit < 1.0 {
-            return;
-        }
-        let other = self.quickest(now, &object, want);
-        if let Some(other) = other.filter(|other| !self.wants[&object].is_asked_of(*other)) {
-            self.hedge_credit -= 1.0;
-            self.ask(now, object, other);
-        }
+        self.actions.push(Action::Ask { object, class, peer });
     }
 
     /// Looks at everybody's room, and whether what waits still may come.
@@ -409,11 +397,8 @@ impl<P: Copy + Ord + Hash> Scheduler<P> {
     }
 
     fn ask_waiting(&mut self, now: Duration, object: ObjectId, peer: P) {
-        if let Some((winner, true)) = self.left_to(now, &object, peer)
-            && let Some(winner) = self.peers.get_mut(&winner)
-        {
-            // It was to bring the object and has not.
-            winner.has_brought(false);
+        if let Some(winner) = self.who_failed_to_bring(now, &object, peer) {
+            self.peers.get_mut(&winner).into_iter().for_each(|winner| winner.has_brought(false));
         }
         if let Some(want) = self.wants.get(&object) {
             for (silent, _) in want.tellings().filter(|(_, told)| matches!(told, Told::Nothing(_))) {

@@ -52,6 +52,8 @@ pub struct Peer {
     silent: u32,
     /// When it said last that something has come which it wanted.
     gained: Duration,
+    /// When it has delivered something last.
+    delivered: Duration,
     latencies: Vec<Duration>,
     next_latency: usize,
 }
@@ -68,6 +70,7 @@ impl Peer {
             brings: 1.0,
             silent: 0,
             gained: Duration::ZERO,
+            delivered: Duration::ZERO,
             latencies: Vec::new(),
             next_latency: 0,
         }
@@ -100,6 +103,11 @@ impl Peer {
     /// When it said last that something has come which it wanted.
     pub fn gained(&self) -> Duration {
         self.gained
+    }
+
+    /// Whether it has delivered nothing since `then`.
+    pub fn is_silent_since(&self, then: Duration) -> bool {
+        self.delivered <= then
     }
 
     /// Whether nothing of a bulk class is on its way from it.
@@ -152,6 +160,7 @@ impl Peer {
         let delay = now.saturating_sub(asked);
         self.speed.on_come(now, bytes);
         self.speed.on_delivered();
+        self.delivered = now;
         self.has_it(true);
         if class != Class::Fault {
             self.window.on_come(now, delay, bytes);

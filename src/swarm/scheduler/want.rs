@@ -70,6 +70,13 @@ impl<P: Copy + Eq> Want<P> {
         self.redirected.push((peer, until));
     }
 
+    /// The object is on its way to `peer`, somebody says.
+    pub fn on_sent_to(&mut self, now: Duration, peer: P) {
+        if !matches!(self.told(peer), Some(Told::Here { .. })) {
+            self.set(peer, Told::Coming(now));
+        }
+    }
+
     pub fn is_redirected_by(&self, peer: P, now: Duration) -> bool {
         self.redirected.iter().any(|(by, until)| *by == peer && now < *until)
     }

@@ -16,9 +16,10 @@ use crate::swarm::Class;
 use crate::swarm::wire::MAX_NAMED;
 
 /// Peers of whom is asked whether they have an object.
-const WATCHED: usize = 16;
+const WATCHED: usize = 32;
 /// How long objects are collected before peers are asked whether they have them.
 const COLLECT: Duration = Duration::from_millis(5);
+
 impl<P: Copy + Ord + Hash> Scheduler<P> {
     /// `peer` says how things stand with an object.
     pub fn told(&mut self, now: Duration, peer: P, object: ObjectId, told: Told) {

@@ -234,6 +234,46 @@ fn who_sends_elsewhere_is_asked_again_later() {
     assert_eq!(asked(&scheduler.actions()), [(object, seed)]);
 }
 
+/// It was taken to be there at once, and asked for, and not asked again when it had answered that it had not come.
+#[test]
+fn who_is_being_given_an_object_is_asked_when_it_says_that_it_has_come() {
+    let mut scheduler = with_peers(&[1, 2]);
+    want(&mut scheduler, ms(0), 1, Class::Prefetch);
+    scheduler.tick(ms(5));
+    scheduler.actions();
+    scheduler.told(ms(6), 1, object(1), Told::Here { gained: false });
+    scheduler.told(ms(6), 2, object(1), Told::Absent);
+    assert_eq!(asked(&scheduler.actions()), [(object(1), 1)]);
+    scheduler.failed(ms(8), 1, object(1), Failure::Redirected(Some(2)));
+    assert_eq!(asked(&scheduler.actions()), []);
+    scheduler.told(ms(20), 2, object(1), Told::Here { gained: false });
+    assert_eq!(asked(&scheduler.actions()), [(object(1), 2)]);
+}
+
+/// The last objects of a prefetch lay with peers that never answered until these were given up, after half a minute.
+#[test]
+fn what_is_left_with_peers_that_deliver_nothing_is_asked_of_others() {
+    let mut scheduler = with_peers(&[1, 2]);
+    for n in 0..16 {
+        want(&mut scheduler, ms(0), n, Class::Prefetch);
+    }
+    scheduler.tick(ms(5));
+    for n in 0..16 {
+        scheduler.told(ms(6), 1, object(n), Told::Here { gained: false });
+        scheduler.told(ms(6), 2, object(n), Told::Here { gained: false });
+    }
+    let first = asked(&scheduler.actions());
+    let silent = first.iter().filter(|(_, peer)| *peer == 1).count();
+    assert!(silent > 4, "more than may be asked twice otherwise: {first:?}");
+    for (object, _) in first.iter().filter(|(_, peer)| *peer == 2) {
+        scheduler.delivered(ms(20), 2, *object, KIB64);
+    }
+    let mut again = asked(&scheduler.actions());
+    scheduler.tick(ms(3000));
+    again.extend(asked(&scheduler.actions()));
+    assert_eq!(again.iter().filter(|(_, peer)| *peer == 2).count(), silent);
+}
+
 #[test]
 fn the_banned_are_asked_for_nothing() {
     let mut scheduler = with_peers(&[1, 2]);
