@@ -148,7 +148,7 @@ impl Session {
             }),
             work: Notify::new(),
             room: Semaphore::new(max_wants),
-            large: Arc::new(Semaphore::new(2 * MAX_OBJECT as usize >> 10)),
+            large: Arc::new(Semaphore::new((2 * MAX_OBJECT as usize) >> 10)),
             watches,
             ended: shared.stop.child_token(),
         });

@@ -76,7 +76,8 @@ impl<P: Copy + Eq> Outlook<P> {
         match want.told(from) {
             Some(Told::Here { gained: true }) => Left::Ours,
             _ if now >= want.since + LEFT && now >= gained + LEFT => Left::StandsStill,
-            _ if now >= want.since + IDLE && peer.is_idle() => Left::Idle,
+            // An object store may stand idle: what it gives twice is paid for twice.
+            _ if now >= want.since + IDLE && peer.kind != Kind::Origin && peer.is_idle() => Left::Idle,
             _ => Left::InTime,
         }
     }
