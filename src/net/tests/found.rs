@@ -50,7 +50,7 @@ async fn a_head_goes_around_once_and_a_beacon_is_shown() {
 
 /// Prints what `cargo test --release --lib how_long -- --ignored --nocapture` is asked for.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "prints figures; needs a network with multicast"]
+#[ignore = "on demand: prints figures; needs a network with multicast"]
 async fn how_long_finding_and_connecting_take() {
     let everywhere = |seed, way: &str| Options { listen: vec![way.to_owned()], ..options(seed, 0) };
     let mut found = Vec::new();
