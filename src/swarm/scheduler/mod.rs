@@ -283,11 +283,6 @@ impl<P: Copy + Ord + Hash> Scheduler<P> {
         judgement
     }
 
-    /// Whether `peer` is banned.
-    pub fn is_banned(&self, peer: &P) -> bool {
-        self.suspects.is_banned(peer)
-    }
-
     /// A user holds nothing against `peer` any more.
     pub fn pardon(&mut self, peer: &P) {
         self.suspects.forgive(peer);
@@ -343,6 +338,8 @@ impl<P: Copy + Ord + Hash> Scheduler<P> {
             self.bulk += want.bytes;
             self.waiting[queue(want.class)].remove(&want.number);
         }
+        // A second request earns none.
+        let is_first = want.asked.is_empty();
         want.asked.push(Asked { peer, at: now });
         let after = match want.class {
             Class::Fault => known.p95().max(HEDGE_AFTER.0),
@@ -350,7 +347,9 @@ impl<P: Copy + Ord + Hash> Scheduler<P> {
         };
         let class = want.class;
         self.hedge_later(now + after, object);
-        self.hedge_credit = (self.hedge_credit + HEDGE_SHARE).min(HEDGES);
+        if is_first {
+            self.hedge_credit = (self.hedge_credit + HEDGE_SHARE).min(HEDGES);
+        }
         self.asks += 1;
         self.actions.push(Action::Ask { object, class, peer });
     }
