@@ -124,6 +124,12 @@ impl SwarmId {
         let secret = secret.map_or(&[][..], |secret| secret);
         Self(blake3::derive_key("bcai 2026 swarm v1", &[&snapshot.0[..], secret].concat()))
     }
+
+    /// Names the nodes of a network to each other: BLAKE3 `derive_key` with the context `bcai 2026 network swarm v1`, of
+    /// its id.
+    pub fn of_network(genesis: &Genesis) -> Self {
+        Self(blake3::derive_key("bcai 2026 network swarm v1", &genesis.0))
+    }
 }
 
 macro_rules! derived {

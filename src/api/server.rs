@@ -116,8 +116,8 @@ async fn shut_down(State(node): Shared) -> Json<()> {
     Json(())
 }
 
-async fn create(State(node): Shared) -> Answer<NetworkOf> {
-    node.create_network().await.map(Json)
+async fn create(State(node): Shared, Json(request): Json<CreateRequest>) -> Answer<NetworkOf> {
+    node.create_network(&request).await.map(Json)
 }
 
 async fn join(State(node): Shared, Json(request): Json<JoinRequest>) -> Answer<NetworkOf> {

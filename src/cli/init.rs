@@ -13,7 +13,7 @@ use super::{Context, output};
 use crate::api::route;
 use crate::config::{KEYS, variable};
 use crate::node::Error;
-use crate::node::report::{JoinRequest, NetworkOf};
+use crate::node::report::{CreateRequest, JoinRequest, NetworkOf};
 
 /// Create a network of your own, or join one
 ///
@@ -27,6 +27,12 @@ pub struct Init {
     /// Any bcai:// URI of the network to join
     #[arg(long, value_name = "URI")]
     join: Option<String>,
+
+    /// Keys of the validators that decide the new network, that of this node among them, separated by commas
+    ///
+    /// `bcai status` on each machine prints its key. The others join with --join.
+    #[arg(long, value_name = "KEY", value_delimiter = ',', conflicts_with = "join")]
+    validators: Vec<String>,
 }
 
 impl Init {
@@ -36,7 +42,10 @@ impl Init {
         write_settings(ctx)?;
         let (network, done, next): (NetworkOf, _, _) = ctx.with_daemon(async |client| match self.join {
             Some(uri) => Ok((client.post(route::JOIN, &JoinRequest { uri }).await?, "joined", "bcai list")),
-            None => Ok((client.post(route::CREATE, &()).await?, "created", "bcai publish DIR NAME@VERSION")),
+            None => {
+                let request = CreateRequest { validators: self.validators };
+                Ok((client.post(route::CREATE, &request).await?, "created", "bcai publish DIR NAME@VERSION"))
+            }
         })?;
         ctx.output.confirm(&network, |network| {
             let what = if network.new { done } else { "already in" };

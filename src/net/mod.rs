@@ -1,6 +1,6 @@
 //! The network: the only place that knows libp2p.
 //!
-//! Owns: connections, the streams of `/bcai/swarm/1`, `/bcai/log/1` and `/bcai/peers/1`, who is connected, and [`Peers`], the
+//! Owns: connections, the streams of `/bcai/swarm/1`, `/bcai/log/1`, `/bcai/peers/1` and `/bcai/validator/1`, who is connected, and [`Peers`], the
 //! source of objects that all of that amounts to.
 //! Must not know: files, snapshots, consensus; what is in a block or an entry.
 //! Invariant: no byte leaves here as an object that has not been verified; memory, streams, connections and tasks
@@ -19,6 +19,7 @@ mod frames;
 mod gossip;
 mod hot;
 mod lender;
+mod letters;
 mod limits;
 mod log_calls;
 mod log_wire;
@@ -51,6 +52,7 @@ use tokio_util::task::TaskTracker;
 
 pub use error::NetError;
 pub use gossip::Beacon;
+pub use letters::{MAX_LETTER, Received, Sent};
 pub use log_calls::{Submission, SubmitError, Submitted};
 pub use peers::Peers;
 pub use rules::Mode;
@@ -58,7 +60,7 @@ pub use table::{PeerInfo, PeerState};
 pub use trackers::SwarmGuard;
 
 use crate::chain::Registry;
-use crate::crypto::SecretKey;
+use crate::crypto::{PublicKey, SecretKey};
 use crate::fetch::ChunkSource;
 use crate::id::{Genesis, HeaderId, SwarmId};
 use crate::store::Store;
@@ -70,7 +72,7 @@ use gossip::News;
 use log_calls::LogServer;
 use log_wire::{MAX_REQUEST, Request, Response};
 use serve::Server;
-use shared::{Command, LOG_PROTOCOL, PEERS_PROTOCOL, SWARM_PROTOCOL, Shared};
+use shared::{Command, LOG_PROTOCOL, PEERS_PROTOCOL, SWARM_PROTOCOL, Shared, VALIDATOR_PROTOCOL};
 
 /// Commands that may wait for the driver.
 const COMMANDS: usize = 64;
@@ -149,6 +151,7 @@ impl Net {
         let objects = control.accept(SWARM_PROTOCOL);
         let logs = control.accept(LOG_PROTOCOL);
         let announcements = control.accept(PEERS_PROTOCOL);
+        let letters = control.accept(VALIDATOR_PROTOCOL);
         let (commands, received) = mpsc::channel(COMMANDS);
         let started = Instant::now();
         let shared = Arc::new(Shared {
@@ -159,6 +162,7 @@ impl Net {
             hot: hot::Hot::new(),
             watchers: Arc::default(),
             trackers: Arc::default(),
+            letters: letters::Letters::new(chains.clone()),
             me,
             max_peers: options.max_peers as usize,
             near: transport::is_near(&options),
@@ -188,6 +192,7 @@ impl Net {
         shared.tasks.spawn(stop.clone().run_until_cancelled_owned(server.accept(objects)));
         let log_server = Arc::new(LogServer::new(shared.clone(), chains, submissions));
         shared.tasks.spawn(stop.clone().run_until_cancelled_owned(log_server.accept(logs)));
+        shared.tasks.spawn(stop.clone().run_until_cancelled_owned(letters::accept(shared.clone(), letters)));
         let trackers = trackers::answer(shared.clone(), announcements);
         shared.tasks.spawn(stop.clone().run_until_cancelled_owned(trackers));
         shared.tasks.spawn(stop.clone().run_until_cancelled_owned(trackers::announce(shared.clone())));
@@ -275,6 +280,18 @@ impl Net {
     /// Looks for the other peers of a swarm, and lets them find this node, until the guard is dropped.
     pub fn join_swarm(&self, swarm: SwarmId) -> SwarmGuard {
         self.shared.trackers.join(swarm, self.shared.started.elapsed())
+    }
+
+    /// Carries messages between this node and the other validators of a network, as the log here names them, until the
+    /// sender of `outgoing` is dropped. What is longer than [`MAX_LETTER`] is not heard by anybody.
+    pub fn carry(&self, genesis: Genesis, outgoing: mpsc::Receiver<Sent>, incoming: mpsc::Sender<Received>) {
+        let carrying = letters::carry(self.shared.clone(), genesis, outgoing, incoming);
+        self.shared.tasks.spawn(self.shared.stop.clone().run_until_cancelled_owned(carrying));
+    }
+
+    /// The peer id of the node whose key this is.
+    pub fn peer_of(key: &PublicKey) -> Option<String> {
+        letters::peer_of(key).map(|peer| peer.to_string())
     }
 
     /// Tells everybody how far a log has come.

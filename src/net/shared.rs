@@ -20,6 +20,7 @@ use super::frames::FrameError;
 use super::gossip::News;
 use super::hot::Hot;
 use super::lender::Lender;
+use super::letters::Letters;
 use super::limits::Limits;
 use super::streams::Control;
 use super::table::Table;
@@ -35,6 +36,9 @@ pub(super) const SWARM_PROTOCOL: StreamProtocol = StreamProtocol::new("/bcai/swa
 pub(super) const LOG_PROTOCOL: StreamProtocol = StreamProtocol::new("/bcai/log/1");
 /// The protocol of announcements.
 pub(super) const PEERS_PROTOCOL: StreamProtocol = StreamProtocol::new("/bcai/peers/1");
+
+/// The protocol of validators.
+pub(super) const VALIDATOR_PROTOCOL: StreamProtocol = StreamProtocol::new("/bcai/validator/1");
 
 /// Objects that are verified at the same time.
 pub(super) const VERIFIERS: usize = 4;
@@ -65,6 +69,7 @@ pub(super) struct Shared {
     pub(super) hot: Hot,
     pub(super) watchers: Arc<Watchers>,
     pub(super) trackers: Arc<Trackers>,
+    pub(super) letters: Letters,
     pub(super) me: PeerId,
     /// Connections at most.
     pub(super) max_peers: usize,

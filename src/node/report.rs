@@ -257,6 +257,12 @@ pub struct Verified {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CreateRequest {
+    /// Keys of its validators; if there are none, that of the node alone.
+    pub validators: Vec<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct JoinRequest {
     pub uri: String,
 }

@@ -8,9 +8,10 @@
 
 use super::error::{Error, Kind};
 use super::networks::Joined;
-use super::report::{JoinRequest, NetworkOf, Quorum, Resolved, VersionOf};
+use super::report::{CreateRequest, JoinRequest, NetworkOf, Quorum, Resolved, VersionOf};
 use super::{Named, Node, Reference};
 use crate::chain::Chain;
+use crate::crypto::PublicKey;
 
 impl Node {
     /// What a reference means now.
@@ -59,8 +60,13 @@ impl Node {
     }
 
     /// Creates a network of this node's own, unless it has one.
-    pub async fn create_network(&self) -> Result<NetworkOf, Error> {
-        self.networks.create().await
+    pub async fn create_network(&self, request: &CreateRequest) -> Result<NetworkOf, Error> {
+        let parse = |text: &String| {
+            let wrong = |error| Error::usage(format!("`{text}` is not the key of a validator: {error}"));
+            text.parse().map_err(wrong)
+        };
+        let keys = request.validators.iter().map(parse).collect::<Result<Vec<PublicKey>, Error>>()?;
+        self.networks.create(&keys).await
     }
 
     /// Joins the network of a URI.

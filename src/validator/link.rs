@@ -17,20 +17,10 @@ pub use super::wire::MAX_MESSAGE_LEN;
 /// Messages that may wait in either direction.
 const CAPACITY: usize = 1024;
 
-/// A message for others.
-#[derive(Debug, Clone)]
-pub struct Outgoing {
-    /// One validator, or (`None`) all the others.
-    pub to: Option<PublicKey>,
-    pub bytes: Bytes,
-}
-
-/// A message from another.
-#[derive(Debug, Clone)]
-pub struct Incoming {
-    pub from: PublicKey,
-    pub bytes: Bytes,
-}
+/// A message for one other validator, or (`None`) for all of them.
+pub type Outgoing = (Option<PublicKey>, Bytes);
+/// A message, and who has sent it.
+pub type Incoming = (PublicKey, Bytes);
 
 /// A validator's end.
 #[derive(Debug)]

@@ -47,6 +47,8 @@ use wire::Message;
 const SUBMIT_DEADLINE: Duration = Duration::from_secs(30);
 /// Most events of each kind that one turn takes in, so that a flood delays nobody's vote for long.
 const MAX_EVENTS: usize = 2048;
+/// Bytes of messages after which a turn takes in no further one.
+const MAX_BYTES: usize = 8 << 20;
 /// Submissions that may wait for the next turn; further ones wait in `submit`.
 const MAX_SUBMISSIONS: usize = 1024;
 
@@ -225,8 +227,14 @@ impl Inbox {
             _ = tokio::time::sleep(idle.unwrap_or_default()), if idle.is_some() => {}
         }
         // What has gathered meanwhile goes into the same turn, and so into the same block and the same flush. Neither
-        // kind can crowd out the other.
-        let messages = std::iter::from_fn(|| self.incoming.try_recv().ok()).take(MAX_EVENTS);
+        // kind can crowd out the other, and decoded blocks cannot fill the memory.
+        let mut room = MAX_BYTES;
+        let gathered = std::iter::from_fn(|| {
+            let message = (room > 0).then(|| self.incoming.try_recv().ok()).flatten()?;
+            room = room.saturating_sub(message.1.len());
+            Some(message)
+        });
+        let messages = gathered.take(MAX_EVENTS);
         events.extend(messages.filter_map(|message| read(&message)));
         let submissions = std::iter::from_fn(|| self.submitted.try_recv().ok()).take(MAX_EVENTS);
         events.extend(submissions.map(|(entry, reply)| Event::Submit(Box::new(entry), reply)));
@@ -234,11 +242,11 @@ impl Inbox {
     }
 }
 
-fn read(message: &Incoming) -> Option<Event> {
-    match Message::decode(&message.bytes) {
-        Ok(decoded) => Some(Event::Message(message.from, decoded)),
+fn read((from, bytes): &Incoming) -> Option<Event> {
+    match Message::decode(bytes) {
+        Ok(decoded) => Some(Event::Message(*from, decoded)),
         Err(error) => {
-            tracing::warn!(from = %message.from.short(), %error, "ignored a message");
+            tracing::warn!(from = %from.short(), %error, "ignored a message");
             None
         }
     }

@@ -63,7 +63,8 @@ pub(super) async fn news(chain: &Chain, heard: &mut broadcast::Receiver<(Genesis
 }
 
 impl Networks {
-    /// Follows one log until the node stops.
+    /// Follows one log until the node stops or, being a validator of it, has caught up: only then does it know what was
+    /// decided, and decides with the others.
     pub(super) async fn follow(self: Arc<Self>, chain: Arc<Chain>) {
         let mut redial = Redial::default();
         let mut complaint = String::new();
@@ -71,20 +72,30 @@ impl Networks {
         while !self.stop.is_cancelled() {
             let round = async {
                 self.redial(chain.genesis(), &mut redial).await;
-                match self.catch_up(&chain).await {
+                let caught_up = self.catch_up(&chain).await;
+                match &caught_up {
                     // Nobody is there, or nobody knows: that passes. Blocks that contradict ours do not, and are
                     // told once, not every second.
                     Err(error) if error.kind == Kind::Corrupt && error.message != complaint => {
                         tracing::error!(%error, genesis = %chain.genesis(), "peers send blocks that do not fit this log");
-                        complaint = error.message;
+                        complaint = error.message.clone();
                     }
                     Err(error) => tracing::debug!(%error, genesis = %chain.genesis(), "no news"),
                     Ok(()) => complaint.clear(),
                 }
+                if caught_up.is_ok() && self.is_member(&chain) {
+                    return true;
+                }
                 // Without news it is asked all the same: nobody need have told.
                 let _ = tokio::time::timeout(FOLLOW_EVERY, news(&chain, &mut heard)).await;
+                false
             };
-            self.stop.run_until_cancelled(round).await;
+            if self.stop.run_until_cancelled(round).await == Some(true) {
+                if let Err(error) = self.validate(chain.clone()) {
+                    tracing::error!(%error, genesis = %chain.genesis(), "this validator does not decide");
+                }
+                return;
+            }
         }
     }
 

@@ -8,6 +8,7 @@
 //! Threads: one following task per network, on the daemon's runtime. A crash loses nothing that was committed.
 
 mod follow;
+mod members;
 mod quorum;
 
 use std::collections::BTreeMap;
@@ -25,11 +26,12 @@ use super::state::State;
 use super::{now_ms, off};
 use crate::chain::{Chain, Registry};
 use crate::config::Paths;
-use crate::crypto::SecretKey;
-use crate::id::Genesis;
+use crate::crypto::{PublicKey, SecretKey};
+use crate::id::{Genesis, SwarmId};
 use crate::log::{Admission, Entry, GenesisDoc, Label, Validator as Member, ValidatorSet};
-use crate::net::{Net, PeerInfo, PeerState, Submission, SubmitError, Submitted};
+use crate::net::{MAX_LETTER, Net, PeerInfo, PeerState, Submission, SubmitError, Submitted, SwarmGuard};
 use crate::store::LogStore;
+use crate::validator::link::{Link, MAX_MESSAGE_LEN};
 use crate::validator::{Committed, Validator, ValidatorError};
 
 /// How long to wait for nodes of the local network to be found when nobody else has a genesis document.
@@ -41,6 +43,9 @@ const LONE_HEARTBEAT_MS: u64 = 600_000;
 const PEERS_KEPT: usize = 16;
 /// How long the tasks of this module may take to end.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
+
+// What a validator says fits what carries it.
+const _: () = assert!(MAX_MESSAGE_LEN <= MAX_LETTER);
 
 /// A network that this node belongs to now.
 pub struct Joined {
@@ -59,6 +64,8 @@ pub struct Networks {
     /// Whether nodes on the local network are looked for.
     discovers: bool,
     validators: Mutex<BTreeMap<Genesis, Arc<Validator>>>,
+    /// Of each network: its nodes find each other there.
+    swarms: Mutex<Vec<SwarmGuard>>,
     /// Serialises creating and joining, so that no log file is opened twice.
     changing: tokio::sync::Mutex<()>,
     tasks: TaskTracker,
@@ -84,6 +91,7 @@ impl Networks {
             net,
             discovers,
             validators: Mutex::default(),
+            swarms: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
             tasks: TaskTracker::new(),
             stop,
@@ -128,7 +136,8 @@ impl Networks {
         let chain = Arc::new(off(|| Chain::open(log, &document))?);
         self.serve(&chain);
         // Without its write-ahead log a validator does not know what it has signed. It follows, until it has caught up.
-        if self.is_member(&chain) && self.wal_path(&genesis).exists() {
+        let alone = chain.ledger().validators().members().len() == 1;
+        if self.is_member(&chain) && (alone || self.wal_path(&genesis).exists()) {
             self.validate(chain)
         } else {
             self.tasks.spawn(self.clone().follow(chain));
@@ -148,12 +157,20 @@ impl Networks {
         chain.ledger().validators().get(&self.key.public()).is_some()
     }
 
-    /// Decides a network from now on.
-    fn validate(&self, chain: Arc<Chain>) -> Result<(), Error> {
+    /// Decides a network from now on, with its other validators if it has any.
+    fn validate(self: &Arc<Self>, chain: Arc<Chain>) -> Result<(), Error> {
         let genesis = chain.genesis();
-        let validator = off(|| Validator::start(self.key.clone(), chain, &self.wal_path(&genesis)))?;
+        let (link, carrier) = Link::new();
+        let validator =
+            off(|| Validator::join(self.key.clone(), chain.clone(), &self.wal_path(&genesis), link))?;
+        self.net.carry(genesis, carrier.outgoing, carrier.incoming);
         self.lock_validators().insert(genesis, Arc::new(validator));
+        self.tasks.spawn(self.clone().keep_together(chain));
         Ok(())
+    }
+
+    fn lock_swarms(&self) -> std::sync::MutexGuard<'_, Vec<SwarmGuard>> {
+        self.swarms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock_validators(&self) -> std::sync::MutexGuard<'_, BTreeMap<Genesis, Arc<Validator>>> {
@@ -179,8 +196,9 @@ impl Networks {
         self.registry.all()
     }
 
-    /// Creates a network in which this node alone decides, unless the node has a network already.
-    pub async fn create(self: &Arc<Self>) -> Result<NetworkOf, Error> {
+    /// Creates a network that these validators decide, this node alone if there are none, unless the node has a network
+    /// already.
+    pub async fn create(self: &Arc<Self>, validators: &[PublicKey]) -> Result<NetworkOf, Error> {
         let _changing = self.changing.lock().await;
         if let Ok(chain) = self.default_network() {
             return Ok(NetworkOf {
@@ -192,14 +210,22 @@ impl Networks {
         let mut salt = [0; 16];
         getrandom::fill(&mut salt)
             .map_err(|error| Error::new(Kind::Failed, format!("the kernel gave no random bytes: {error}")))?;
-        let members = ValidatorSet::new(vec![Member { key: self.key.public(), weight: 1 }])?;
+        let me = self.key.public();
+        let keys = if validators.is_empty() { &[me] } else { validators };
+        let members = ValidatorSet::new(keys.iter().map(|key| Member { key: *key, weight: 1 }).collect())?;
         let label: Label = "bcai".parse()?;
         let mut document = GenesisDoc::new(label, salt, now_ms(), members);
-        document.params.heartbeat_ms = LONE_HEARTBEAT_MS;
+        if keys == [me] {
+            document.params.heartbeat_ms = LONE_HEARTBEAT_MS;
+        }
         let chain = self.adopt(&document)?;
         let genesis = chain.genesis();
         self.make_default(genesis)?;
-        self.validate(chain)?;
+        if self.is_member(&chain) {
+            self.validate(chain)?;
+        } else {
+            self.tasks.spawn(self.clone().follow(chain));
+        }
         Ok(NetworkOf { genesis: genesis.to_string(), height: 0, new: true })
     }
 
@@ -213,6 +239,7 @@ impl Networks {
     /// Answers peers that ask about a log, and tells them when it has come further.
     fn serve(self: &Arc<Self>, chain: &Arc<Chain>) {
         self.registry.insert(chain.clone());
+        self.lock_swarms().push(self.net.join_swarm(SwarmId::of_network(&chain.genesis())));
         self.tasks.spawn(self.clone().tell_heads(chain.clone()));
     }
 
@@ -243,8 +270,7 @@ impl Networks {
         self.make_default(genesis)?;
         let caught_up = self.catch_up(&chain).await;
         if caught_up.is_ok() && self.is_member(&chain) {
-            // This node decided here before, and lost its home: only now does it know what was decided.
-            tracing::warn!(%genesis, height = chain.ledger().height(), "deciding again after the log was fetched from peers");
+            tracing::info!(%genesis, height = chain.ledger().height(), "deciding from here on");
             self.validate(chain.clone())?;
         } else {
             self.tasks.spawn(self.clone().follow(chain.clone()));

@@ -136,7 +136,7 @@ impl Bench {
 
     fn sent(&mut self) -> Vec<Message> {
         std::iter::from_fn(|| self.out.try_recv().ok())
-            .map(|outgoing| Message::decode(&outgoing.bytes).unwrap())
+            .map(|(_, bytes)| Message::decode(&bytes).unwrap())
             .collect()
     }
 

@@ -36,15 +36,15 @@ impl Exchange {
         let (wires, from) = (self.wires.clone(), key.public());
         wires.lock().unwrap().insert(from, carrier.incoming);
         tokio::spawn(async move {
-            while let Some(outgoing) = carrier.outgoing.recv().await {
+            while let Some((to, bytes)) = carrier.outgoing.recv().await {
                 let targets: Vec<_> = {
                     let wires = wires.lock().unwrap();
-                    let wanted = |to: &&PublicKey| **to != from && outgoing.to.is_none_or(|one| one == **to);
-                    wires.keys().filter(wanted).map(|to| wires[to].clone()).collect()
+                    let wanted = |key: &&PublicKey| **key != from && to.is_none_or(|one| one == **key);
+                    wires.keys().filter(wanted).map(|key| wires[key].clone()).collect()
                 };
                 for target in targets {
                     // A full or closed wire loses the message, as a network does.
-                    let _ = target.try_send(Incoming { from, bytes: outgoing.bytes.clone() });
+                    let _ = target.try_send((from, bytes.clone()));
                 }
             }
         });
@@ -135,7 +135,7 @@ async fn without_a_quorum_nothing_is_decided_and_stopping_answers_who_waits() {
         // By the time somebody says a vote again, nothing has come of the first round.
         let again = async {
             while let Some(incoming) = heard.recv().await {
-                if matches!(Message::decode(&incoming.bytes), Ok(Message::Vote { again: true, .. })) {
+                if matches!(Message::decode(&incoming.1), Ok(Message::Vote { again: true, .. })) {
                     return;
                 }
             }

@@ -1,0 +1,167 @@
+//! Four validators in four processes, set up as `docs/OPERATIONS.md` says: what is published while they are killed, cut
+//! off, restarted and robbed of their files is neither lost nor reordered.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::{Site, wait_until};
+use serde_json::Value;
+
+struct Four {
+    sites: Vec<Site>,
+    /// Versions of `data` whose publishing was answered, in this order.
+    published: Vec<String>,
+    source: PathBuf,
+    genesis: String,
+}
+
+fn signal(site: &Site, name: &str) {
+    let pid = site.pid().expect("a daemon runs").to_string();
+    assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+}
+
+impl Four {
+    fn new() -> Four {
+        let sites: Vec<Site> = (0..4).map(|_| Site::new()).collect();
+        let key = |site: &Site| {
+            site.ok(["daemon"]);
+            site.status()["public_key"].as_str().unwrap().to_owned()
+        };
+        let keys: Vec<String> = sites.iter().map(key).collect();
+        let genesis =
+            sites[0].json(["init", "--validators", &keys.join(",")])["genesis"].as_str().unwrap().to_owned();
+        let address = sites[0].status()["addresses"][0].as_str().unwrap().to_owned();
+        for site in &sites[1..] {
+            site.ok(["init", "--join", &format!("bcai://{genesis}/any?peer={address}")]);
+        }
+        for site in &sites {
+            assert_eq!(site.status()["networks"][0]["validator"], true);
+        }
+        let source = sites[0].dir("source");
+        Four { sites, published: Vec::new(), source, genesis }
+    }
+
+    fn file(&self, site: usize, end: &str) -> PathBuf {
+        let mut found = Vec::new();
+        let mut dirs = vec![self.sites[site].home.clone()];
+        while let Some(dir) = dirs.pop() {
+            for entry in std::fs::read_dir(dir).unwrap().flatten() {
+                match entry.path() {
+                    path if path.is_dir() => dirs.push(path),
+                    path if path.ends_with(format!("{}.{end}", self.genesis)) => found.push(path),
+                    _ => {}
+                }
+            }
+        }
+        assert_eq!(found.len(), 1, "{found:?}");
+        found.remove(0)
+    }
+
+    fn publish(&mut self, site: usize) {
+        let version = format!("data@v{}", self.published.len() + 1);
+        std::fs::write(self.source.join("file"), &version).unwrap();
+        self.sites[site].publish(&self.source, &version);
+        self.published.push(version);
+    }
+
+    /// The versions of `data` as one node's log has them, the oldest first, each with the header that it is under.
+    fn log(&self, site: usize) -> Vec<(String, String)> {
+        let log = self.sites[site].json(["log", "data"]);
+        let mut rows: Vec<Value> = log.as_array().unwrap().clone();
+        rows.sort_by_key(|row| row["height"].as_u64());
+        let entries = rows.iter().flat_map(|row| {
+            let summaries = row["entries"].as_array().unwrap().iter();
+            summaries.map(|entry| (entry["summary"].as_str().unwrap(), row["header"].as_str().unwrap()))
+        });
+        let version = |summary: &str| summary.split(' ').nth(1).unwrap_or_default().to_owned();
+        entries.map(|(summary, header)| (version(summary), header.to_owned())).collect()
+    }
+
+    fn agree(&self) {
+        for site in 0..4 {
+            wait_until("a log holds everything", || self.log(site).len() >= self.published.len());
+            let log = self.log(site);
+            assert_eq!(log, self.log(0), "of validator {site}");
+            let versions: Vec<String> = log.into_iter().map(|(version, _)| version).collect();
+            assert_eq!(versions, self.published, "of validator {site}");
+        }
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
+}
+
+#[test]
+fn four_validators_lose_nothing() {
+    let mut four = Four::new();
+    for _ in 0..3 {
+        four.publish(0);
+    }
+    four.agree();
+
+    // Killed in the middle of commits.
+    for round in 0..3 {
+        signal(&four.sites[3], "-KILL");
+        four.publish(0);
+        wait_until("the killed daemon is gone", || four.sites[3].run(["status"]).code == 10);
+        four.sites[3].ok(["daemon"]);
+        four.publish(0);
+        assert_eq!(four.published.len(), 5 + 2 * round);
+    }
+    four.agree();
+
+    // Cut off without a word.
+    signal(&four.sites[2], "-STOP");
+    four.publish(0);
+    four.publish(0);
+    let pid = std::fs::read_dir("/proc").unwrap().flatten().filter_map(|entry| {
+        let cmdline = std::fs::read_to_string(entry.path().join("cmdline")).ok()?;
+        cmdline.contains(four.sites[2].home.to_str()?).then(|| entry.file_name().into_string().ok())?
+    });
+    for pid in pid {
+        assert!(Command::new("kill").args(["-CONT", &pid]).status().unwrap().success());
+    }
+    four.agree();
+
+    // All at once.
+    for site in &four.sites {
+        signal(site, "-KILL");
+    }
+    for site in &four.sites {
+        wait_until("the killed daemon is gone", || site.run(["status"]).code == 10);
+    }
+    for site in &four.sites {
+        site.ok(["daemon"]);
+    }
+    four.publish(0);
+    four.agree();
+
+    // One without its write-ahead log.
+    four.sites[1].ok(["stop"]);
+    std::fs::remove_file(four.file(1, "wal")).unwrap();
+    four.publish(0);
+    four.sites[1].ok(["daemon"]);
+    four.publish(0);
+    four.agree();
+    wait_until("it decides again", || four.sites[1].status()["networks"][0]["validator"] == true);
+
+    // One with an old copy of its home.
+    four.sites[1].ok(["stop"]);
+    let (home, old) = (four.sites[1].home.clone(), four.sites[1].home.with_extension("old"));
+    copy(&home, &old);
+    four.sites[1].ok(["daemon"]);
+    four.publish(0);
+    four.publish(0);
+    four.sites[1].kill();
+    std::fs::remove_dir_all(&home).unwrap();
+    std::fs::rename(&old, &home).unwrap();
+    four.publish(0);
+    four.sites[1].ok(["daemon"]);
+    four.publish(0);
+    four.agree();
+}
