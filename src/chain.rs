@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tokio::sync::watch;
 
 use crate::id::{Genesis, HeaderId};
-use crate::log::light::Trusted;
+use crate::log::light::{Trusted, Update};
 use crate::log::{Block, GenesisDoc, GenesisError, Ledger, LogError};
 use crate::store::{LogStore, StoreError};
 
@@ -135,6 +135,12 @@ impl Chain {
         decode_stored(&self.store, height, &self.stored(height)?)
     }
 
+    /// What a light client needs to believe the header at a committed height.
+    pub fn update(&self, height: u64) -> Result<Update, ChainError> {
+        let block = self.block(height)?;
+        self.ledger().update(&block).ok_or_else(|| damaged(&self.store, height, "it is of another height"))
+    }
+
     /// Checks everything on disk again, from the genesis document up to `height`: every certificate, entry and root.
     pub fn verify(&self, height: u64) -> Result<(), ChainError> {
         replay(&self.store, Ledger::genesis(&self.document)?, height.min(self.ledger().height())).map(|_| ())
@@ -147,8 +153,11 @@ impl Chain {
         if held == offered {
             return Ok(());
         }
-        // No entry changes the set, so that of the next height is also that of any earlier one.
-        let verdict = block.certificate.verify(self.genesis, ledger.validators(), height, offered);
+        let Some(validators) = ledger.validators_at(height) else {
+            let (expected, found) = (ledger.height() + 1, height);
+            return Err(LogError::Height { expected, found }.into());
+        };
+        let verdict = block.certificate.verify(self.genesis, validators, height, offered);
         verdict.map_err(|cause| LogError::Certificate { height, cause })?;
         tracing::error!(height, %held, %offered, "the log has forked: a quorum signed two headers");
         Err(ChainError::Fork { height, held, offered })

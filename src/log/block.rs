@@ -8,10 +8,10 @@ use minicbor::{Decode, Encode};
 
 use super::certificate::{Certificate, MAX_CERTIFICATE_LEN};
 use super::digest::{Digest, Of};
-use super::entry::Entry;
+use super::entry::{Entry, EntryBody};
 use crate::codec::{self, CodecError};
 use crate::crypto::PublicKey;
-use crate::id::{Genesis, HeaderId, LogRoot, StateRoot};
+use crate::id::{EntryId, Genesis, HeaderId, LogRoot, StateRoot};
 
 /// Longest encoded header, in bytes.
 pub const MAX_HEADER_LEN: usize = 1 << 10;
@@ -35,7 +35,7 @@ pub struct Header {
     /// The first is 1.
     #[n(2)]
     pub height: u64,
-    /// 0: no policy of this version moves weight.
+    /// In which the body is executed.
     #[n(3)]
     pub epoch: u64,
     /// Milliseconds since 1970, as the proposer's clock had it; never less than in the previous header.
@@ -64,9 +64,10 @@ pub struct Header {
     /// Who votes on the next one.
     #[n(12)]
     pub next_validators: Digest,
+    /// The parameters after the body was executed.
     #[n(13)]
     pub params: Digest,
-    /// `Digest::NONE`: no entry of this version carries evidence.
+    /// Over the ids of the entries in the body that carry evidence; `Digest::NONE` of none.
     #[n(14)]
     pub evidence_root: Digest,
     #[n(15)]
@@ -108,6 +109,13 @@ impl Body {
     /// What the header says of this body.
     pub fn digest(&self) -> Digest {
         Digest::of(Of::Body, &self.encode())
+    }
+
+    /// What the header says of the evidence in this body.
+    pub fn evidence_root(&self) -> Digest {
+        let evidence = self.entries.iter().filter(|entry| matches!(entry.body, EntryBody::Evidence(_)));
+        let ids: Vec<EntryId> = evidence.map(Entry::id).collect();
+        if ids.is_empty() { Digest::NONE } else { Digest::of(Of::Evidence, &codec::encode(&ids)) }
     }
 
     /// The canonical encoding.

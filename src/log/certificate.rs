@@ -19,6 +19,8 @@ use crate::id::{Genesis, HeaderId, ID_LEN};
 pub const MAX_CERTIFICATE_LEN: usize = 80 << 10;
 /// Precedes what a validator signs as its vote, so that it can never be taken for an entry.
 const VOTE_TAG: &[u8; 16] = b"bcai vote v1\0\0\0\0";
+/// Precedes what a proposer signs.
+const PROPOSAL_TAG: &[u8; 21] = b"bcai 2026 proposal v1";
 
 /// Why a certificate was refused: junk or a lie, except `Quorum`, which more votes can mend.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,10 +44,13 @@ pub enum CertificateError {
 }
 
 /// The two votes of Tendermint. The numbers are part of the format.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
+#[cbor(index_only)]
 #[repr(u8)]
 pub enum VoteKind {
+    #[n(1)]
     Prevote = 1,
+    #[n(2)]
     Precommit = 2,
 }
 
@@ -67,6 +72,25 @@ pub fn vote_bytes(
     bytes.extend_from_slice(&height.to_be_bytes());
     bytes.extend_from_slice(&round.to_be_bytes());
     bytes.extend_from_slice(&id);
+    bytes
+}
+
+/// What a proposer signs: tag (21 bytes), genesis (32), height (8, big-endian), round (4, big-endian), the earlier
+/// round in which it was locked on this header (8, big-endian, signed; -1 for none), header id (32).
+pub fn proposal_bytes(
+    genesis: Genesis,
+    height: u64,
+    round: u32,
+    locked: Option<u32>,
+    header: HeaderId,
+) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(PROPOSAL_TAG.len() + 20 + 2 * ID_LEN);
+    bytes.extend_from_slice(PROPOSAL_TAG);
+    bytes.extend_from_slice(genesis.as_bytes());
+    bytes.extend_from_slice(&height.to_be_bytes());
+    bytes.extend_from_slice(&round.to_be_bytes());
+    bytes.extend_from_slice(&locked.map_or(-1, i64::from).to_be_bytes());
+    bytes.extend_from_slice(header.as_bytes());
     bytes
 }
 

@@ -1,4 +1,4 @@
-//! Hashes that are named only from inside a header or the state map.
+//! Hashes that are named only from inside a header, an entry or the state map.
 //!
 //! Owns: `Digest` and the contexts that keep one use of it from passing for another.
 //! Must not know: what is hashed. Invariant and trust: as for the ids in `id`. Threads: pure values.
@@ -21,6 +21,10 @@ pub enum Of {
     Certificate,
     Validators,
     Params,
+    /// The evidence in a body.
+    Evidence,
+    /// The key of a storage challenge.
+    Challenge,
     /// The key of an item of the state map.
     StateKey,
     /// The value of an item of the state map.
@@ -36,6 +40,8 @@ impl Of {
             Self::Certificate => "bcai 2026 certificate v1",
             Self::Validators => "bcai 2026 validators v1",
             Self::Params => "bcai 2026 params v1",
+            Self::Evidence => "bcai 2026 evidence v1",
+            Self::Challenge => "bcai 2026 challenge v1",
             Self::StateKey => "bcai 2026 state key v1",
             Self::StateValue => "bcai 2026 state value v1",
             Self::StateLeaf => "bcai 2026 state leaf v1",

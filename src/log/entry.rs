@@ -1,15 +1,25 @@
 //! Entries: what authors say, signed, one record of the log each.
 //!
-//! Owns: the kinds of entries, their encoding and signature. Must not know: whether they may be executed.
+//! Owns: the kinds of entries, their encoding and signature; those about datasets are here, the others by subject in
+//! the modules below. Must not know: whether they may be executed.
 //! Invariant: an entry has one encoding, and its id covers its signature.
 //! Trust: `decode` takes foreign bytes; `verify` proves who wrote them. Threads: pure values.
 
 use minicbor::{Decode, Decoder, Encode, Encoder, decode, encode};
 
 use super::names::{Label, Name, Reason};
+use super::params::Params;
 use crate::codec::{self, CodecError};
 use crate::crypto::{Claim, CryptoError, PublicKey, SecretKey, Signature};
 use crate::id::{EntryId, Genesis, SnapshotId};
+
+mod network;
+mod rights;
+mod storage;
+
+pub use network::{Delegate, Evidence, Offence, Stake, ValidatorChange};
+pub use rights::{Grant, MAX_WRAP_LEN, RoleChange, Rotate};
+pub use storage::{Audit, MAX_WITNESSES, Replica, StorageCommit, StorageReceipt};
 
 /// Longest encoded entry, in bytes.
 pub const MAX_ENTRY_LEN: usize = 4 << 10;
@@ -34,6 +44,9 @@ pub struct Publish {
     /// The version this one was made from.
     #[n(5)]
     pub parent: Option<Label>,
+    /// Storage nodes that already hold it; the network's parameters say how many there must be.
+    #[n(6)]
+    pub replicas: Vec<Replica>,
 }
 
 /// Moves `tag` of `name` to `version`.
@@ -58,53 +71,73 @@ pub struct Yank {
     pub reason: Reason,
 }
 
-/// What an entry does. Encoded as an array of its kind's number and its fields.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum EntryBody {
-    /// Kind 0.
-    Publish(Publish),
-    /// Kind 1.
-    Tag(Tag),
-    /// Kind 2.
-    Yank(Yank),
+macro_rules! kinds {
+    ($($number:literal $kind:ident($fields:ident)),* $(,)?) => {
+        /// What an entry does. Encoded as an array of its kind's number and its fields.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub enum EntryBody {
+            $(#[doc = concat!("Kind ", $number, ".")] $kind($fields),)*
+        }
+
+        impl<C> Encode<C> for EntryBody {
+            fn encode<W: encode::Write>(
+                &self,
+                e: &mut Encoder<W>,
+                c: &mut C,
+            ) -> Result<(), encode::Error<W::Error>> {
+                e.array(2)?;
+                match self {
+                    $(Self::$kind(fields) => e.u32($number)?.encode_with(fields, c)?.ok(),)*
+                }
+            }
+        }
+
+        // By hand, because an entry of a kind that came later must say "upgrade" and not "junk".
+        impl<'b, C> Decode<'b, C> for EntryBody {
+            fn decode(d: &mut Decoder<'b>, c: &mut C) -> Result<Self, decode::Error> {
+                if d.array()? != Some(2) {
+                    return Err(decode::Error::message("an entry's body is a kind and its fields"));
+                }
+                match d.u32()? {
+                    $($number => d.decode_with(c).map(Self::$kind),)*
+                    kind => {
+                        let text =
+                            format!("entry kind {kind} is not known to this version of bcai; upgrade bcai");
+                        Err(decode::Error::message(text))
+                    }
+                }
+            }
+        }
+    };
+}
+
+// The numbers are part of the format.
+kinds! {
+    0 Publish(Publish),
+    1 Tag(Tag),
+    2 Yank(Yank),
+    3 Grant(Grant),
+    4 Role(RoleChange),
+    5 Rotate(Rotate),
+    6 Validator(ValidatorChange),
+    7 Stake(Stake),
+    8 Delegate(Delegate),
+    9 StorageCommit(StorageCommit),
+    10 StorageReceipt(StorageReceipt),
+    11 Evidence(Evidence),
+    12 Params(Params),
 }
 
 impl EntryBody {
-    /// The dataset that it is about.
-    pub fn name(&self) -> &Name {
+    /// The dataset that it is about; none where it is about the network or a key.
+    pub fn name(&self) -> Option<&Name> {
         match self {
-            Self::Publish(publish) => &publish.name,
-            Self::Tag(tag) => &tag.name,
-            Self::Yank(yank) => &yank.name,
-        }
-    }
-}
-
-impl<C> Encode<C> for EntryBody {
-    fn encode<W: encode::Write>(&self, e: &mut Encoder<W>, c: &mut C) -> Result<(), encode::Error<W::Error>> {
-        e.array(2)?;
-        match self {
-            Self::Publish(publish) => e.u32(0)?.encode_with(publish, c)?.ok(),
-            Self::Tag(tag) => e.u32(1)?.encode_with(tag, c)?.ok(),
-            Self::Yank(yank) => e.u32(2)?.encode_with(yank, c)?.ok(),
-        }
-    }
-}
-
-// By hand, because an entry of a kind that came later must say "upgrade" and not "junk".
-impl<'b, C> Decode<'b, C> for EntryBody {
-    fn decode(d: &mut Decoder<'b>, c: &mut C) -> Result<Self, decode::Error> {
-        if d.array()? != Some(2) {
-            return Err(decode::Error::message("an entry's body is a kind and its fields"));
-        }
-        match d.u32()? {
-            0 => d.decode_with(c).map(Self::Publish),
-            1 => d.decode_with(c).map(Self::Tag),
-            2 => d.decode_with(c).map(Self::Yank),
-            kind => {
-                let text = format!("entry kind {kind} is not known to this version of bcai; upgrade bcai");
-                Err(decode::Error::message(text))
-            }
+            Self::Publish(publish) => Some(&publish.name),
+            Self::Tag(tag) => Some(&tag.name),
+            Self::Yank(yank) => Some(&yank.name),
+            Self::Grant(grant) => Some(&grant.name),
+            Self::StorageCommit(commit) => Some(&commit.name),
+            _ => None,
         }
     }
 }
@@ -162,5 +195,12 @@ impl Entry {
 }
 
 fn message(genesis: Genesis, author: &PublicKey, nonce: u64, body: &EntryBody) -> Vec<u8> {
-    [&ENTRY_TAG[..], &codec::encode(&(genesis, author, nonce, body))].concat()
+    tagged(ENTRY_TAG, &(genesis, author, nonce, body))
+}
+
+/// Bytes to sign: a tag, so that nothing signed for one purpose passes for another, and the encoding of what is said.
+fn tagged<T: Encode<()>>(tag: &[u8; 16], said: &T) -> Vec<u8> {
+    let mut bytes = tag.to_vec();
+    bytes.extend(codec::encode(said));
+    bytes
 }

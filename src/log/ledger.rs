@@ -13,10 +13,15 @@ use super::certificate::{Certificate, CertificateError};
 use super::digest::Digest;
 use super::entry::Entry;
 use super::genesis::{GenesisDoc, GenesisError, LOG_VERSION};
-use super::light::{Signed, Trusted};
+use super::light::{Signed, Trusted, Update};
+use super::params::Params;
 use super::refusal::Refusal;
+use super::roles::{Role, RoleSet};
 use super::sparse::StateProof;
-use super::state::{Admission, Checks, Dataset, State, StateKey, Version};
+use super::state::{
+    Admission, Checks, Dataset, Epochs, Holder, Identity, OpenChallenge, Operator, State, StateKey, Version,
+    Voter,
+};
 use super::validators::ValidatorSet;
 use crate::crypto::{self, PublicKey};
 use crate::id::{EntryId, Genesis, HeaderId};
@@ -59,6 +64,9 @@ pub struct Ledger {
     head: Option<Arc<Head>>,
     /// Who votes on the next height.
     validators: ValidatorSet,
+    /// Every set so far and the first height that it voted or votes on, ascending.
+    sets: Arc<Vec<(u64, ValidatorSet)>>,
+    /// After the newest height.
     state: State,
 }
 
@@ -89,7 +97,7 @@ impl Executed<'_> {
     }
 
     fn certify_with(self, certificate: Certificate, checks: &mut Checks) -> Result<Ledger, LogError> {
-        let Ledger { doc, genesis, validators, .. } = self.on;
+        let Ledger { doc, genesis, validators, sets, .. } = self.on;
         let height = self.header.height;
         let verdict = match checks {
             Checks::Now => certificate.verify(*genesis, validators, height, self.id),
@@ -98,12 +106,18 @@ impl Executed<'_> {
             }
         };
         verdict.map_err(|cause| LogError::Certificate { height, cause })?;
+        let next = self.state.voters_after(self.header.time_ms).clone();
+        let mut sets = sets.clone();
+        if next != *validators {
+            Arc::make_mut(&mut sets).push((height + 1, next.clone()));
+        }
         let signed = Signed { header: self.header, certificate, validators: validators.clone() };
         Ok(Ledger {
             doc: doc.clone(),
             genesis: *genesis,
             head: Some(Arc::new(Head { id: self.id, signed })),
-            validators: validators.clone(),
+            validators: next,
+            sets,
             state: self.state,
         })
     }
@@ -114,8 +128,9 @@ impl Ledger {
     pub fn genesis(doc: &GenesisDoc) -> Result<Self, GenesisError> {
         doc.check()?;
         let validators = doc.validators.clone();
-        let state = State::default();
-        Ok(Self { doc: Arc::new(doc.clone()), genesis: doc.id(), head: None, validators, state })
+        let sets = Arc::new(vec![(1, validators.clone())]);
+        let state = State::genesis(doc);
+        Ok(Self { doc: Arc::new(doc.clone()), genesis: doc.id(), head: None, validators, sets, state })
     }
 
     /// The network's name.
@@ -153,6 +168,24 @@ impl Ledger {
         &self.validators
     }
 
+    /// Who voted on `height`, which is at most the next one.
+    pub fn validators_at(&self, height: u64) -> Option<&ValidatorSet> {
+        if !(1..=self.height() + 1).contains(&height) {
+            return None;
+        }
+        let after = self.sets.partition_point(|(first, _)| *first <= height);
+        self.sets[..after].last().map(|(_, set)| set)
+    }
+
+    /// What a light client needs to believe the header of `block`, which this log holds.
+    pub fn update(&self, block: &Block) -> Option<Update> {
+        let height = block.header.height;
+        let validators = self.validators_at(height)?.clone();
+        let next = self.validators_at(height + 1)?.clone();
+        let (header, certificate) = (block.header.clone(), block.certificate.clone());
+        Some(Update { signed: Signed { header, certificate, validators }, next })
+    }
+
     /// No later header may have a time before this, in milliseconds since 1970.
     pub fn time_ms(&self) -> u64 {
         self.head().map_or(self.doc.time_ms, |header| header.time_ms)
@@ -166,6 +199,68 @@ impl Ledger {
     /// The largest nonce of `author` that executed; 0 when none did.
     pub fn nonce(&self, author: &PublicKey) -> u64 {
         self.state.nonce(author)
+    }
+
+    /// The parameters in force for the next height.
+    pub fn params(&self) -> &Params {
+        self.state.params()
+    }
+
+    /// The epoch of the newest height, and who votes when. The next height begins another if the newest was its last.
+    pub fn epochs(&self) -> &Epochs {
+        self.state.epochs()
+    }
+
+    /// What is known of a key that took part in a rotation.
+    pub fn identity(&self, key: &PublicKey) -> Option<&Identity> {
+        self.state.identity(key)
+    }
+
+    /// The first key of the identity that `key` acts for, under which all that is its own is recorded.
+    pub fn acting(&self, key: &PublicKey) -> Result<PublicKey, Refusal> {
+        self.state.acting(key)
+    }
+
+    /// The roles that `key` has in the network.
+    pub fn roles(&self, key: &PublicKey) -> Result<RoleSet, Refusal> {
+        Ok(self.state.roles_of(&self.state.acting(key)?))
+    }
+
+    /// Whether `key` may use dataset `name` in `role`, which for a publisher includes a name that nobody has yet.
+    pub fn allows(&self, name: &str, key: &PublicKey, role: Role) -> bool {
+        let Ok(first) = self.state.acting(key) else { return false };
+        match self.dataset(name) {
+            Some(dataset) => dataset.allows(&first, role),
+            None => {
+                let open = role == Role::Publisher && !self.params().publishers_only;
+                open || self.state.roles_of(&first).allows(role)
+            }
+        }
+    }
+
+    /// The operator that `key` acts for; not one that has left.
+    pub fn operator(&self, key: &PublicKey) -> Option<&Operator> {
+        self.state.operator(&self.state.acting(key).ok()?)
+    }
+
+    /// Whose voting key this is or was.
+    pub fn voter(&self, key: &PublicKey) -> Option<&Voter> {
+        self.state.voter(key)
+    }
+
+    /// The stake of who acts by `key`.
+    pub fn holder(&self, key: &PublicKey) -> Option<&Holder> {
+        self.state.holder(&self.state.acting(key).ok()?)
+    }
+
+    /// The storage score of who acts by `key`, in `storage::SCORE_PER_MIB`.
+    pub fn score(&self, key: &PublicKey) -> u64 {
+        self.state.acting(key).map_or(0, |first| self.state.score(&first))
+    }
+
+    /// The challenges that who acts by `key` has to answer before the epoch ends, once its first height is decided.
+    pub fn open_challenges(&self, key: &PublicKey) -> Vec<OpenChallenge> {
+        self.state.acting(key).map_or(Vec::new(), |first| self.state.open_challenges(&first))
     }
 
     /// The dataset called `name`.
@@ -197,16 +292,23 @@ impl Ledger {
         Trusted::new(self.genesis, self.doc.time_ms, self.validators.clone(), signed)
     }
 
-    /// Whether `entry` would execute on this state.
+    /// Whether `entry` would execute in the next block.
     pub fn admit(&self, entry: &Entry) -> Result<Admission, Refusal> {
-        self.state.admit(self.genesis, entry, &mut Checks::Now)
+        self.begun().admit(self.genesis, entry, &mut Checks::Now)
+    }
+
+    /// The state that the next body is executed on.
+    fn begun(&self) -> State {
+        let mut state = self.state.clone();
+        state.begin(self.head.as_ref().map(|head| (head.id, head.signed.header.time_ms)));
+        state
     }
 
     /// The next block, of those `entries` that execute one after the other and fit. The others are left out; `admit`
     /// says why, or that they have yet to come. A `time_ms` before the newest header's is raised to it.
     pub fn propose(&self, entries: Vec<Entry>, time_ms: u64, proposer: PublicKey) -> (Header, Body) {
         let (height, time_ms) = (self.height() + 1, time_ms.max(self.time_ms()));
-        let (mut state, mut accepted, mut room) = (self.state.clone(), Vec::new(), MAX_BODY_ENTRY_BYTES);
+        let (mut state, mut accepted, mut room) = (self.begun(), Vec::new(), MAX_BODY_ENTRY_BYTES);
         for entry in entries {
             let len = entry.encode().len();
             if accepted.len() == MAX_BODY_ENTRIES || len > room {
@@ -228,7 +330,7 @@ impl Ledger {
             version: LOG_VERSION,
             genesis: self.genesis,
             height: self.height() + 1,
-            epoch: 0,
+            epoch: state.epochs().number,
             time_ms,
             previous: self.head_id(),
             previous_certificate: body.previous.as_ref().map_or(Digest::NONE, Certificate::digest),
@@ -237,9 +339,9 @@ impl Ledger {
             body: body.digest(),
             state_root: state.root(),
             validators: self.validators.digest(),
-            next_validators: self.validators.digest(),
-            params: self.doc.params.digest(),
-            evidence_root: Digest::NONE,
+            next_validators: state.voters_after(time_ms).digest(),
+            params: state.params().digest(),
+            evidence_root: body.evidence_root(),
             proposer,
         }
     }
@@ -333,7 +435,7 @@ impl Ledger {
         if entries > MAX_BODY_ENTRIES || bytes > MAX_BODY_ENTRY_BYTES {
             return Err(LogError::TooLarge { height, entries, bytes });
         }
-        let mut state = self.state.clone();
+        let mut state = self.begun();
         for (index, entry) in body.entries.iter().enumerate() {
             match state.execute(self.genesis, entry, height, header.time_ms, checks) {
                 Ok(Admission::New) => {}

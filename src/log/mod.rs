@@ -16,25 +16,37 @@ mod ledger;
 pub mod light;
 pub mod merkle;
 mod names;
+mod params;
 mod refusal;
+mod roles;
 mod sparse;
 mod state;
+pub mod storage;
 #[cfg(test)]
 mod tests;
 mod validators;
+pub mod weights;
 
 pub use block::{
     Block, Body, Header, MAX_BLOCK_LEN, MAX_BODY_ENTRIES, MAX_BODY_ENTRY_BYTES, MAX_BODY_LEN, MAX_HEADER_LEN,
 };
-pub use certificate::{Certificate, CertificateError, MAX_CERTIFICATE_LEN, VoteKind, vote_bytes};
-pub use digest::Digest;
-pub use entry::{Entry, EntryBody, MAX_ENTRY_LEN, Publish, Tag, Yank};
-pub use genesis::{
-    DEFAULT_HEARTBEAT_MS, GenesisDoc, GenesisError, LOG_VERSION, MAX_GENESIS_LEN, Params, Policy,
+pub use certificate::{
+    Certificate, CertificateError, MAX_CERTIFICATE_LEN, VoteKind, proposal_bytes, vote_bytes,
 };
+pub use digest::Digest;
+pub use entry::{
+    Audit, Delegate, Entry, EntryBody, Evidence, Grant, MAX_ENTRY_LEN, MAX_WITNESSES, MAX_WRAP_LEN, Offence,
+    Publish, Replica, RoleChange, Rotate, Stake, StorageCommit, StorageReceipt, Tag, ValidatorChange, Yank,
+};
+pub use genesis::{GenesisDoc, GenesisError, LOG_VERSION, MAX_ADMINS, MAX_GENESIS_LEN};
 pub use ledger::{Executed, Ledger, LogError};
 pub use names::{LATEST, Label, MAX_LABEL_LEN, MAX_NAME_LEN, MAX_REASON_LEN, Name, NameError, Reason};
+pub use params::{DEFAULT_EPOCH_MS, DEFAULT_HEARTBEAT_MS, Params, ParamsError, Policy};
 pub use refusal::Refusal;
+pub use roles::{ParseRoleError, Role, RoleSet};
 pub use sparse::{ProofError, StateProof};
-pub use state::{Admission, Dataset, Item, Stamp, StateKey, Target, Version, Yanked};
+pub use state::{
+    Admission, Commitment, Dataset, Epochs, Granted, Holder, Identity, Item, OpenChallenge, Operator, Roles,
+    Seat, Stamp, Standing, StateKey, Target, Version, Voter, Yanked,
+};
 pub use validators::{MAX_VALIDATORS, Validator, ValidatorSet, ValidatorSetError};

@@ -11,7 +11,7 @@ use super::error::Error;
 use super::report::{Dataset, LogEntry, LogRow, Version};
 use super::{Node, off};
 use crate::chain::Chain;
-use crate::log::{Entry, EntryBody};
+use crate::log::{Entry, EntryBody, ValidatorChange};
 
 impl Node {
     /// All datasets of all networks this node follows.
@@ -25,7 +25,9 @@ impl Node {
         let mut rows = Vec::new();
         for height in 1..=chain.ledger().height() {
             let block = off(|| chain.block(height))?;
-            let concerns = |entry: &&Entry| name.is_none_or(|name| entry.body.name().as_str() == name);
+            let concerns = |entry: &&Entry| {
+                name.is_none_or(|name| entry.body.name().is_some_and(|about| about.as_str() == name))
+            };
             let entries: Vec<_> = block.body.entries.iter().filter(concerns).map(row).collect();
             if !entries.is_empty() {
                 rows.push(LogRow {
@@ -87,6 +89,28 @@ fn row(entry: &Entry) -> LogEntry {
         ),
         EntryBody::Tag(tag) => format!("tag {}@{} as {}", tag.name, tag.version, tag.tag),
         EntryBody::Yank(yank) => format!("withdraw {}@{}: {}", yank.name, yank.version, yank.reason),
+        EntryBody::Grant(grant) => format!("grant {} to {}: {}", grant.name, grant.to, grant.roles),
+        EntryBody::Role(change) => format!("roles of {}: {}", change.to, change.roles),
+        EntryBody::Rotate(rotate) => format!("rotate key to {}", rotate.to),
+        EntryBody::Validator(ValidatorChange::Join { voter, .. }) => {
+            format!("join the validators with {voter}")
+        }
+        EntryBody::Validator(ValidatorChange::Leave) => "leave the validators".to_owned(),
+        EntryBody::Validator(ValidatorChange::Release { operator }) => {
+            format!("release {operator} from jail")
+        }
+        EntryBody::Stake(stake) => format!("stake of {}: {}", stake.holder, stake.amount),
+        EntryBody::Delegate(delegate) => format!("delegate stake to {}", delegate.to),
+        EntryBody::StorageCommit(commit) => {
+            format!("store {}@{} in epoch {}", commit.name, commit.version, commit.epoch)
+        }
+        EntryBody::StorageReceipt(receipt) => {
+            format!("prove storage of {} in epoch {}", receipt.answered.snapshot, receipt.answered.epoch)
+        }
+        EntryBody::Evidence(evidence) => {
+            format!("evidence against {} at height {}", evidence.voter, evidence.height)
+        }
+        EntryBody::Params(_) => "change the parameters".to_owned(),
     };
     LogEntry { id: entry.id().to_string(), author: entry.author.to_string(), summary }
 }

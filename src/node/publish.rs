@@ -19,7 +19,7 @@ use super::{Named, Node, Reference, now_ms, off};
 use crate::chain::Chain;
 use crate::id::SnapshotId;
 use crate::ingest;
-use crate::log::{Admission, Entry, EntryBody, Label, Name, Publish};
+use crate::log::{Admission, Entry, EntryBody, Label, Name, Publish, Role};
 use crate::manifest;
 use crate::origin::OriginUrl;
 
@@ -104,6 +104,7 @@ impl Node {
                 .ledger()
                 .dataset(name.as_str())
                 .and_then(|known| known.latest().map(|v| v.label.clone())),
+            replicas: Vec::new(),
         });
         let (height, round, already) = self.decide(&chain, body).await?;
         let commit_ms = started.elapsed().as_secs_f64() * 1e3;
@@ -126,8 +127,9 @@ impl Node {
     /// A name that is somebody else's is refused before hours of reading, not after.
     fn check_owner(&self, chain: &Chain, name: &Name) -> Result<(), Error> {
         let own = self.public_key();
-        match chain.ledger().dataset(name.as_str()) {
-            Some(dataset) if dataset.owner != own => {
+        let ledger = chain.ledger();
+        match ledger.dataset(name.as_str()) {
+            Some(dataset) if !ledger.allows(name.as_str(), &own, Role::Publisher) => {
                 Err(crate::log::Refusal::NotOwner { name: name.clone(), owner: dataset.owner, author: own }
                     .into())
             }

@@ -80,7 +80,7 @@ impl App {
             return Some(0);
         }
         let ledger = self.ledger();
-        let heartbeat = self.chain.document().params.heartbeat_ms;
+        let heartbeat = ledger.params().heartbeat_ms;
         ledger.head().map(|head| head.time_ms.saturating_add(heartbeat))
     }
 

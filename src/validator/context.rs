@@ -14,11 +14,8 @@ use arc_malachitebft_core_types as bft;
 use bft::{NilOrVal, Round, SignedExtension, VoteType};
 
 use crate::crypto::{CryptoError, KEY_LEN, PublicKey, SIGNATURE_LEN, SecretKey, Signature};
-use crate::id::{Genesis, HeaderId, ID_LEN};
+use crate::id::{Genesis, HeaderId};
 use crate::log::{self, Validator, ValidatorSet, VoteKind};
-
-/// Begins the bytes of every signed proposal, so that no proposal passes for a vote or an entry.
-const PROPOSAL_TAG: &[u8] = b"bcai 2026 proposal v1";
 
 /// The type family itself.
 #[derive(Debug, Clone, Copy)]
@@ -183,16 +180,9 @@ pub struct Proposal {
 }
 
 impl Proposal {
-    /// What its signature covers: tag, genesis, height, round, locked round (-1 for none), header id.
+    /// What its signature covers.
     pub fn signed_bytes(&self, genesis: Genesis) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(PROPOSAL_TAG.len() + 20 + 2 * ID_LEN);
-        bytes.extend_from_slice(PROPOSAL_TAG);
-        bytes.extend_from_slice(genesis.as_bytes());
-        bytes.extend_from_slice(&self.height.0.to_be_bytes());
-        bytes.extend_from_slice(&self.round.to_be_bytes());
-        bytes.extend_from_slice(&self.locked.map_or(-1, i64::from).to_be_bytes());
-        bytes.extend_from_slice(self.id.as_bytes());
-        bytes
+        log::proposal_bytes(genesis, self.height.0, self.round, self.locked, self.id)
     }
 }
 

@@ -228,6 +228,11 @@ fn a_genesis_that_cannot_found_a_network_is_refused() {
     let heavy = ValidatorSet::new(vec![Validator { key: key(1).public(), weight: 2 }]).unwrap();
     let heavy = GenesisDoc { validators: heavy, ..good.clone() };
     assert!(matches!(Ledger::genesis(&heavy), Err(GenesisError::Weight { weight: 2, .. })));
-    let hasty = GenesisDoc { params: Params { heartbeat_ms: 0, ..good.params.clone() }, ..good };
-    assert_eq!(GenesisDoc::decode(&hasty.encode()), Err(GenesisError::Heartbeat(0)));
+    let hasty = GenesisDoc { params: Params { heartbeat_ms: 0, ..good.params.clone() }, ..good.clone() };
+    assert_eq!(GenesisDoc::decode(&hasty.encode()), Err(GenesisError::Params(ParamsError::Heartbeat(0))));
+    let twice = vec![key(1).public(), key(1).public()];
+    for admins in [vec![], twice, (0..=MAX_ADMINS as u8).map(|seed| key(seed).public()).collect()] {
+        let doc = GenesisDoc { admins, ..good.clone() };
+        assert_eq!(GenesisDoc::decode(&doc.encode()), Err(GenesisError::Admins));
+    }
 }

@@ -184,7 +184,7 @@ fn an_entry_of_a_later_kind_says_upgrade() {
     // The body begins after array(5), genesis, author (34 bytes each) and nonce: array(2), kind.
     let kind = 1 + 34 + 34 + 1 + 1;
     assert_eq!(bytes[kind - 1..=kind], [0x82, 0]);
-    bytes[kind] = 9;
+    bytes[kind] = 23;
     let text = Entry::decode(&bytes).unwrap_err().to_string();
-    assert!(text.contains("entry kind 9 is not known to this version of bcai; upgrade bcai"), "{text}");
+    assert!(text.contains("entry kind 23 is not known to this version of bcai; upgrade bcai"), "{text}");
 }

@@ -104,6 +104,7 @@ pub fn publish(name: &str, version: &str, seed: u8) -> EntryBody {
         bytes: 1_000,
         inodes: 10,
         parent: None,
+        replicas: Vec::new(),
     })
 }
 

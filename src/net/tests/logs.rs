@@ -32,6 +32,7 @@ fn chain(dir: &Path, heights: u64) -> Arc<Chain> {
                 bytes: 1,
                 inodes: 1,
                 parent: None,
+                replicas: Vec::new(),
             });
             Entry::sign(&key, ledger.network(), (height - 1) * 200 + n + 1, body)
         });

@@ -415,7 +415,7 @@ impl Networks {
                 validator: validators.contains_key(&genesis),
                 height: ledger.height(),
                 head_ahead_ms: ledger.head().map_or(0, |head| head.time_ms.saturating_sub(now_ms())),
-                heartbeat_s: ledger.document().params.heartbeat_ms / 1000,
+                heartbeat_s: ledger.params().heartbeat_ms / 1000,
                 head_age_s: ledger.head().map(|head| now_ms().saturating_sub(head.time_ms) / 1000),
                 datasets: ledger.datasets().count(),
                 genesis: genesis.to_string(),

@@ -69,6 +69,7 @@ fn publish_snapshot(seed: u8, doc: &GenesisDoc, version: u64, content: &str) -> 
         bytes: 1,
         inodes: 1,
         parent: None,
+        replicas: Vec::new(),
     };
     Entry::sign(&key(seed), doc.id(), version, EntryBody::Publish(publish))
 }
