@@ -104,7 +104,7 @@ fn four_validators_lose_nothing() {
     }
     four.agree();
 
-    // Killed in the middle of commits.
+    // Killed, and started again while others publish.
     for round in 0..3 {
         signal(&four.sites[3], "-KILL");
         four.publish(0);
