@@ -144,7 +144,7 @@ mod tests {
             |start: u64, proven: u64, missed: u64| (0..100).fold(start, |s, _| score(s, proven, missed));
         let full = steps(0, 1_000, 0);
         assert!((1_000 * SCORE_PER_MIB - 8..=1_000 * SCORE_PER_MIB).contains(&full), "{full}");
-        assert_eq!(score(full, 1_000, 0).abs_diff(full) <= 1, true);
+        assert!(score(full, 1_000, 0).abs_diff(full) <= 1);
         assert!(score(full, 0, 0) < full);
         assert_eq!(steps(full, 500, 500), 0, "half of it missed earns nothing");
         assert_eq!((work(0), work(1), work(1 << 20), work((1 << 20) + 1)), (0, 1, 1, 2));

@@ -45,7 +45,7 @@ pub fn target(policy: Policy, candidates: &[Candidate], seats: usize) -> Vec<Sha
     };
     let mut ranked: Vec<(PublicKey, u128)> = candidates.iter().map(|c| (c.operator, worth(c))).collect();
     // The sort is stable: among equals the lower key comes first.
-    ranked.sort_by(|a, b| b.1.cmp(&a.1));
+    ranked.sort_by_key(|candidate| std::cmp::Reverse(candidate.1));
     ranked.truncate(seats);
     ranked.sort_by_key(|(operator, _)| *operator);
     let (operators, worths): (Vec<_>, Vec<_>) = ranked.into_iter().unzip();
