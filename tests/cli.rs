@@ -109,6 +109,37 @@ fn a_version_never_changes() {
 }
 
 #[test]
+fn a_tag_moves_and_a_withdrawn_version_is_passed_over_and_stays_readable() {
+    let (site, _) = published();
+    let source = site.dir("source");
+    fs::write(source.join("file"), "second").unwrap();
+    site.ok([OsStr::new("publish"), source.as_os_str(), OsStr::new("data@v2")]);
+    assert_eq!(site.json(["tag", "data", "stable", "v1"])["already"], false);
+    assert_eq!(site.json(["tag", "data", "stable", "v1"])["already"], true);
+    assert_eq!(site.ok(["cat", "data@stable/file"]), "content");
+    site.ok(["tag", "data", "stable", "v2"]);
+    assert_eq!(site.ok(["cat", "data@stable/file"]), "second");
+
+    let yank = ["yank", "data@v2", "--reason", "wrong labels"];
+    assert_eq!(site.json(yank)["already"], false);
+    assert_eq!(site.json(yank)["already"], true);
+    assert_eq!(site.ok(["cat", "data/file"]), "content");
+    assert_eq!(site.ok(["cat", "data@v2/file"]), "second");
+    assert!(site.ok(["list"]).contains("yanked: wrong labels"));
+
+    for (code, args) in [
+        (10, &["tag", "data", "stable", "v9"][..]),
+        (10, &["tag", "other", "stable", "v1"]),
+        (2, &["tag", "data", "a b", "v1"]),
+        (10, &["yank", "data@v9", "--reason", "x"]),
+        (2, &["yank", "data", "--reason", "x"]),
+    ] {
+        let message = site.fails(code, args);
+        assert!(message.len() > 20, "{args:?}: {message}");
+    }
+}
+
+#[test]
 fn a_directory_that_cannot_be_kept_is_refused_by_name() {
     let site = Site::initialised();
     let source = site.dir("source");

@@ -21,6 +21,8 @@ pub mod route {
     pub const JOIN: &str = "/v1/network/join";
     pub const SNAPSHOT: &str = "/v1/snapshot";
     pub const PUBLISH: &str = "/v1/publish";
+    pub const TAG: &str = "/v1/tag";
+    pub const YANK: &str = "/v1/yank";
     pub const MOUNT: &str = "/v1/mount";
     pub const MOUNT_WAIT: &str = "/v1/mount/wait";
     pub const UNMOUNT: &str = "/v1/unmount";

@@ -39,6 +39,8 @@ pub async fn serve(listener: UnixListener, node: Arc<Node>, stop: CancellationTo
         .route(route::JOIN, post(join))
         .route(route::SNAPSHOT, post(snapshot))
         .route(route::PUBLISH, post(publish))
+        .route(route::TAG, post(tag))
+        .route(route::YANK, post(yank))
         .route(route::MOUNT, post(mount))
         .route(route::MOUNT_WAIT, post(mount_wait))
         .route(route::UNMOUNT, post(unmount))
@@ -132,6 +134,14 @@ async fn snapshot(State(node): Shared, Json(request): Json<SnapshotRequest>) -> 
 async fn publish(State(node): Shared, Json(request): Json<PublishRequest>) -> Response {
     let job = node.begin(JobKind::Publish, &request.target);
     run(job, async move |job| node.publish(&request, &job).await)
+}
+
+async fn tag(State(node): Shared, Json(request): Json<TagRequest>) -> Answer<Decided> {
+    node.tag(&request).await.map(Json)
+}
+
+async fn yank(State(node): Shared, Json(request): Json<YankRequest>) -> Answer<Decided> {
+    node.yank(&request).await.map(Json)
 }
 
 async fn mount(State(node): Shared, Json(request): Json<MountRequest>) -> Answer<Mounted> {

@@ -28,8 +28,10 @@ mod publish;
 mod snapshot;
 mod status;
 mod stop;
+mod tag;
 mod unmount;
 mod verify;
+mod yank;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -75,6 +77,8 @@ enum Command {
     Stop(stop::Stop),
     Snapshot(snapshot::Snapshot),
     Publish(publish::Publish),
+    Tag(tag::Tag),
+    Yank(yank::Yank),
     Mount(mount::Mount),
     Unmount(unmount::Unmount),
     List(list::List),
@@ -131,6 +135,8 @@ fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Stop(command) => done(command.run(&ctx()?)),
         Command::Snapshot(command) => done(command.run(&ctx()?)),
         Command::Publish(command) => done(command.run(&ctx()?)),
+        Command::Tag(command) => done(command.run(&ctx()?)),
+        Command::Yank(command) => done(command.run(&ctx()?)),
         Command::Mount(command) => done(command.run(&ctx()?)),
         Command::Unmount(command) => done(command.run(&ctx()?)),
         Command::List(command) => done(command.run(&ctx()?)),

@@ -16,6 +16,7 @@ mod identity;
 mod job;
 mod lock;
 mod mounts;
+mod naming;
 mod networks;
 mod origins;
 mod peers;

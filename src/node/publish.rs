@@ -151,7 +151,7 @@ impl Node {
     }
 
     /// Has an entry decided. Returns height and round, and whether an earlier entry had done the same.
-    async fn decide(&self, chain: &Chain, body: EntryBody) -> Result<(u64, u32, bool), Error> {
+    pub(super) async fn decide(&self, chain: &Chain, body: EntryBody) -> Result<(u64, u32, bool), Error> {
         let _one_at_a_time = self.publishing.lock().await;
         let ledger = chain.ledger();
         // By the clock, so that two nodes with one key, or one restored from a backup, rarely collide.
@@ -193,7 +193,7 @@ fn ingest_options(request: &SnapshotRequest) -> Result<ingest::Options, Error> {
 }
 
 /// `NAME@VERSION`, both given and both well-formed.
-fn target(text: &str) -> Result<(Name, Label), Error> {
+pub(super) fn target(text: &str) -> Result<(Name, Label), Error> {
     let named: Named = text.parse()?;
     let Some(version) = named.selector else {
         return Err(Error::usage(format!("`{text}` names no version")).hint(format!("for example {text}@v1")));

@@ -14,10 +14,12 @@ use serde::{Deserialize, Serialize};
 use super::error::Error;
 
 mod mounting;
+mod naming;
 mod origins;
 mod watching;
 
 pub use mounting::{MountRequest, Mounted, Quorum};
+pub use naming::*;
 pub use origins::{OriginStatus, UploadReport};
 pub use watching::*;
 
