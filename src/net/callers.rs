@@ -1,6 +1,6 @@
-//! How many requests of strangers are answered at a time.
+//! How many streams of strangers are served at a time.
 //!
-//! Owns: the count, in all and of each peer.
+//! Owns: taking them as they come, and the count, in all and of each peer.
 //! Must not know: what is asked.
 //! Invariant: no peer has more than its share; what has been let in is counted until its [`Caller`] is dropped.
 //! Trust: none; any peer may ask as often as it likes.
@@ -9,27 +9,30 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use libp2p::PeerId;
+use libp2p::{PeerId, Stream};
 
-pub(super) struct Callers {
+use super::shared::Shared;
+use super::streams::Incoming;
+
+struct Callers {
     max: usize,
     max_each: usize,
     counts: Mutex<HashMap<PeerId, usize>>,
 }
 
 /// A request that is being answered.
-pub(super) struct Caller {
+struct Caller {
     callers: Arc<Callers>,
     peer: PeerId,
 }
 
 impl Callers {
-    pub(super) fn new(max: usize, max_each: usize) -> Arc<Callers> {
+    fn new(max: usize, max_each: usize) -> Arc<Callers> {
         Arc::new(Callers { max, max_each, counts: Mutex::default() })
     }
 
     /// Counts one more request of `peer`, if there is room for it.
-    pub(super) fn enter(self: &Arc<Self>, peer: PeerId) -> Option<Caller> {
+    fn enter(self: &Arc<Self>, peer: PeerId) -> Option<Caller> {
         let mut counts = self.counts();
         let (all, of_peer) = (counts.values().sum::<usize>(), counts.get(&peer).copied().unwrap_or(0));
         if all >= self.max || of_peer >= self.max_each {
@@ -50,6 +53,27 @@ impl Drop for Caller {
         let mut counts = self.callers.counts();
         counts.entry(self.peer).and_modify(|count| *count -= 1);
         counts.retain(|_, count| *count > 0);
+    }
+}
+
+/// Has `serve` serve each stream that comes, in a task of its own that ends with the node, `max` at a time and `max_each` of any one
+/// peer. Whoever is dropped here tries again.
+pub(super) async fn each<F>(
+    shared: Arc<Shared>,
+    mut incoming: Incoming,
+    (max, max_each): (usize, usize),
+    serve: impl Fn(Arc<Shared>, PeerId, Stream) -> F,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let callers = Callers::new(max, max_each);
+    while let Some((peer, stream)) = incoming.next().await {
+        let Some(caller) = callers.enter(peer) else { continue };
+        let served = serve(shared.clone(), peer, stream);
+        shared.tasks.spawn(shared.stop.clone().run_until_cancelled_owned(async move {
+            let _caller = caller;
+            served.await;
+        }));
     }
 }
 

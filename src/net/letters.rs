@@ -25,13 +25,13 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::callers::Callers;
+use super::callers;
 use super::shared::{Shared, VALIDATOR_PROTOCOL};
 use super::streams::{Incoming, Route};
 use crate::chain::{Chain, Registry};
 use crate::crypto::PublicKey;
 use crate::id::{Genesis, ID_LEN};
-use crate::log::{MAX_BLOCK_LEN, MAX_VALIDATORS};
+use crate::log::{MAX_BLOCK_LEN, MAX_VALIDATORS, ValidatorSet};
 
 /// The longest message, in bytes: a block and what is said about it.
 pub const MAX_LETTER: usize = MAX_BLOCK_LEN + (64 << 10);
@@ -64,8 +64,12 @@ pub(super) struct Letters {
 struct Inbox {
     chain: Arc<Chain>,
     letters: mpsc::Sender<Received>,
-    peers: Mutex<HashMap<PeerId, Heard>>,
+    rooms: Rooms,
 }
+
+/// Which stream of each peer is heard, and how much of what came on it and on those before is still held.
+#[derive(Default)]
+struct Rooms(Mutex<HashMap<PeerId, Heard>>);
 
 /// One peer that is heard.
 struct Heard {
@@ -85,6 +89,9 @@ impl AsRef<[u8]> for Held {
         &self.bytes
     }
 }
+
+/// What waits for each other validator, and what ends the sending of it.
+type Outboxes = HashMap<PublicKey, (Arc<Outbox>, CancellationToken)>;
 
 /// What waits for one peer.
 #[derive(Default)]
@@ -120,13 +127,15 @@ impl Inbox {
     fn is_member(&self, key: &PublicKey) -> bool {
         self.chain.ledger().validators().get(key).is_some()
     }
+}
 
+impl Rooms {
     /// Makes a stream of `peer` the one that is heard.
     fn begin(&self, peer: PeerId) -> (Arc<Semaphore>, CancellationToken) {
         // Replacing an entry is one step.
-        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        // Those that are no members any more are not kept.
-        peers.retain(|other, heard| *other == peer || !heard.current.is_cancelled());
+        let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Whoever is neither heard nor has anything held begins anew; others would get more room by coming again.
+        peers.retain(|_, heard| !heard.current.is_cancelled() || heard.room.available_permits() < HELD);
         let current = CancellationToken::new();
         let room = match peers.get(&peer) {
             Some(before) => {
@@ -173,32 +182,21 @@ pub(super) async fn carry(
     incoming: mpsc::Sender<Received>,
 ) {
     let Some(chain) = shared.letters.chains.get(&genesis) else { return };
-    let inbox = Arc::new(Inbox { chain, letters: incoming, peers: Mutex::default() });
+    let inbox = Arc::new(Inbox { chain, letters: incoming, rooms: Rooms::default() });
     shared.letters.inboxes().insert(genesis, inbox.clone());
     let ended = shared.stop.child_token();
-    let mut outboxes: HashMap<PublicKey, (Arc<Outbox>, CancellationToken)> = HashMap::new();
+    let mut outboxes = Outboxes::new();
     let mut ledgers = inbox.chain.subscribe();
+    ledgers.mark_changed();
     loop {
-        let ledger = ledgers.borrow_and_update().clone();
-        let set = ledger.validators();
-        outboxes.retain(|key, (_, ended)| {
-            let stays = set.get(key).is_some();
-            if !stays {
-                ended.cancel();
-            }
-            stays
-        });
-        for member in set.members() {
-            let Some(peer) = peer_of(&member.key).filter(|peer| *peer != shared.me) else { continue };
-            outboxes.entry(member.key).or_insert_with(|| {
-                let (outbox, ended) = (Arc::new(Outbox::default()), ended.child_token());
-                let sending = send(shared.clone(), genesis, peer, outbox.clone());
-                shared.tasks.spawn(ended.clone().run_until_cancelled_owned(sending));
-                (outbox, ended)
-            });
-        }
         tokio::select! {
-            changed = ledgers.changed() => if changed.is_err() { break },
+            changed = ledgers.changed() => {
+                if changed.is_err() {
+                    break;
+                }
+                let ledger = ledgers.borrow_and_update().clone();
+                address(&shared, genesis, ledger.validators(), &mut outboxes, &ended);
+            }
             sent = outgoing.recv() => match sent {
                 Some((to, bytes)) => {
                     let wanted = outboxes.iter().filter(|(key, _)| to.is_none_or(|to| to == **key));
@@ -210,6 +208,33 @@ pub(super) async fn carry(
     }
     ended.cancel();
     shared.letters.inboxes().retain(|_, other| !Arc::ptr_eq(other, &inbox));
+}
+
+/// Begins to send to those who are in the set now, and ends it with those who are not.
+fn address(
+    shared: &Arc<Shared>,
+    genesis: Genesis,
+    set: &ValidatorSet,
+    outboxes: &mut Outboxes,
+    ended: &CancellationToken,
+) {
+    outboxes.retain(|key, (_, ended)| {
+        let stays = set.get(key).is_some();
+        if !stays {
+            ended.cancel();
+        }
+        stays
+    });
+    for member in set.members() {
+        if outboxes.contains_key(&member.key) {
+            continue;
+        }
+        let Some(peer) = peer_of(&member.key).filter(|peer| *peer != shared.me) else { continue };
+        let (outbox, ended) = (Arc::new(Outbox::default()), ended.child_token());
+        let sending = send(shared.clone(), genesis, peer, outbox.clone());
+        shared.tasks.spawn(ended.clone().run_until_cancelled_owned(sending));
+        outboxes.insert(member.key, (outbox, ended));
+    }
 }
 
 fn pauses() -> ExponentialBackoff {
@@ -272,20 +297,14 @@ async fn write_all(
     }
 }
 
-/// Hears the streams that validators open. Whoever is dropped here opens another.
-pub(super) async fn accept(shared: Arc<Shared>, mut incoming: Incoming) {
-    let callers = Callers::new(MAX_STREAMS, MAX_STREAMS_EACH);
-    while let Some((peer, stream)) = incoming.next().await {
-        let Some(caller) = callers.enter(peer) else { continue };
-        let (shared, stop) = (shared.clone(), shared.stop.clone());
-        let tasks = shared.tasks.clone();
-        tasks.spawn(stop.run_until_cancelled_owned(async move {
-            let _caller = caller;
-            if let Err(error) = hear(&shared, peer, stream).await {
-                tracing::debug!(%peer, %error, "a validator is not heard any more");
-            }
-        }));
-    }
+/// Hears the streams that validators open.
+pub(super) async fn accept(shared: Arc<Shared>, incoming: Incoming) {
+    let serve = |shared: Arc<Shared>, peer, stream| async move {
+        if let Err(error) = hear(&shared, peer, stream).await {
+            tracing::debug!(%peer, %error, "a validator is not heard any more");
+        }
+    };
+    callers::each(shared, incoming, (MAX_STREAMS, MAX_STREAMS_EACH), serve).await;
 }
 
 async fn hear(shared: &Shared, peer: PeerId, mut stream: Stream) -> io::Result<()> {
@@ -295,7 +314,7 @@ async fn hear(shared: &Shared, peer: PeerId, mut stream: Stream) -> io::Result<(
     let stranger = || io::Error::new(io::ErrorKind::PermissionDenied, "it is no validator of this network");
     let inbox = inbox.ok_or_else(stranger)?;
     let key = inbox.member(&peer).ok_or_else(stranger)?;
-    let (room, current) = inbox.begin(peer);
+    let (room, current) = inbox.rooms.begin(peer);
     let hearing = async {
         loop {
             let letter = read(&mut stream, &room).await?;
@@ -332,4 +351,45 @@ async fn read(stream: &mut Stream, room: &Arc<Semaphore>) -> io::Result<Bytes> {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
     Ok(Bytes::from_owner(Held { bytes, _room: held }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A peer that came again was given all its room anew as soon as another one had come, while what it had sent before was
+    /// still held: one hostile validator could have as much held as the channel has places.
+    #[test]
+    fn coming_again_gives_no_more_room() {
+        let rooms = Rooms::default();
+        let [a, b] = [(); 2].map(|()| PeerId::random());
+        let (room, current) = rooms.begin(a);
+        let held = room.clone().try_acquire_many_owned(HELD as u32).unwrap();
+        current.cancel();
+        rooms.begin(b);
+        assert_eq!(rooms.begin(a).0.available_permits(), 0);
+        rooms.begin(a).1.cancel();
+        drop(held);
+        rooms.begin(b);
+        assert_eq!(rooms.0.lock().unwrap().len(), 1, "what is not needed any more is forgotten");
+    }
+
+    #[test]
+    fn a_later_stream_takes_the_place_of_an_earlier_one() {
+        let (rooms, peer) = (Rooms::default(), PeerId::random());
+        let (_, first) = rooms.begin(peer);
+        let (_, second) = rooms.begin(peer);
+        assert!(first.is_cancelled() && !second.is_cancelled());
+    }
+
+    #[test]
+    fn a_full_queue_loses_its_oldest() {
+        let outbox = Outbox::default();
+        let message = |n: u8| Bytes::from(vec![n; QUEUED_BYTES / 3]);
+        (0..4).for_each(|n| outbox.push(message(n)));
+        assert_eq!(outbox.pop(), Some(message(1)));
+        let outbox = Outbox::default();
+        (0..=QUEUED).for_each(|n| outbox.push(Bytes::from(n.to_string())));
+        assert_eq!(outbox.pop(), Some(Bytes::from("1")));
+    }
 }

@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::addresses::{is_for, taken};
-use super::callers::Callers;
+use super::callers;
 use super::log_wire::{LogWireError, read, write};
 use super::peer_wire::{Announce, Answer, MAX_ANNOUNCE, MAX_ANSWER, MAX_SWARMS, Member};
 use super::shared::{Command, PEERS_PROTOCOL, Shared};
@@ -234,24 +234,18 @@ fn too_slow() -> LogWireError {
     LogWireError::Io(std::io::ErrorKind::TimedOut.into())
 }
 
-/// Answers announcements. Whoever is dropped here tries again.
-pub(super) async fn answer(shared: Arc<Shared>, mut incoming: Incoming) {
-    let callers = Callers::new(MAX_CALLS, MAX_CALLS_EACH);
-    while let Some((peer, stream)) = incoming.next().await {
-        let Some(caller) = callers.enter(peer) else { continue };
-        let (shared, stop) = (shared.clone(), shared.stop.clone());
-        let tasks = shared.tasks.clone();
-        tasks.spawn(stop.run_until_cancelled_owned(async move {
-            let _caller = caller;
-            let served = timeout(ANSWER, serve(&shared, peer, stream)).await;
-            if let Err(error) = served.unwrap_or_else(|_| Err(too_slow())) {
-                tracing::debug!(%peer, %error, "an announcement could not be answered");
-                if let LogWireError::Codec(_) = error {
-                    shared.command(Command::Disconnect(peer)).await;
-                }
+/// Answers announcements.
+pub(super) async fn answer(shared: Arc<Shared>, incoming: Incoming) {
+    let serve = |shared: Arc<Shared>, peer, stream| async move {
+        let served = timeout(ANSWER, serve(&shared, peer, stream)).await;
+        if let Err(error) = served.unwrap_or_else(|_| Err(too_slow())) {
+            tracing::debug!(%peer, %error, "an announcement could not be answered");
+            if let LogWireError::Codec(_) = error {
+                shared.command(Command::Disconnect(peer)).await;
             }
-        }));
-    }
+        }
+    };
+    callers::each(shared, incoming, (MAX_CALLS, MAX_CALLS_EACH), serve).await;
 }
 
 async fn serve(shared: &Shared, peer: PeerId, mut stream: Stream) -> Result<(), LogWireError> {

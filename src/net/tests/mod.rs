@@ -3,6 +3,7 @@
 mod crowd;
 mod found;
 mod hostile;
+mod letters;
 mod limits;
 mod logs;
 mod objects;
