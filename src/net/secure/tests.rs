@@ -132,11 +132,7 @@ async fn a_peer_that_has_only_noise_connects() {
         let (control, peer) = (here.behaviour().control(), *there.local_peer_id());
         let echoed = async {
             while !here_is_connected(&mut here).await {}
-            let driven = async {
-                loop {
-                    here.select_next_some().await;
-                }
-            };
+            let driven = drive(&mut here);
             let echo = async {
                 let mut stream = control.open(peer, ECHO, Route::Shared).await.unwrap();
                 stream.write_all(b"over noise").await.unwrap();
@@ -145,15 +141,18 @@ async fn a_peer_that_has_only_noise_connects() {
                 stream.read_to_end(&mut back).await.unwrap();
                 back
             };
-            tokio::select! { () = driven => unreachable!(), back = echo => back }
+            tokio::select! { never = driven => match never {}, back = echo => back }
         };
-        let driven = async {
-            loop {
-                there.select_next_some().await;
-            }
-        };
-        let back = tokio::select! { () = driven => unreachable!(), back = echoed => back };
+        let driven = drive(&mut there);
+        let back = tokio::select! { never = driven => match never {}, back = echoed => back };
         assert_eq!(back, b"over noise");
+    }
+}
+
+/// Lets a node do what is to be done, for as long as this is waited for.
+async fn drive(swarm: &mut Swarm<streams::Behaviour>) -> std::convert::Infallible {
+    loop {
+        swarm.select_next_some().await;
     }
 }
 
@@ -176,12 +175,8 @@ async fn another_peer_than_the_one_dialled_is_refused() {
             }
         }
     };
-    let driven = async {
-        loop {
-            there.select_next_some().await;
-        }
-    };
-    let error = tokio::select! { () = driven => unreachable!(), error = refused => error };
+    let driven = drive(&mut there);
+    let error = tokio::select! { never = driven => match never {}, error = refused => error };
     let DialError::WrongPeerId { obtained, .. } = error else { panic!("{error}") };
     assert_eq!(obtained, keys[1].public().to_peer_id());
 }
