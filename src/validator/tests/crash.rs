@@ -163,3 +163,45 @@ fn a_decision_that_was_recorded_is_committed_after_the_crash() {
     let bench = bench.restart();
     assert_eq!(bench.ledger().head_id(), id);
 }
+
+/// A key whose log was fetched from others may have voted at the next height from a home that is gone. It says nothing
+/// there, whatever is proposed, and votes again from the height after it on.
+#[test]
+fn a_key_without_records_is_silent_for_one_height() {
+    let (keys, doc) = (four(), network(&four()));
+    let dir = tempfile::tempdir().unwrap();
+    let fetched = chain(dir.path(), &doc);
+    fetched.commit(decided(&fetched.ledger(), vec![publish(50, &doc, 1)], &keys)).unwrap();
+    drop(fetched);
+
+    let mut bench = Bench::open(dir, &keys[1], &doc, START_MS).unwrap();
+    let block = decided(&bench.ledger(), vec![publish(50, &doc, 2)], &keys);
+    let id = Some(block.header.id());
+    let proposed = candidate(&bench.ledger(), vec![publish(50, &doc, 2)], &keys[0]);
+    let mut out = bench.sent();
+    for key in [0, 2, 3].map(|k| &keys[k]) {
+        out.extend(bench.turn([proposal(key, &doc, 0, proposed.clone())]));
+    }
+    out.extend(bench.turn([0, 2, 3].map(|k| vote(&keys[k], &doc, Prevote, 2, 0, id))));
+    out.extend(bench.wait(Duration::from_secs(10)));
+    // Nor after a restart, which finds the height begun.
+    bench = bench.restart();
+    out.extend(bench.sent());
+    out.extend(bench.turn([0, 2, 3].map(|k| vote(&keys[k], &doc, Prevote, 2, 0, id))));
+    assert_eq!(votes(&out), []);
+    assert!(!out.iter().any(|message| matches!(message, Message::Proposal { .. })), "{out:?}");
+
+    bench.chain.commit(block).unwrap();
+    let out = bench.turn([]);
+    let next = candidate(&bench.ledger(), vec![publish(50, &doc, 3)], &keys[0]);
+    let mut said = votes(&out);
+    for key in &keys {
+        let from = Candidate {
+            header: crate::log::Header { proposer: key.public(), ..next.header.clone() },
+            ..next.clone()
+        };
+        said.extend(votes(&bench.turn([proposal(key, &doc, 0, from)])));
+    }
+    said.extend(votes(&bench.wait(Duration::from_secs(10))));
+    assert!(!said.is_empty(), "it votes at height 3");
+}
