@@ -108,6 +108,20 @@ fn a_version_never_changes() {
     );
 }
 
+/// A key that stood only in the long line of `--json` was all that an operator of a new validator had to go by.
+#[test]
+fn status_shows_the_key_that_init_takes() {
+    let site = Site::new();
+    site.ok(["daemon"]);
+    let status = site.ok(["status"]);
+    let key =
+        status.lines().find_map(|line| line.strip_prefix("key ")).expect("a line for it").trim().to_owned();
+    assert_eq!(site.status()["public_key"], key.as_str());
+    let message = site.fails(2, ["--quiet", "init", "--validators", &format!("{key},zz")]);
+    assert!(message.contains("`zz` is not a public key"), "{message}");
+    assert_eq!(site.json(["init", "--validators", &key])["new"], true);
+}
+
 #[test]
 fn a_tag_moves_and_a_withdrawn_version_is_passed_over_and_stays_readable() {
     let (site, _) = published();

@@ -38,6 +38,7 @@ fn text(report: &Report) -> String {
         output::size(report.resident_bytes)
     )];
     lines.push(format!("peer id   {}", report.peer_id));
+    lines.push(format!("key       {}", report.public_key));
     lines.extend(report.addresses.iter().map(|address| format!("listens   {address}")));
     for network in &report.networks {
         let role = if network.validator { "validator" } else { "follower" };

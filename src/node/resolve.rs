@@ -62,7 +62,7 @@ impl Node {
     /// Creates a network of this node's own, unless it has one.
     pub async fn create_network(&self, request: &CreateRequest) -> Result<NetworkOf, Error> {
         let parse = |text: &String| {
-            let wrong = |error| Error::usage(format!("`{text}` is not the key of a validator: {error}"));
+            let wrong = |error| Error::usage(format!("cannot make a validator of a key: {error}"));
             text.parse().map_err(wrong)
         };
         let keys = request.validators.iter().map(parse).collect::<Result<Vec<PublicKey>, Error>>()?;
