@@ -108,6 +108,17 @@ fn a_version_never_changes() {
     );
 }
 
+/// `stop` in the moment between a daemon's lock and its socket said that no daemon answers, and left it running.
+#[test]
+fn stop_waits_for_a_daemon_that_is_starting() {
+    let site = Site::new();
+    let mut daemon = site.command(["daemon", "--foreground"]).spawn().unwrap();
+    while site.json(["stop"])["stopped"].is_null() {
+        assert!(daemon.try_wait().unwrap().is_none(), "the daemon has ended by itself");
+    }
+    assert!(daemon.wait().unwrap().success());
+}
+
 /// A key that stood only in the long line of `--json` was all that an operator of a new validator had to go by.
 #[test]
 fn status_shows_the_key_that_init_takes() {

@@ -29,9 +29,17 @@ impl Stop {
             return Ok(());
         };
         ctx.block_on(async {
-            let () = Client::new(&ctx.paths.socket()).post(route::STOP, &()).await?;
+            let client = Client::new(&ctx.paths.socket());
             let asked = Instant::now();
+            let mut heard = false;
             while Node::running(&ctx.paths)?.is_some() {
+                // One that is starting does not answer yet, and one that ends does not any more.
+                if !heard {
+                    heard = match client.post::<()>(route::STOP, &()).await {
+                        Err(error) if error.kind != Kind::Unreachable => return Err(error),
+                        answer => answer.is_ok(),
+                    };
+                }
                 if asked.elapsed() > STOP_DEADLINE {
                     return Err(Error::new(Kind::Busy, format!("the node, pid {pid}, did not end in time"))
                         .hint(format!(
