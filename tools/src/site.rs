@@ -8,12 +8,14 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, bail};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::Value;
 
 use crate::measure::seconds;
@@ -137,6 +139,26 @@ impl<'a> Site<'a> {
     }
 }
 
+/// Ends every process that was given `home` as an argument, and waits until it is gone.
+fn kill_all(home: &Path) {
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw)
+        else {
+            continue;
+        };
+        // Opened before it is looked at, so that the one that is killed is the one that was seen.
+        let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) else { continue };
+        // One that has ended and was not waited for has an empty line.
+        let is_of_home = || {
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            line.split(|byte| *byte == 0).any(|word| word == home.as_os_str().as_bytes())
+        };
+        while is_of_home() && pidfd_send_signal(&process, Signal::KILL).is_ok() {
+            std::thread::yield_now();
+        }
+    }
+}
+
 impl Drop for Site<'_> {
     fn drop(&mut self) {
         let quietly = |args: &[&OsStr]| {
@@ -156,6 +178,8 @@ impl Drop for Site<'_> {
         // A daemon that has not been started is as good as one that has ended.
         if self.home().join("run").exists() {
             quietly(&[OsStr::new("stop")]);
+            // One that has not come as far as its lock is not found by `stop`.
+            kill_all(&self.home());
         }
         // What a dead daemon left. Nothing is mounted there in the usual case, and that is the error then.
         for entry in fs::read_dir(&self.dir).into_iter().flatten().flatten() {
