@@ -125,7 +125,7 @@ fn table(peers: &[PeerStatus]) -> String {
     let rows = peers.iter().map(|peer| {
         vec![
             peer.peer_id.clone(),
-            peer.state.clone(),
+            if peer.relayed { "relayed".into() } else { peer.state.clone() },
             peer.grade.clone(),
             peer.rtt_ms.map_or("-".into(), |ms| format!("{ms:.1} ms")),
             rate(peer.rate_in),

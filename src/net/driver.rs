@@ -174,6 +174,7 @@ impl Driver {
                 if !self.shared.table.closed(peer_id, num_established).is_empty() {
                     self.dialler.later(peer_id);
                 }
+                self.shared.table.relayed(&peer_id, self.relayed_with(&peer_id));
             }
             SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
                 self.dialler.failed(&mut self.swarm, connection_id, peer_id, error);
@@ -228,7 +229,7 @@ impl Driver {
         let named = self.dialler.is_named(id);
         if is_relayed(&address) {
             self.relayed.insert(id, peer);
-            if self.relayed.values().filter(|other| **other == peer).count() < connections {
+            if (self.relayed_with(&peer) as usize) < connections {
                 self.close_relayed(&peer);
             }
         } else {
@@ -242,6 +243,7 @@ impl Driver {
             if endpoint.is_dialer() { (Some(address), None) } else { (None, Some(address)) };
         // Whoever waits for it finds it in the table.
         self.shared.table.connected(peer, reached, from, named);
+        self.shared.table.relayed(&peer, self.relayed_with(&peer));
         if !self.shared.table.is_relay(&peer) {
             self.shared.schedule(|scheduler, now| {
                 scheduler.peer_up(now, Who::Peer(peer), key_of(&peer), Kind::Node { watches: true });
@@ -252,9 +254,14 @@ impl Driver {
 
     /// There is a direct connection with `peer`: it is preferred to those through relays.
     fn close_relayed(&mut self, peer: &PeerId) {
-        for (id, _) in self.relayed.extract_if(|_, other| other == peer) {
-            self.swarm.close_connection(id);
+        for (id, _) in self.relayed.iter().filter(|(_, other)| *other == peer) {
+            // They count until they are closed; to close one twice does nothing.
+            self.swarm.close_connection(*id);
         }
+    }
+
+    fn relayed_with(&self, peer: &PeerId) -> u32 {
+        self.relayed.values().filter(|other| *other == peer).count() as u32
     }
 
     fn on_behaviour(&mut self, event: BehaviourEvent) {

@@ -52,6 +52,8 @@ pub struct PeerInfo {
     pub unusual_latency: bool,
     pub unusual_failures: bool,
     pub state: PeerState,
+    /// Connected, but through a relay only.
+    pub relayed: bool,
     /// What it says that it is able to, if it has lately.
     pub beacon: Option<Beacon>,
 }
@@ -111,6 +113,8 @@ impl Link {
 struct Peer {
     link: Arc<Link>,
     connections: u32,
+    /// Those of them that go through a relay.
+    relayed: u32,
     /// Where it was reached by us; not empty means that it is connected again when lost.
     reached: Vec<Multiaddr>,
     /// Where it says that it listens, or connected from.
@@ -267,9 +271,16 @@ impl Table {
         good.filter_map(|peer| peer.reached.first().cloned()).collect()
     }
 
+    /// So many of the connections with `peer` go through a relay.
+    pub(super) fn relayed(&self, id: &PeerId, connections: u32) {
+        if let Some(peer) = self.inner().peers.get_mut(id) {
+            peer.relayed = connections;
+        }
+    }
+
     #[cfg(test)]
-    pub(super) fn connections(&self, id: &PeerId) -> u32 {
-        self.inner().peers.get(id).map_or(0, |peer| peer.connections)
+    pub(super) fn goes_through_a_relay(&self, id: &PeerId) -> bool {
+        self.inner().peers.get(id).is_some_and(|peer| peer.relayed > 0)
     }
 
     pub(super) fn connected_count(&self) -> usize {
@@ -415,6 +426,7 @@ impl Peer {
         Peer {
             link: Arc::new(link),
             connections: 0,
+            relayed: 0,
             reached: Vec::new(),
             told: Vec::new(),
             speaks: None,
@@ -446,6 +458,7 @@ impl Peer {
             unusual_latency: health.has_unusual_latency(),
             unusual_failures: health.has_unusual_failures(),
             beacon: self.beacon.clone(),
+            relayed: self.connections > 0 && self.relayed == self.connections,
             state,
         }
     }

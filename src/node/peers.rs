@@ -199,6 +199,7 @@ fn status(peer: PeerInfo) -> PeerStatus {
         address: peer.addresses.first().cloned().unwrap_or_default(),
         addresses: peer.addresses,
         state: peer.state.to_string(),
+        relayed: peer.relayed,
         grade: peer.grade.to_string(),
         score: peer.score,
         rtt_ms: peer.rtt.map(|rtt| rtt.as_secs_f64() * 1e3),

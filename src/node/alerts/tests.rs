@@ -18,6 +18,7 @@ fn peer(id: &str, state: PeerState) -> PeerInfo {
         rate_out: 0.0,
         failed: 0,
         failure_share: 0.0,
+        relayed: false,
         grade: Grade::Good,
         score: 0.5,
         unusual_latency: false,

@@ -15,6 +15,8 @@ pub struct PeerStatus {
     pub address: String,
     pub addresses: Vec<String>,
     pub state: String,
+    /// Connected, but through a relay only.
+    pub relayed: bool,
     /// `excellent`, `good`, `fair`, `poor` or `critical`.
     pub grade: String,
     /// From 0 to 1: 40 % bandwidth, 40 % reputation, 20 % availability.
