@@ -256,21 +256,20 @@ impl Trusted {
     }
 
     /// Believes that `item`, or nothing, is at `key` under the trusted head, if `proof` shows it and it does not go back
-    /// behind what was seen before. The trust that is returned remembers it: persist that before use.
+    /// behind what was seen before, and remembers it: persist this before use.
     pub fn observe(
-        &self,
+        &mut self,
         key: &StateKey,
         item: Option<&Item>,
         proof: &StateProof,
-    ) -> Result<Self, LightError> {
+    ) -> Result<(), LightError> {
         let root = self.state_root().ok_or(LightError::NoHead(self.genesis))?;
         let proven = proof.verify(root, &key.digest());
         let proven = proven.map_err(|cause| LightError::Proof { what: floors::subject(key), cause })?;
         if proven != item.map(Item::digest) {
             return Err(LightError::Item { what: floors::subject(key) });
         }
-        let floors = self.floors.raised(key, item, self.height())?;
-        Ok(Self { floors, ..self.clone() })
+        self.floors.raise(key, item, self.height())
     }
 
     /// This trust, with the clock's floor raised to `now_ms`.
@@ -365,8 +364,7 @@ impl Trusted {
 /// Whether the sets are those that the header names.
 fn check_sets(signed: &Signed, next: &ValidatorSet) -> Result<(), LightError> {
     let Header { height, validators, next_validators, .. } = signed.header;
-    let sets =
-        [("validators", validators, &signed.validators), ("next validators", next_validators, next)];
+    let sets = [("validators", validators, &signed.validators), ("next validators", next_validators, next)];
     match sets.into_iter().find(|(_, expected, set)| *expected != set.digest()) {
         Some((which, expected, _)) => Err(LightError::Set { height, which, expected }),
         None => Ok(()),

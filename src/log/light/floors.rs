@@ -39,15 +39,20 @@ struct Floor {
 pub struct Floors(#[n(0)] BTreeMap<Digest, Floor>);
 
 impl Floors {
-    /// These floors, raised to `item`, which is proven to be what is at `key` under the head of `height`. Items other than
-    /// names, versions and tags have none.
-    pub(super) fn raised(&self, key: &StateKey, item: Option<&Item>, height: u64) -> Result<Self, LightError> {
+    /// Raises the floor of `key` to `item`, which is proven to be there under the head of `height`. Items other than names,
+    /// versions and tags have none.
+    pub(super) fn raise(
+        &mut self,
+        key: &StateKey,
+        item: Option<&Item>,
+        height: u64,
+    ) -> Result<(), LightError> {
         let (digest, what) = (key.digest(), subject(key));
         let held = self.0.get(&digest);
         let Some((least, fixed, is_tag)) = item.and_then(floor) else {
             return match held {
                 Some(held) => Err(LightError::Gone { what, seen: held.confirmed }),
-                None => Ok(self.clone()),
+                None => Ok(()),
             };
         };
         if let Some(held) = held {
@@ -56,14 +61,12 @@ impl Floors {
                 return Err(LightError::Backwards { what, seen: held.confirmed });
             }
         }
-        let mut floors = self.clone();
-        floors.0.insert(digest, Floor { least, fixed, confirmed: height });
-        while floors.0.len() > MAX_FLOORS {
-            let oldest = floors.0.iter().filter(|(key, _)| **key != digest).min_by_key(|(_, f)| f.confirmed);
-            let Some(oldest) = oldest.map(|(key, _)| *key) else { break };
-            floors.0.remove(&oldest);
+        if held.is_none() && self.0.len() >= MAX_FLOORS {
+            let oldest = self.0.iter().min_by_key(|(_, floor)| floor.confirmed).map(|(key, _)| *key);
+            oldest.and_then(|oldest| self.0.remove(&oldest));
         }
-        Ok(floors)
+        self.0.insert(digest, Floor { least, fixed, confirmed: height });
+        Ok(())
     }
 
     pub(super) fn len(&self) -> usize {

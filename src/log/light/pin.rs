@@ -17,7 +17,9 @@ pub struct Pin {
 
 /// A text that is no pin: the user's mistake.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a pin: write @HEIGHT:HASH, such as @12:6f…, with the 64 hexadecimal digits of a header's id")]
+#[error(
+    "`{0}` is not a pin: write @HEIGHT:HASH, such as @12:6f…, with the 64 hexadecimal digits of a header's id"
+)]
 pub struct ParsePinError(String);
 
 impl fmt::Display for Pin {

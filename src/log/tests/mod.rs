@@ -1,9 +1,15 @@
 //! Tests of the log as a whole, and the small networks they are made with.
 
 mod blocks;
+mod climbs;
 mod entries;
+mod epochs;
+mod floors;
 mod heads;
+mod operators;
 mod proofs;
+mod replicas;
+mod rights;
 
 use super::*;
 use crate::crypto::{SecretKey, Signature};
@@ -49,8 +55,58 @@ pub struct Network {
 impl Network {
     pub fn of(seeds: impl IntoIterator<Item = u8>) -> Self {
         let seeds: Vec<u8> = seeds.into_iter().collect();
-        let doc = document(seeds.clone());
+        Self::founded(document(seeds.clone()), seeds)
+    }
+
+    /// With parameters of its own.
+    pub fn with(seeds: impl IntoIterator<Item = u8>, change: impl FnOnce(&mut GenesisDoc)) -> Self {
+        let seeds: Vec<u8> = seeds.into_iter().collect();
+        let mut doc = document(seeds.clone());
+        change(&mut doc);
+        Self::founded(doc, seeds)
+    }
+
+    fn founded(doc: GenesisDoc, seeds: Vec<u8>) -> Self {
         Self { ledger: Ledger::genesis(&doc).unwrap(), doc, seeds, blocks: Vec::new() }
+    }
+
+    /// Decides and applies one entry.
+    pub fn say(&mut self, author: u8, body: EntryBody) {
+        let nonce = self.ledger.nonce(&key(author).public()) + 1;
+        let entry = self.entry(author, nonce, body);
+        self.ledger.admit(&entry).unwrap_or_else(|refusal| panic!("{refusal}"));
+        self.decide(vec![entry]);
+    }
+
+    /// What is said against an entry that must be refused.
+    pub fn refused(&self, author: u8, body: EntryBody) -> Refusal {
+        let nonce = self.ledger.nonce(&key(author).public()) + 1;
+        self.ledger.admit(&self.entry(author, nonce, body)).unwrap_err()
+    }
+
+    /// Ends the epoch and begins the next with an empty height.
+    pub fn next_epoch(&mut self) {
+        let time_ms = self.ledger.time_ms() + self.ledger.params().epoch_ms;
+        for time_ms in [time_ms, time_ms + 1] {
+            let proposer = self.ledger.validators().members()[0].key;
+            let (header, body) = self.ledger.propose(vec![], time_ms, proposer);
+            let certificate = self.certify(&header, &self.signers(), 0);
+            let block = Block { header, body, certificate };
+            self.ledger = self.ledger.apply(&block).unwrap();
+            self.blocks.push(block);
+        }
+    }
+
+    /// The seeds of all who vote on the next height.
+    pub fn signers(&self) -> Vec<u8> {
+        let set = self.ledger.validators();
+        (1..=u8::MAX).filter(|seed| set.get(&key(*seed).public()).is_some()).collect()
+    }
+
+    /// What the voting key of `seed` weighs at the next height, in thousandths of all.
+    pub fn weight(&self, seed: u8) -> u64 {
+        let set = self.ledger.validators();
+        set.get(&key(seed).public()).map_or(0, |v| v.weight * 1000 / set.total_weight())
     }
 
     pub fn entry(&self, author: u8, nonce: u64, body: EntryBody) -> Entry {
@@ -64,13 +120,14 @@ impl Network {
     }
 
     pub fn propose(&self, entries: Vec<Entry>) -> (Header, Body) {
-        self.ledger.propose(entries, self.ledger.time_ms() + 10, key(self.seeds[0]).public())
+        let proposer = self.ledger.validators().members()[0].key;
+        self.ledger.propose(entries, self.ledger.time_ms() + 10, proposer)
     }
 
     /// The next block, signed by all validators.
     pub fn block(&self, entries: Vec<Entry>) -> Block {
         let (header, body) = self.propose(entries);
-        let certificate = self.certify(&header, &self.seeds, 0);
+        let certificate = self.certify(&header, &self.signers(), 0);
         Block { header, body, certificate }
     }
 
@@ -86,13 +143,7 @@ impl Network {
 
     /// What a light client is sent to reach the newest head.
     pub fn update(&self) -> light::Update {
-        let block = self.blocks.last().unwrap();
-        let signed = light::Signed {
-            header: block.header.clone(),
-            certificate: block.certificate.clone(),
-            validators: self.ledger.validators().clone(),
-        };
-        light::Update { signed, next: self.ledger.validators().clone() }
+        self.ledger.update(self.blocks.last().unwrap()).unwrap()
     }
 }
 
