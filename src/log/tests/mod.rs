@@ -19,6 +19,10 @@ pub fn key(seed: u8) -> SecretKey {
     SecretKey::from_bytes([seed; 32])
 }
 
+/// Public keys by seed: to derive them again for every block takes longer than all else.
+static PUBLIC: std::sync::LazyLock<Vec<crate::crypto::PublicKey>> =
+    std::sync::LazyLock::new(|| (0..=u8::MAX).map(|seed| key(seed).public()).collect());
+
 pub fn snapshot(seed: u8) -> SnapshotId {
     SnapshotId::of(&[seed])
 }
@@ -100,7 +104,8 @@ impl Network {
     /// The seeds of all who vote on the next height.
     pub fn signers(&self) -> Vec<u8> {
         let set = self.ledger.validators();
-        (1..=u8::MAX).filter(|seed| set.get(&key(*seed).public()).is_some()).collect()
+        let seeds = PUBLIC.iter().enumerate().filter(|(_, key)| set.get(key).is_some());
+        seeds.map(|(seed, _)| seed as u8).collect()
     }
 
     /// What the voting key of `seed` weighs at the next height, in thousandths of all.
