@@ -4,6 +4,7 @@ mod blocks;
 mod climbs;
 mod entries;
 mod epochs;
+mod files;
 mod floors;
 mod heads;
 mod operators;
