@@ -150,9 +150,14 @@ impl VersionProof {
         codec::encode(self)
     }
 
+    /// Decodes foreign bytes. Says nothing about what they prove.
+    pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        codec::decode("a proof", bytes, MAX_PROOF_LEN)
+    }
+
     /// What `bytes` prove about network `genesis`.
     pub fn verify(bytes: &[u8], genesis: Genesis) -> Result<Proven, VersionProofError> {
-        let proof: Self = codec::decode("a proof", bytes, MAX_PROOF_LEN)?;
+        let proof = Self::decode(bytes)?;
         if proof.version != PROOF_VERSION {
             return Err(VersionProofError::Version(proof.version));
         }

@@ -83,6 +83,22 @@ fn a_cosignature_is_laid_out_as_in_the_specification() {
     assert_eq!(message, format!("cosignature/v1\ntime 1679315147\n{text}"));
 }
 
+/// Made from the words of the specification with Python's `hashlib` and OpenSSL's Ed25519: the secret key is 32 bytes of 9.
+#[test]
+fn a_cosignature_of_another_implementation_verifies_and_ours_is_the_same() {
+    let text = "example.com/behind-the-sofa\n20852163\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n";
+    let key = "witness.example.com/w1+4bdc7eaa+BP0XJDhaoMdbZPt4zWAvodmR/ev3axPFjtcC6sg16fYY";
+    let line = "— witness.example.com/w1 \
+                S9x+qgAAAABkGFDLSEwbtADY9t5XeSzDTVuiqYN5nZfoc9NQOUgkPYm4wwjIUL68Nczz1tpzCjnpmnRXttgqVVwOg3WfE7AXqa+DAg==\n";
+    let note = Note::parse(format!("{text}\n{line}").as_bytes()).unwrap();
+    let key: NoteKey = key.parse().unwrap();
+    assert_eq!(note.verify(&key), Ok(Some(1_679_315_147)));
+    let mut ours = Note::new(text.to_owned()).unwrap();
+    let secret = SecretKey::from_bytes([9; 32]);
+    assert_eq!(ours.cosign("witness.example.com/w1", &secret, 1_679_315_147), Ok(key));
+    assert_eq!(ours.to_string(), note.to_string());
+}
+
 #[test]
 fn a_cosignature_is_for_one_text_and_time_and_can_be_taken_over() {
     let (log, witness) = (SecretKey::from_bytes([1; 32]), SecretKey::from_bytes([2; 32]));

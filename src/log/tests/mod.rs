@@ -180,3 +180,45 @@ pub fn yank(name: &str, version: &str, reason: &str) -> EntryBody {
         reason: reason.parse().unwrap(),
     })
 }
+
+/// An entry body of every kind, and of every form of it. Not all would execute.
+pub fn one_of_each(genesis: crate::id::Genesis) -> Vec<EntryBody> {
+    let (name, version): (Name, Label) = ("photos".parse().unwrap(), "v1".parse().unwrap());
+    let (one, two) = (key(1).public(), key(2).public());
+    let header = |seed: u8| HeaderId::of(&[seed]);
+    let signature = key(1).sign(b"");
+    let EntryBody::Publish(plain) = publish("photos", "v1", 1) else { unreachable!() };
+    let replica = Replica::sign(&key(3), genesis, plain.snapshot);
+    let answered = storage::Answered {
+        epoch: 1,
+        seed: header(1),
+        snapshot: snapshot(1),
+        bytes: 1_000,
+        chunk: crate::id::ChunkId::of(b"chunk"),
+        answer: Digest::NONE,
+    };
+    let audits = vec![Audit::sign(&key(4), genesis, &one, &answered)];
+    let votes = [(None, signature), (Some(header(1)), signature)];
+    let proposals = [(header(1), None, signature), (header(2), Some(3), signature)];
+    let roles = RoleSet::NONE.with(Role::Reader);
+    vec![
+        EntryBody::Publish(plain.clone()),
+        EntryBody::Publish(Publish { parent: Some("v0".parse().unwrap()), replicas: vec![replica], ..plain }),
+        tag("photos", "good", "v1"),
+        yank("photos", "v1", "r"),
+        EntryBody::Grant(Grant { name: name.clone(), to: two, roles, wrap: None }),
+        EntryBody::Grant(Grant { name: name.clone(), to: two, roles, wrap: Some(vec![7; 80].into()) }),
+        EntryBody::Role(RoleChange { to: two, roles }),
+        EntryBody::Rotate(Rotate::to(&key(2), genesis, &one)),
+        EntryBody::Validator(ValidatorChange::join(&key(2), genesis, &one)),
+        EntryBody::Validator(ValidatorChange::Leave),
+        EntryBody::Validator(ValidatorChange::Release { operator: two }),
+        EntryBody::Stake(Stake { holder: two, amount: 7 }),
+        EntryBody::Delegate(Delegate { to: two }),
+        EntryBody::StorageCommit(StorageCommit { epoch: 1, name, version }),
+        EntryBody::StorageReceipt(StorageReceipt { answered, audits }),
+        EntryBody::Evidence(Evidence::of_votes(two, VoteKind::Prevote, 7, 1, votes)),
+        EntryBody::Evidence(Evidence::of_proposals(two, 7, 1, proposals)),
+        EntryBody::Params(Params::default()),
+    ]
+}
