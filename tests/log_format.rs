@@ -13,11 +13,17 @@ use std::path::PathBuf;
 
 use bcai::codec;
 use bcai::crypto::SecretKey;
-use bcai::id::{HeaderId, SnapshotId};
-use bcai::log::light::{Signed, Trusted, Update};
+use bcai::id::{ChunkId, Genesis, HeaderId, LogRoot, SnapshotId};
+use bcai::log::checkpoint::Checkpoint;
+use bcai::log::light::{Trusted, Update};
+use bcai::log::note::Note;
+use bcai::log::proof::VersionProof;
+use bcai::log::storage::{Answered, Challenge};
 use bcai::log::{
-    Block, Body, Certificate, Entry, EntryBody, GenesisDoc, Header, Ledger, Publish, StateKey, StateProof,
-    Tag, Validator, ValidatorSet, VoteKind, Yank, vote_bytes,
+    Audit, Block, Body, Certificate, Delegate, Entry, EntryBody, Evidence, GenesisDoc, Grant, Header, Item,
+    Ledger, Params, Publish, Replica, Role, RoleChange, RoleSet, Rotate, Stake, StateKey, StateProof,
+    StorageCommit, StorageReceipt, Tag, Validator, ValidatorChange, ValidatorSet, VoteKind, Yank, merkle,
+    proposal_bytes, vote_bytes,
 };
 use data_encoding::HEXLOWER;
 
@@ -80,13 +86,101 @@ fn blocks(doc: &GenesisDoc) -> (Vec<Block>, Ledger) {
 }
 
 fn update(ledger: &Ledger, block: &Block) -> Update {
-    let validators = ledger.validators().clone();
-    let (header, certificate) = (block.header.clone(), block.certificate.clone());
-    Update { signed: Signed { header, certificate, validators: validators.clone() }, next: validators }
+    ledger.update(block).unwrap()
+}
+
+/// The kinds that are not in the blocks, each under a name. What others sign in them is genuine.
+fn other_kinds(genesis: Genesis) -> Vec<(&'static str, EntryBody)> {
+    let (author, two) = (key(50).public(), key(2).public());
+    let (name, version) = ("team/photos".parse().unwrap(), "v1".parse().unwrap());
+    let snapshot = SnapshotId::of(b"v1");
+    let answered = Answered {
+        epoch: 7,
+        seed: HeaderId::of(b"seed"),
+        snapshot,
+        bytes: 1_000_000_007,
+        chunk: ChunkId::of(b"chunk"),
+        answer: Challenge::new(HeaderId::of(b"seed"), &author, snapshot).answer(b"chunk"),
+    };
+    let audits = vec![Audit::sign(&key(3), genesis, &author, &answered)];
+    let vote = |id: Option<HeaderId>| (id, key(2).sign(&vote_bytes(genesis, VoteKind::Precommit, 9, 1, id)));
+    let proposal = |id: HeaderId, locked: Option<u32>| {
+        (id, locked, key(2).sign(&proposal_bytes(genesis, 9, 1, locked, id)))
+    };
+    let [a, b] = [b"a", b"b"].map(|bytes| HeaderId::of(bytes));
+    let replicated = Publish {
+        name: "team/photos".parse().unwrap(),
+        version: "v2".parse().unwrap(),
+        snapshot,
+        bytes: 1,
+        inodes: 2,
+        parent: None,
+        replicas: vec![Replica::sign(&key(4), genesis, snapshot)],
+    };
+    let roles: RoleSet = [Role::Reader, Role::Publisher].into_iter().collect();
+    let grant = Grant { name, to: two, roles, wrap: Some(vec![0xcd; 48].into()) };
+    let name = grant.name.clone();
+    vec![
+        ("publish-with-replica", EntryBody::Publish(replicated)),
+        ("grant", EntryBody::Grant(grant)),
+        (
+            "grant-taken-back",
+            EntryBody::Grant(Grant { name: name.clone(), to: two, roles: RoleSet::NONE, wrap: None }),
+        ),
+        ("role", EntryBody::Role(RoleChange { to: two, roles: Role::ALL.into_iter().collect() })),
+        ("rotate", EntryBody::Rotate(Rotate::to(&key(51), genesis, &author))),
+        ("validator-join", EntryBody::Validator(ValidatorChange::join(&key(52), genesis, &author))),
+        ("validator-leave", EntryBody::Validator(ValidatorChange::Leave)),
+        ("validator-release", EntryBody::Validator(ValidatorChange::Release { operator: two })),
+        ("stake", EntryBody::Stake(Stake { holder: two, amount: 1_000_000 })),
+        ("delegate", EntryBody::Delegate(Delegate { to: two })),
+        ("storage-commit", EntryBody::StorageCommit(StorageCommit { epoch: 7, name, version })),
+        ("storage-receipt", EntryBody::StorageReceipt(StorageReceipt { answered, audits })),
+        (
+            "evidence-votes",
+            EntryBody::Evidence(Evidence::of_votes(
+                two,
+                VoteKind::Precommit,
+                9,
+                1,
+                [vote(Some(a)), vote(None)],
+            )),
+        ),
+        (
+            "evidence-proposals",
+            EntryBody::Evidence(Evidence::of_proposals(two, 9, 1, [proposal(a, None), proposal(b, Some(0))])),
+        ),
+        ("params", EntryBody::Params(Params::default())),
+    ]
+}
+
+/// The proof of the first version.
+fn proof(ledger: &Ledger, blocks: &[Block]) -> VersionProof {
+    let entries: Vec<&Entry> = blocks.iter().flat_map(|block| &block.body.entries).collect();
+    let leaves: Vec<LogRoot> = entries.iter().map(|entry| merkle::leaf(&entry.encode())).collect();
+    let what = (&"team/photos".parse().unwrap(), &"v1".parse().unwrap());
+    let steps = vec![update(ledger, &blocks[1])];
+    VersionProof::new(ledger, what, steps, &leaves, (0, entries[0].clone())).unwrap()
+}
+
+/// What a light client keeps that was shown a tag.
+fn observed(ledger: &Ledger) -> Trusted {
+    let key = StateKey::Tag("team/photos".parse().unwrap(), "good".parse().unwrap());
+    let target = ledger.dataset("team/photos").unwrap().tags["good"].clone();
+    let mut trusted = ledger.trusted().at_time(1_790_000_009_999);
+    trusted.observe(&key, Some(&Item::Tag(target)), &ledger.prove(&key)).unwrap();
+    trusted
+}
+
+/// The head as a checkpoint, signed by the first validator and cosigned by a witness.
+fn checkpoint(ledger: &Ledger) -> Note {
+    let (mut note, _) = Checkpoint::of(ledger.head().unwrap()).signed(&key(1)).unwrap();
+    note.cosign("witness.example/golden", &key(60), 1_790_000_010).unwrap();
+    note
 }
 
 /// Name of each fixture, its bytes as this program makes them, and whether given bytes decode and encode to themselves.
-type Golden = (&'static str, Vec<u8>, fn(&[u8]) -> Option<Vec<u8>>);
+type Golden = (String, Vec<u8>, fn(&[u8]) -> Option<Vec<u8>>);
 
 fn golden() -> Vec<Golden> {
     let doc = document();
@@ -99,7 +193,7 @@ fn golden() -> Vec<Golden> {
         Some(codec::encode(&codec::decode::<StateProof>("a state proof", bytes, 1 << 16).ok()?))
     };
     let id = blocks[0].header.id();
-    vec![
+    let mut golden: Vec<Golden> = vec![
         ("genesis", doc.encode(), |b| Some(GenesisDoc::decode(b).ok()?.encode())),
         ("entry-publish", publish.encode(), entry),
         ("entry-publish-with-parent", with_parent.encode(), entry),
@@ -119,7 +213,21 @@ fn golden() -> Vec<Golden> {
         ("state-proof-of-absence", codec::encode(&ledger.prove(&absent)), proof),
         ("vote", vote_bytes(doc.id(), VoteKind::Precommit, 1, 0, Some(id)), |b| Some(b.to_vec())),
         ("vote-for-nothing", vote_bytes(doc.id(), VoteKind::Prevote, 7, 2, None), |b| Some(b.to_vec())),
+        ("proposal", proposal_bytes(doc.id(), 7, 2, Some(1), id), |b| Some(b.to_vec())),
+        ("trusted-with-floor", observed(&ledger).encode(), |b| Some(Trusted::decode(b).ok()?.encode())),
+        ("version-proof", proof(&ledger, &blocks).encode(), |b| Some(VersionProof::decode(b).ok()?.encode())),
+        ("checkpoint", checkpoint(&ledger).to_string().into_bytes(), |b| {
+            Some(Note::parse(b).ok()?.to_string().into_bytes())
+        }),
     ]
+    .into_iter()
+    .map(|(name, bytes, reencode): (&str, _, _)| (name.to_owned(), bytes, reencode))
+    .collect();
+    golden.extend(other_kinds(doc.id()).into_iter().map(|(kind, body)| {
+        let bytes = Entry::sign(&key(50), doc.id(), 9, body).encode();
+        (format!("entry-{kind}"), bytes, entry as fn(&[u8]) -> Option<Vec<u8>>)
+    }));
+    golden
 }
 
 fn ids() -> String {
@@ -157,7 +265,7 @@ fn read(name: &str) -> Vec<u8> {
 #[test]
 fn every_object_is_still_written_and_read_the_same() {
     for (name, bytes, reencode) in golden() {
-        let held = read(name);
+        let held = read(&name);
         assert_eq!(HEXLOWER.encode(&bytes), HEXLOWER.encode(&held), "{name}");
         assert_eq!(reencode(&held).as_ref(), Some(&held), "{name}");
     }
@@ -180,6 +288,8 @@ fn the_committed_log_is_accepted_by_ledger_and_light_client() {
     let update = Update::decode(&read("update")).unwrap();
     let start = Trusted::decode(&read("trusted-at-genesis")).unwrap();
     assert_eq!(start.advance(&update), Ok(Trusted::decode(&read("trusted")).unwrap()));
+    let proven = VersionProof::verify(&read("version-proof"), doc.id()).unwrap();
+    assert_eq!(proven.version.snapshot, SnapshotId::of(b"v1"));
     assert_eq!(update.signed.header.previous, Some(HeaderId::of(&blocks[0].header.encode())));
 }
 

@@ -25,6 +25,8 @@ pub enum Of {
     Evidence,
     /// The key of a storage challenge.
     Challenge,
+    /// What a light client has seen of an item.
+    Floor,
     /// The key of an item of the state map.
     StateKey,
     /// The value of an item of the state map.
@@ -42,6 +44,7 @@ impl Of {
             Self::Params => "bcai 2026 params v1",
             Self::Evidence => "bcai 2026 evidence v1",
             Self::Challenge => "bcai 2026 challenge v1",
+            Self::Floor => "bcai 2026 floor v1",
             Self::StateKey => "bcai 2026 state key v1",
             Self::StateValue => "bcai 2026 state value v1",
             Self::StateLeaf => "bcai 2026 state leaf v1",

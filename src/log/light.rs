@@ -1,7 +1,7 @@
 //! The light client: believes a head because of who signed it, without executing what led there.
 //!
-//! Owns: the trusted state, the rule by which it advances, its stored form, and the proof of a fork.
-//! Must not know: where headers come from, the time of day, or entries.
+//! Owns: the trusted state, the rule by which it advances, its stored form; the way to a head, floors, pins and forks are
+//! in the modules below. Must not know: where headers come from, the time of day, or who reads.
 //! Invariant: trust starts at a genesis document and moves only upwards in height and time, each step signed by more
 //! than two thirds of the header's own validators and more than one third of those already trusted.
 //! Trust: an `Update` is foreign. The stored form is this machine's own, but is checked like foreign bytes.
@@ -13,12 +13,26 @@ use super::block::Header;
 use super::certificate::{Certificate, CertificateError, MAX_CERTIFICATE_LEN};
 use super::digest::Digest;
 use super::genesis::{GenesisDoc, LOG_VERSION, MAX_GENESIS_LEN};
+use super::sparse::{ProofError, StateProof};
+use super::state::{Item, StateKey};
 use super::validators::ValidatorSet;
 use crate::codec::{self, CodecError};
 use crate::id::{Genesis, HeaderId, StateRoot};
 
-/// Longest encoded `Trusted` or `Update`, in bytes: two full sets, a header and a certificate.
-pub const MAX_TRUSTED_LEN: usize = 2 * MAX_GENESIS_LEN + MAX_CERTIFICATE_LEN;
+mod climb;
+mod floors;
+mod fork;
+mod pin;
+
+pub use climb::Climb;
+pub use floors::{Floors, MAX_FLOORS};
+pub use fork::Fork;
+pub use pin::{ParsePinError, Pin};
+
+/// Longest encoded `Update`, in bytes: two full sets, a header and a certificate.
+pub const MAX_UPDATE_LEN: usize = 2 * MAX_GENESIS_LEN + MAX_CERTIFICATE_LEN;
+/// Longest encoded `Trusted`, in bytes.
+pub const MAX_TRUSTED_LEN: usize = MAX_UPDATE_LEN + floors::MAX_FLOORS_LEN;
 /// Version of the stored form.
 const TRUSTED_VERSION: u32 = 1;
 
@@ -52,17 +66,8 @@ impl Update {
 
     /// Decodes foreign bytes.
     pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
-        codec::decode("a light-client update", bytes, MAX_TRUSTED_LEN)
+        codec::decode("a light-client update", bytes, MAX_UPDATE_LEN)
     }
-}
-
-/// Two decided headers of one height: proof that more than a third of the validators' weight broke the rules.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct Fork {
-    #[n(0)]
-    pub trusted: Signed,
-    #[n(1)]
-    pub offered: Signed,
 }
 
 /// Why a head was not believed.
@@ -104,7 +109,44 @@ pub enum LightError {
         .0.trusted.header.height, .0.trusted.header.id(), .0.offered.header.id()
     )]
     Fork(Box<Fork>),
+    /// The peer answers what was not asked.
+    #[error("height {height} was offered, but height {wanted} was asked for")]
+    NotAsked { wanted: u64, height: u64 },
+    /// A wrong pin, or a peer of another log.
+    #[error("height {} of the log has header {found}, not {}, which was pinned: check where the pin comes from", .pin.height, .pin.header)]
+    Pinned { pin: Pin, found: HeaderId },
+    /// Nothing can be proven before the first height.
+    #[error("no height of network {0} is known yet: connect to a peer that has its log")]
+    NoHead(Genesis),
+    /// Junk or a lie.
+    #[error("what the peer says of {what} is not what the log says: {cause}")]
+    Proof { what: String, cause: ProofError },
+    /// Junk or a lie.
+    #[error("what the peer says of {what} is not what the log says")]
+    Item { what: String },
+    /// Stop, and tell people: a quorum signed a state that goes back.
+    #[error(
+        "{what} has moved backwards: it is older than, or another than, what this machine saw at height {seen}; the validators \
+         have rewritten the log, trust nothing new from it and tell the operators"
+    )]
+    Backwards { what: String, seen: u64 },
+    /// Likewise.
+    #[error(
+        "{what} is gone, although this machine saw it at height {seen} and nothing is ever deleted; the validators have \
+         rewritten the log, trust nothing new from it and tell the operators"
+    )]
+    Gone { what: String, seen: u64 },
+    /// Ask more peers; go on only if the user says so.
+    #[error(
+        "the newest head that this machine knows (height {height}) is {} old, which is more than {}; the validators may have \
+         stopped, or the peers hold back what is newer: ask other peers (?peer=…), or use what is here with --offline",
+        span(*age_ms), span(*max_ms)
+    )]
+    Stale { height: u64, age_ms: u64, max_ms: u64 },
     /// The stored state is damaged: start again from the genesis.
+    #[error("{0} floors are more than the limit of {MAX_FLOORS}")]
+    Floors(usize),
+    /// The same.
     #[error(transparent)]
     Codec(#[from] CodecError),
 }
@@ -126,6 +168,13 @@ pub struct Trusted {
     /// The newest head: with its height and time it is also the floor below which nothing is accepted.
     #[n(4)]
     head: Option<Signed>,
+    /// What was seen under it and earlier ones.
+    #[n(5)]
+    floors: Floors,
+    /// The latest that this machine's clock has shown, in milliseconds since 1970: a clock that is set back makes no
+    /// head look fresh.
+    #[n(6)]
+    clock_ms: u64,
 }
 
 impl Trusted {
@@ -140,7 +189,8 @@ impl Trusted {
         next: ValidatorSet,
         head: Option<Signed>,
     ) -> Self {
-        Self { version: TRUSTED_VERSION, genesis, genesis_time_ms, next, head }
+        let (floors, clock_ms) = (Floors::default(), 0);
+        Self { version: TRUSTED_VERSION, genesis, genesis_time_ms, next, head, floors, clock_ms }
     }
 
     /// The network.
@@ -174,16 +224,7 @@ impl Trusted {
         let header = &signed.header;
         let height = header.height;
         self.check_place(header)?;
-        if header.validators != signed.validators.digest() {
-            return Err(LightError::Set { height, which: "validators", expected: header.validators });
-        }
-        if header.next_validators != next.digest() {
-            return Err(LightError::Set {
-                height,
-                which: "next validators",
-                expected: header.next_validators,
-            });
-        }
+        check_sets(signed, next)?;
         let id = header.id();
         match &self.head {
             Some(head) if head.header == *header => return Ok(self.clone()),
@@ -197,7 +238,54 @@ impl Trusted {
             _ => self.check_overlap(signed, &self.next)?,
         }
         self.check_certificate(signed, id)?;
-        Ok(Self { next: next.clone(), head: Some(signed.clone()), ..*self })
+        Ok(Self { next: next.clone(), head: Some(signed.clone()), floors: self.floors.clone(), ..*self })
+    }
+
+    /// Trust in the head that `pin` names, which `update` must be of: the user's word stands for all that led there.
+    pub fn at_pin(doc: &GenesisDoc, pin: Pin, update: &Update) -> Result<Self, LightError> {
+        let start = Self::at_genesis(doc);
+        let Update { signed, next } = update;
+        let found = signed.header.id();
+        if signed.header.height != pin.height || found != pin.header {
+            return Err(LightError::Pinned { pin, found });
+        }
+        start.check_place(&signed.header)?;
+        check_sets(signed, next)?;
+        start.check_certificate(signed, found)?;
+        Ok(Self { next: next.clone(), head: Some(signed.clone()), ..start })
+    }
+
+    /// Believes that `item`, or nothing, is at `key` under the trusted head, if `proof` shows it and it does not go back
+    /// behind what was seen before, and remembers it: persist this before use.
+    pub fn observe(
+        &mut self,
+        key: &StateKey,
+        item: Option<&Item>,
+        proof: &StateProof,
+    ) -> Result<(), LightError> {
+        let root = self.state_root().ok_or(LightError::NoHead(self.genesis))?;
+        let proven = proof.verify(root, &key.digest());
+        let proven = proven.map_err(|cause| LightError::Proof { what: floors::subject(key), cause })?;
+        if proven != item.map(Item::digest) {
+            return Err(LightError::Item { what: floors::subject(key) });
+        }
+        self.floors.raise(key, item, self.height())
+    }
+
+    /// This trust, with the clock's floor raised to `now_ms`.
+    #[must_use]
+    pub fn at_time(&self, now_ms: u64) -> Self {
+        Self { clock_ms: self.clock_ms.max(now_ms), ..self.clone() }
+    }
+
+    /// Whether the newest head is at most `max_ms` old. Time that the clock or a header has already shown counts as past,
+    /// whatever `now_ms` is.
+    pub fn check_fresh(&self, now_ms: u64, max_ms: u64) -> Result<(), LightError> {
+        let age_ms = now_ms.max(self.clock_ms).saturating_sub(self.time_ms());
+        match age_ms > max_ms {
+            true => Err(LightError::Stale { height: self.height(), age_ms, max_ms }),
+            false => Ok(()),
+        }
     }
 
     fn check_place(&self, header: &Header) -> Result<(), LightError> {
@@ -259,21 +347,33 @@ impl Trusted {
             return Err(LightError::Version { height: trusted.height(), found: trusted.version });
         }
         if let Some(head) = &trusted.head {
-            let (header, height) = (&head.header, head.header.height);
+            let header = &head.header;
             if header.genesis != trusted.genesis {
                 return Err(LightError::OtherNetwork { expected: trusted.genesis, found: header.genesis });
             }
-            let sets = [
-                ("validators", header.validators, &head.validators),
-                ("next validators", header.next_validators, &trusted.next),
-            ];
-            for (which, expected, set) in sets {
-                if expected != set.digest() {
-                    return Err(LightError::Set { height, which, expected });
-                }
-            }
+            check_sets(head, &trusted.next)?;
             trusted.check_certificate(head, header.id())?;
+        }
+        if trusted.floors.len() > MAX_FLOORS {
+            return Err(LightError::Floors(trusted.floors.len()));
         }
         Ok(trusted)
     }
+}
+
+/// Whether the sets are those that the header names.
+fn check_sets(signed: &Signed, next: &ValidatorSet) -> Result<(), LightError> {
+    let Header { height, validators, next_validators, .. } = signed.header;
+    let sets = [("validators", validators, &signed.validators), ("next validators", next_validators, next)];
+    match sets.into_iter().find(|(_, expected, set)| *expected != set.digest()) {
+        Some((which, expected, _)) => Err(LightError::Set { height, which, expected }),
+        None => Ok(()),
+    }
+}
+
+/// A duration for people: the largest unit of which it has two or more.
+fn span(ms: u64) -> String {
+    let units = [(86_400_000, "days"), (3_600_000, "hours"), (60_000, "minutes")];
+    let fits = units.into_iter().find(|(unit, _)| ms >= 2 * unit);
+    fits.map_or(format!("{} s", ms / 1000), |(unit, name)| format!("{} {name}", ms / unit))
 }

@@ -1,7 +1,7 @@
 //! The manifest log as data: what is decided, what follows from it, and the proofs of both.
 //!
-//! Owns: genesis, entries, headers, bodies, certificates, the state that executing them builds, Merkle proofs, and the
-//! light client.
+//! Owns: genesis, entries, headers, bodies, certificates, the state that executing them builds, who votes with which weight,
+//! Merkle proofs, the light client, proofs as files and checkpoints for others.
 //! Must not know: clocks, disks, networks, or how consensus is reached. Time and keys are passed in.
 //! Invariant: executing the same blocks gives the same `Ledger` on every machine.
 //! Trust: nothing decoded here is believed until a `Ledger` or a `light::Trusted` has accepted it.
@@ -9,6 +9,7 @@
 
 mod block;
 mod certificate;
+pub mod checkpoint;
 mod digest;
 mod entry;
 mod genesis;
@@ -16,7 +17,9 @@ mod ledger;
 pub mod light;
 pub mod merkle;
 mod names;
+pub mod note;
 mod params;
+pub mod proof;
 mod refusal;
 mod roles;
 mod sparse;
