@@ -180,20 +180,20 @@ fn checkpoint(ledger: &Ledger) -> Note {
 }
 
 /// Name of each fixture, its bytes as this program makes them, and whether given bytes decode and encode to themselves.
-type Golden = (String, Vec<u8>, fn(&[u8]) -> Option<Vec<u8>>);
+type Golden = (String, Vec<u8>, Reencode);
+type Reencode = fn(&[u8]) -> Option<Vec<u8>>;
 
 fn golden() -> Vec<Golden> {
     let doc = document();
     let [publish, with_parent, tag, yank] = entries(&doc);
     let (blocks, ledger) = blocks(&doc);
-    let entry = |bytes: &[u8]| Some(Entry::decode(bytes).ok()?.encode());
+    let entry: Reencode = |bytes| Some(Entry::decode(bytes).ok()?.encode());
     let name = StateKey::Name("team/photos".parse().unwrap());
     let absent = StateKey::Name("videos".parse().unwrap());
-    let proof = |bytes: &[u8]| {
-        Some(codec::encode(&codec::decode::<StateProof>("a state proof", bytes, 1 << 16).ok()?))
-    };
+    let state_proof: Reencode =
+        |bytes| Some(codec::encode(&codec::decode::<StateProof>("a state proof", bytes, 1 << 16).ok()?));
     let id = blocks[0].header.id();
-    let mut golden: Vec<Golden> = vec![
+    let of_blocks: Vec<(&str, Vec<u8>, Reencode)> = vec![
         ("genesis", doc.encode(), |b| Some(GenesisDoc::decode(b).ok()?.encode())),
         ("entry-publish", publish.encode(), entry),
         ("entry-publish-with-parent", with_parent.encode(), entry),
@@ -209,8 +209,8 @@ fn golden() -> Vec<Golden> {
             Some(Trusted::decode(b).ok()?.encode())
         }),
         ("update", update(&ledger, &blocks[1]).encode(), |b| Some(Update::decode(b).ok()?.encode())),
-        ("state-proof", codec::encode(&ledger.prove(&name)), proof),
-        ("state-proof-of-absence", codec::encode(&ledger.prove(&absent)), proof),
+        ("state-proof", codec::encode(&ledger.prove(&name)), state_proof),
+        ("state-proof-of-absence", codec::encode(&ledger.prove(&absent)), state_proof),
         ("vote", vote_bytes(doc.id(), VoteKind::Precommit, 1, 0, Some(id)), |b| Some(b.to_vec())),
         ("vote-for-nothing", vote_bytes(doc.id(), VoteKind::Prevote, 7, 2, None), |b| Some(b.to_vec())),
         ("proposal", proposal_bytes(doc.id(), 7, 2, Some(1), id), |b| Some(b.to_vec())),
@@ -219,15 +219,12 @@ fn golden() -> Vec<Golden> {
         ("checkpoint", checkpoint(&ledger).to_string().into_bytes(), |b| {
             Some(Note::parse(b).ok()?.to_string().into_bytes())
         }),
-    ]
-    .into_iter()
-    .map(|(name, bytes, reencode): (&str, _, _)| (name.to_owned(), bytes, reencode))
-    .collect();
-    golden.extend(other_kinds(doc.id()).into_iter().map(|(kind, body)| {
-        let bytes = Entry::sign(&key(50), doc.id(), 9, body).encode();
-        (format!("entry-{kind}"), bytes, entry as fn(&[u8]) -> Option<Vec<u8>>)
-    }));
-    golden
+    ];
+    let of_blocks = of_blocks.into_iter().map(|(name, bytes, reencode)| (name.to_owned(), bytes, reencode));
+    let other_kinds = other_kinds(doc.id()).into_iter().map(|(kind, body)| {
+        (format!("entry-{kind}"), Entry::sign(&key(50), doc.id(), 9, body).encode(), entry)
+    });
+    of_blocks.chain(other_kinds).collect()
 }
 
 fn ids() -> String {
