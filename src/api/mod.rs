@@ -28,6 +28,9 @@ pub mod route {
     pub const UNMOUNT: &str = "/v1/unmount";
     pub const DATASETS: &str = "/v1/datasets";
     pub const LOG: &str = "/v1/log";
+    pub const LOG_PROOF: &str = "/v1/log/proof";
+    pub const CHECKPOINT: &str = "/v1/log/checkpoint";
+    pub const COSIGN: &str = "/v1/log/cosign";
     pub const LS: &str = "/v1/ls";
     pub const RESOLVE: &str = "/v1/resolve";
     pub const READ: &str = "/v1/read";

@@ -46,6 +46,9 @@ pub async fn serve(listener: UnixListener, node: Arc<Node>, stop: CancellationTo
         .route(route::UNMOUNT, post(unmount))
         .route(route::DATASETS, get(datasets))
         .route(route::LOG, post(log))
+        .route(route::LOG_PROOF, post(prove))
+        .route(route::CHECKPOINT, post(checkpoint))
+        .route(route::COSIGN, post(cosign))
         .route(route::LS, post(ls))
         .route(route::RESOLVE, post(resolve))
         .route(route::READ, post(read))
@@ -164,6 +167,18 @@ async fn datasets(State(node): Shared) -> Answer<Vec<Dataset>> {
 
 async fn log(State(node): Shared, Json(request): Json<Option<String>>) -> Answer<Vec<LogRow>> {
     node.log(request.as_deref()).map(Json)
+}
+
+async fn prove(State(node): Shared, Json(request): Json<ProofRequest>) -> Answer<Proof> {
+    node.prove(&request).await.map(Json)
+}
+
+async fn checkpoint(State(node): Shared, Json(request): Json<CheckpointRequest>) -> Answer<SignedCheckpoint> {
+    node.checkpoint(&request).await.map(Json)
+}
+
+async fn cosign(State(node): Shared, Json(request): Json<CosignRequest>) -> Answer<SignedCheckpoint> {
+    node.cosign(&request).await.map(Json)
 }
 
 async fn ls(State(node): Shared, Json(request): Json<PathRequest>) -> Answer<Vec<Listed>> {

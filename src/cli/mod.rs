@@ -148,7 +148,7 @@ fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Pin(command) => done(command.run(&ctx()?)),
         Command::Unpin(command) => done(command.run(&ctx()?)),
         Command::Cache(command) => done(command.run(&ctx()?)),
-        Command::Verify(command) => command.run(&ctx()?),
+        Command::Verify(command) => command.run(ctx, output),
         Command::Status(command) => done(command.run(&ctx()?)),
         Command::Peers(command) => done(command.run(&ctx()?)),
         Command::Alerts(command) => done(command.run(&ctx()?)),

@@ -15,6 +15,8 @@ use crate::config::{ConfigError, PathsError};
 use crate::fetch::FetchError;
 use crate::id::ParseIdError;
 use crate::ingest::IngestError;
+use crate::log::note::NoteError;
+use crate::log::proof::VersionProofError;
 use crate::log::{GenesisError, LogError, NameError, Refusal, ValidatorSetError};
 use crate::manifest::ManifestError;
 use crate::net::NetError;
@@ -116,6 +118,8 @@ kinds! {
     LogError: |_| Kind::Corrupt,
     ValidatorSetError: |_| Kind::Failed,
     Refusal: refusal,
+    VersionProofError: version_proof,
+    NoteError: note,
     ChainError: chain,
     StoreError: store,
     FetchError: fetch,
@@ -143,6 +147,21 @@ fn refusal(error: &Refusal) -> Kind {
         Refusal::NoDataset { .. } | Refusal::NoVersion { .. } | Refusal::AllYanked { .. } => Kind::NotFound,
         Refusal::NotOwner { .. } => Kind::Denied,
         _ => Kind::Failed,
+    }
+}
+
+fn version_proof(error: &VersionProofError) -> Kind {
+    match error {
+        VersionProofError::Unknown(error) => refusal(error),
+        VersionProofError::TooLong(_) => Kind::Failed,
+        _ => Kind::Corrupt,
+    }
+}
+
+fn note(error: &NoteError) -> Kind {
+    match error {
+        NoteError::Key(_) | NoteError::Name(_) => Kind::Usage,
+        NoteError::Malformed(_) | NoteError::NotSigned(_) | NoteError::Signature { .. } => Kind::Corrupt,
     }
 }
 

@@ -22,6 +22,7 @@ mod origins;
 mod peers;
 mod pins;
 mod prefetch;
+mod proofs;
 mod publish;
 mod reached;
 mod reading;
@@ -34,6 +35,7 @@ mod text;
 mod transfers;
 mod verify;
 mod warming;
+mod witness;
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -53,8 +55,10 @@ use crate::view::Cache;
 
 pub use error::{Error, Kind};
 pub use job::Job;
+pub use proofs::{Expected, check_proof};
 pub use reference::{Named, Reference, ReferenceError};
 pub use transfers::JobKind;
+pub use witness::check_checkpoint;
 
 use lock::Lock;
 use mounts::Mounts;
@@ -82,7 +86,7 @@ pub struct Node {
     networks: Arc<Networks>,
     /// Decoded trees and blobs, shared by all mounts.
     nodes: Cache,
-    /// Entries of this node are numbered one after the other.
+    /// What this node signs, it signs one after the other: its entries are numbered.
     publishing: tokio::sync::Mutex<()>,
     mounts: Mounts,
     pins: pins::Pins,

@@ -16,11 +16,13 @@ use super::error::Error;
 mod mounting;
 mod naming;
 mod origins;
+mod proving;
 mod watching;
 
 pub use mounting::{MountRequest, Mounted, Quorum};
 pub use naming::*;
 pub use origins::{OriginStatus, UploadReport};
+pub use proving::*;
 pub use watching::*;
 
 /// One line of a streamed job: any number of `progress`, then one `done` or `error`.
