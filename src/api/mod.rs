@@ -40,6 +40,8 @@ pub mod route {
     pub const PREFETCH: &str = "/v1/prefetch";
     pub const PIN: &str = "/v1/pin";
     pub const UNPIN: &str = "/v1/unpin";
+    pub const KEYS: &str = "/v1/keys";
+    pub const KEYS_ROTATE: &str = "/v1/keys/rotate";
     pub const PEERS: &str = "/v1/peers";
     pub const PEER_ADD: &str = "/v1/peers/add";
     pub const PEER_BLOCK: &str = "/v1/peers/block";

@@ -59,6 +59,8 @@ pub async fn serve(listener: UnixListener, node: Arc<Node>, stop: CancellationTo
         .route(route::PIN, post(pin))
         .route(route::UNPIN, post(unpin))
         .route(route::HINTS, post(hints))
+        .route(route::KEYS, get(keys))
+        .route(route::KEYS_ROTATE, post(rotate_key))
         .route(route::PEERS, get(peers))
         .route(route::PEER_ADD, post(add_peer))
         .route(route::PEER_BLOCK, post(block_peer))
@@ -224,6 +226,14 @@ async fn unpin(State(node): Shared, Json(request): Json<PinRequest>) -> Response
 
 async fn hints(State(node): Shared, Json(request): Json<HintRequest>) -> Answer<Hinted> {
     node.hint(request).await.map(Json)
+}
+
+async fn keys(State(node): Shared) -> Answer<KeysReport> {
+    node.keys().map(Json)
+}
+
+async fn rotate_key(State(node): Shared) -> Answer<RotatedKey> {
+    node.rotate_key().await.map(Json)
 }
 
 async fn peers(State(node): Shared) -> Json<Vec<PeerStatus>> {

@@ -15,6 +15,7 @@ mod demo;
 mod doctor;
 mod export;
 mod init;
+mod keys;
 mod list;
 mod log;
 mod ls;
@@ -91,6 +92,7 @@ enum Command {
     Unpin(pin::Unpin),
     Cache(cache::Cache),
     Verify(verify::Verify),
+    Keys(keys::Keys),
     Status(status::Status),
     Peers(peers::Peers),
     Alerts(alerts::Alerts),
@@ -149,6 +151,7 @@ fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Unpin(command) => done(command.run(&ctx()?)),
         Command::Cache(command) => done(command.run(&ctx()?)),
         Command::Verify(command) => command.run(ctx, output),
+        Command::Keys(command) => command.run(&ctx()?),
         Command::Status(command) => done(command.run(&ctx()?)),
         Command::Peers(command) => done(command.run(&ctx()?)),
         Command::Alerts(command) => done(command.run(&ctx()?)),

@@ -12,8 +12,8 @@ mod error;
 mod export;
 mod hints;
 mod history;
-mod identity;
 mod job;
+mod keys;
 mod lock;
 mod mounts;
 mod naming;
@@ -29,6 +29,7 @@ mod reading;
 mod reference;
 pub mod report;
 mod resolve;
+mod rotate;
 mod state;
 mod swarms;
 mod text;
@@ -47,7 +48,7 @@ use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Paths};
-use crate::crypto::{PublicKey, SecretKey};
+use crate::crypto::SecretKey;
 use crate::fetch::Fetcher;
 use crate::net::{self, Net};
 use crate::store::{self, Store, StoreError};
@@ -55,11 +56,13 @@ use crate::view::Cache;
 
 pub use error::{Error, Kind};
 pub use job::Job;
+pub use keys::{has_key, new_key};
 pub use proofs::{Expected, check_proof};
 pub use reference::{Named, Reference, ReferenceError};
 pub use transfers::JobKind;
 pub use witness::check_checkpoint;
 
+use keys::Keys;
 use lock::Lock;
 use mounts::Mounts;
 use networks::Networks;
@@ -77,7 +80,7 @@ const LOCK_TRIES: usize = 50;
 /// A running node.
 pub struct Node {
     paths: Paths,
-    key: SecretKey,
+    keys: Keys,
     state: Arc<State>,
     store: Store,
     net: Net,
@@ -112,18 +115,18 @@ impl Node {
         paths.create()?;
         let lock = Lock::take(&paths.lock())?;
         let state = Arc::new(State::open(&paths.state())?);
-        let key = identity::load_or_create(&paths.identity(), state.is_new())?;
+        let keys = Keys::load(&paths, state.is_new())?;
         let store = open_store(&paths, &config, &state).await?;
         let (submissions, inbox) = tokio::sync::mpsc::channel(64);
         let registry = crate::chain::Registry::default();
-        let net = start_net(&config, &key, &state, &store, &registry, submissions).await?;
+        let net = start_net(&config, keys.running(), &state, &store, &registry, submissions).await?;
         let origins = Origins::new(&config, &state);
         net.set_origin(origins.source());
         let fetcher = Fetcher::new(store.clone(), Some(net.source()));
         let stop = CancellationToken::new();
         let networks = Networks::open(
             &paths,
-            key.clone(),
+            keys.running().clone(),
             state.clone(),
             registry,
             net.clone(),
@@ -145,7 +148,7 @@ impl Node {
             started: Instant::now(),
             _lock: lock,
             paths,
-            key,
+            keys,
             state,
             store,
             net,
@@ -154,6 +157,7 @@ impl Node {
             networks,
             stop,
         });
+        node.settle_keys()?;
         node.restore_peers(&config).await?;
         let listener = listen(&node.paths.socket())?;
         if config.mode != net::Mode::Anonymous {
@@ -206,7 +210,7 @@ impl Node {
             uptime_s: self.started.elapsed().as_secs(),
             resident_bytes: resident_bytes(),
             peer_id: self.net.peer_id(),
-            public_key: self.key.public().to_string(),
+            public_key: self.keys.running().public().to_string(),
             addresses: self.net.addresses(),
             networks: self.networks.status(),
             mounts: self.mounts.list(),
@@ -239,10 +243,6 @@ impl Node {
     /// A new job of this node, which ends with it.
     pub fn begin(&self, kind: JobKind, subject: &str) -> Job {
         self.transfers.begin(&self.stop, kind, subject)
-    }
-
-    fn public_key(&self) -> PublicKey {
-        self.key.public()
     }
 }
 

@@ -13,12 +13,14 @@ use serde::{Deserialize, Serialize};
 
 use super::error::Error;
 
+mod keys;
 mod mounting;
 mod naming;
 mod origins;
 mod proving;
 mod watching;
 
+pub use keys::*;
 pub use mounting::{MountRequest, Mounted, Quorum};
 pub use naming::*;
 pub use origins::{OriginStatus, UploadReport};

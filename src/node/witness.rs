@@ -67,7 +67,7 @@ impl Node {
             Error::not_found(format!("nothing was decided in network {} yet", chain.genesis()))
                 .hint("publish something first")
         })?;
-        let (note, key) = Checkpoint::of(head).signed(&self.key)?;
+        let (note, key) = Checkpoint::of(head).signed(&self.keys.author(&ledger))?;
         Ok(signed(&note, &key, chain.genesis(), head.log_size))
     }
 
@@ -109,8 +109,8 @@ impl Node {
         off(|| self.check_head(&chain, &checkpoint, stale))?;
         let cosigned = Cosigned { entries: checkpoint.size, root: checkpoint.root.to_string() };
         off(|| self.state.update(|facts| _ = facts.cosigned.insert(genesis.to_string(), cosigned)))?;
-        let name = format!("bcai/node/{}", self.public_key());
-        let key = note.cosign(&name, &self.key, now_ms() / 1000)?;
+        let secret = self.keys.author(&chain.ledger());
+        let key = note.cosign(&format!("bcai/node/{}", secret.public()), &secret, now_ms() / 1000)?;
         Ok(signed(&note, &key, genesis, checkpoint.size))
     }
 
