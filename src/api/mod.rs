@@ -42,6 +42,8 @@ pub mod route {
     pub const UNPIN: &str = "/v1/unpin";
     pub const KEYS: &str = "/v1/keys";
     pub const KEYS_ROTATE: &str = "/v1/keys/rotate";
+    pub const KEYS_RIGHTS: &str = "/v1/keys/rights";
+    pub const VALIDATORS: &str = "/v1/validators";
     pub const PEERS: &str = "/v1/peers";
     pub const PEER_ADD: &str = "/v1/peers/add";
     pub const PEER_BLOCK: &str = "/v1/peers/block";

@@ -61,6 +61,8 @@ pub async fn serve(listener: UnixListener, node: Arc<Node>, stop: CancellationTo
         .route(route::HINTS, post(hints))
         .route(route::KEYS, get(keys))
         .route(route::KEYS_ROTATE, post(rotate_key))
+        .route(route::KEYS_RIGHTS, post(change_rights))
+        .route(route::VALIDATORS, get(validators).post(change_operators))
         .route(route::PEERS, get(peers))
         .route(route::PEER_ADD, post(add_peer))
         .route(route::PEER_BLOCK, post(block_peer))
@@ -234,6 +236,21 @@ async fn keys(State(node): Shared) -> Answer<KeysReport> {
 
 async fn rotate_key(State(node): Shared) -> Answer<RotatedKey> {
     node.rotate_key().await.map(Json)
+}
+
+async fn change_rights(State(node): Shared, Json(request): Json<RightsRequest>) -> Answer<RightsDecided> {
+    node.change_rights(&request).await.map(Json)
+}
+
+async fn validators(State(node): Shared) -> Answer<ValidatorsReport> {
+    node.validators().map(Json)
+}
+
+async fn change_operators(
+    State(node): Shared,
+    Json(request): Json<OperatorRequest>,
+) -> Answer<OperatorDecided> {
+    node.change_operators(&request).await.map(Json)
 }
 
 async fn peers(State(node): Shared) -> Json<Vec<PeerStatus>> {

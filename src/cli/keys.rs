@@ -12,15 +12,18 @@ use serde_json::json;
 
 use super::{Context, exit_code, output};
 use crate::api::route;
-use crate::node::report::{KeyInNetwork, KeysReport, RotatedKey};
+use crate::node::report::{KeyInNetwork, KeysReport, RightsDecided, RightsRequest, RotatedKey};
 use crate::node::{Error, Kind, has_key, new_key};
 
-/// This machine's key: show it, make one, put another in its place
+/// This machine's key: show it, make one, put another in its place; give rights to others'
 ///
 /// The key is who this node is: in the logs of its networks, as the owner of what it has published, and to peers. It is in
 /// identity.key, and whoever has that file can publish in its name.
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true, after_help = "Examples:\n  bcai keys\n  bcai keys rotate")]
+#[command(
+    disable_help_subcommand = true,
+    after_help = "Examples:\n  bcai keys\n  bcai keys rotate\n  bcai keys grant KEY validator\n  bcai keys grant KEY publisher --dataset photos"
+)]
 pub struct Keys {
     #[command(subcommand)]
     what: Option<What>,
@@ -42,6 +45,28 @@ enum What {
     /// Names, roles, grants and stake go over to it. If this is interrupted, or a network cannot be reached, run it
     /// again: it goes on with the same new key. A key that votes goes on voting, and stays the peer id meanwhile.
     Rotate,
+    /// Give a key roles, beside those that it has
+    ///
+    /// The roles: reader, publisher, storage, validator (may join the validators), admin (all of these, and may give them). In
+    /// the whole network an admin of it gives them; with --dataset the dataset's owner does, and only there.
+    Grant {
+        /// As `bcai keys` shows it on the other node
+        key: String,
+        #[arg(required = true)]
+        roles: Vec<String>,
+        /// Only with this dataset
+        #[arg(long, value_name = "NAME")]
+        dataset: Option<String>,
+    },
+    /// Take roles back from a key; without ROLES, all
+    Revoke {
+        /// As `bcai keys` shows it on the other node
+        key: String,
+        roles: Vec<String>,
+        /// Only with this dataset
+        #[arg(long, value_name = "NAME")]
+        dataset: Option<String>,
+    },
 }
 
 impl Keys {
@@ -50,6 +75,12 @@ impl Keys {
             What::Show => show(ctx).map(|()| ExitCode::SUCCESS),
             What::New => new(ctx).map(|()| ExitCode::SUCCESS),
             What::Rotate => rotate(ctx),
+            What::Grant { key, roles, dataset } => {
+                rights(ctx, &RightsRequest { key, roles, dataset, revoke: false }).map(|()| ExitCode::SUCCESS)
+            }
+            What::Revoke { key, roles, dataset } => {
+                rights(ctx, &RightsRequest { key, roles, dataset, revoke: true }).map(|()| ExitCode::SUCCESS)
+            }
         }
     }
 }
@@ -106,6 +137,18 @@ fn in_network(network: &KeyInNetwork, key: &str) -> String {
 fn new(ctx: &Context) -> Result<(), Error> {
     let key = new_key(&ctx.paths)?;
     ctx.output.result(&json!({ "key": key.to_string() }), |_| key.to_string());
+    Ok(())
+}
+
+fn rights(ctx: &Context, request: &RightsRequest) -> Result<(), Error> {
+    let done: RightsDecided =
+        ctx.with_daemon(async |client| client.post(route::KEYS_RIGHTS, request).await)?;
+    ctx.output.confirm(&done, |done| {
+        let roles = if done.roles.is_empty() { "no role".to_owned() } else { done.roles.join(", ") };
+        let place = request.dataset.as_deref().unwrap_or("this network");
+        let is = if done.decided.already { "has already" } else { "has now" };
+        output::safe(&format!("{} {is} {roles} in {place}, height {}", request.key, done.decided.height))
+    });
     Ok(())
 }
 

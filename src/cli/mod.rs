@@ -31,6 +31,7 @@ mod status;
 mod stop;
 mod tag;
 mod unmount;
+mod validator;
 mod verify;
 mod yank;
 
@@ -93,6 +94,7 @@ enum Command {
     Cache(cache::Cache),
     Verify(verify::Verify),
     Keys(keys::Keys),
+    Validator(validator::Validator),
     Status(status::Status),
     Peers(peers::Peers),
     Alerts(alerts::Alerts),
@@ -151,6 +153,7 @@ fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Unpin(command) => done(command.run(&ctx()?)),
         Command::Cache(command) => done(command.run(&ctx()?)),
         Command::Verify(command) => command.run(ctx, output),
+        Command::Validator(command) => done(command.run(&ctx()?)),
         Command::Keys(command) => command.run(&ctx()?),
         Command::Status(command) => done(command.run(&ctx()?)),
         Command::Peers(command) => done(command.run(&ctx()?)),

@@ -248,6 +248,11 @@ impl Ledger {
         self.state.operators()
     }
 
+    /// All stakes.
+    pub fn holders(&self) -> impl Iterator<Item = &Holder> {
+        self.state.holders()
+    }
+
     /// Whose voting key this is or was.
     pub fn voter(&self, key: &PublicKey) -> Option<&Voter> {
         self.state.voter(key)

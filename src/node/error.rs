@@ -145,7 +145,7 @@ impl From<ValidatorError> for Error {
 fn refusal(error: &Refusal) -> Kind {
     match error {
         Refusal::NoDataset { .. } | Refusal::NoVersion { .. } | Refusal::AllYanked { .. } => Kind::NotFound,
-        Refusal::NotOwner { .. } => Kind::Denied,
+        Refusal::NotOwner { .. } | Refusal::NeedsRole { .. } => Kind::Denied,
         _ => Kind::Failed,
     }
 }

@@ -46,6 +46,10 @@ impl State {
         self.operators.iter()
     }
 
+    pub(in crate::log) fn holders(&self) -> impl Iterator<Item = &Holder> {
+        self.holders.values()
+    }
+
     pub(in crate::log) fn holder(&self, first: &PublicKey) -> Option<&Holder> {
         self.holders.get(first)
     }

@@ -67,3 +67,24 @@ pub struct NotRotatedIn {
     pub genesis: String,
     pub error: super::Error,
 }
+
+/// Gives roles to somebody, or takes them back.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RightsRequest {
+    pub key: String,
+    /// None, to take back: all.
+    pub roles: Vec<String>,
+    /// With this dataset; without, in the whole network.
+    #[serde(default)]
+    pub dataset: Option<String>,
+    #[serde(default)]
+    pub revoke: bool,
+}
+
+/// That it was decided, and all roles that they have now.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RightsDecided {
+    #[serde(flatten)]
+    pub decided: super::Decided,
+    pub roles: Vec<String>,
+}
