@@ -163,7 +163,7 @@ fn rotated(done: &RotatedKey) -> String {
     let mut lines: Vec<String> = done
         .networks
         .iter()
-        .map(|network| format!("height {} of network {}", network.height, network.genesis))
+        .map(|network| format!("decided at height {} of network {}", network.height, network.genesis))
         .collect();
     for failed in &done.failed {
         lines.push(format!("NOT in network {}: {}", failed.genesis, output::safe(&failed.error.message)));

@@ -124,7 +124,7 @@ impl Validator {
 }
 
 fn decided(done: &OperatorDecided, request: &OperatorRequest) -> String {
-    let was = if done.decided.already { "was so since" } else { "decided at" };
+    let was = if done.decided.already { "is so since" } else { "decided at" };
     let height = done.decided.height;
     let felt = format!(
         "weights follow from epoch {} on, {} at the earliest",

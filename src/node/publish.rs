@@ -169,7 +169,9 @@ impl Node {
         let nonce = now_ms().max(ledger.nonce(&key.public()) + 1);
         let entry = Entry::sign(key, chain.genesis(), nonce, body);
         if let Admission::Already { height, .. } = ledger.admit(&entry)? {
-            return Ok((height, off(|| chain.block(height))?.certificate.round, true));
+            // There is no block 0: the genesis document says it.
+            let round = if height == 0 { 0 } else { off(|| chain.block(height))?.certificate.round };
+            return Ok((height, round, true));
         }
         let decided = self.networks.submit(chain, entry).await?;
         Ok((decided.height, decided.round, false))
