@@ -78,6 +78,38 @@ fn a_node_joins_the_validators_votes_and_leaves() {
 }
 
 #[test]
+fn a_validator_whose_key_was_replaced_votes_by_the_old_one_until_it_has_left() {
+    let (first, second) = two();
+    let old = key(&second);
+    first.ok(["keys", "grant", &old, "validator"]);
+    wait_until("it may join", || second.run(["validator", "join"]).code == 0);
+    wait_until("it votes", || row(&first, &old)["signed"].as_u64().unwrap_or_default() > 0);
+    let new = second.json(["keys", "rotate"])["new"].as_str().unwrap().to_owned();
+    second.ok(["stop"]);
+    second.ok(["daemon"]);
+    wait_until("it votes by its old key", || status(&second)["own"]["deciding"] == true);
+    assert_eq!(status(&second)["own"]["voter"], old.as_str());
+    wait_until("the new one stands for it", || row(&first, &new)["voter"] == old.as_str());
+    let signed = row(&first, &new)["could_sign"].as_u64().unwrap();
+    wait_until("it is heard", || {
+        let row = row(&first, &new);
+        row["could_sign"].as_u64().unwrap() > signed + 1 && row["signed"].as_u64().unwrap() > 1
+    });
+
+    second.ok(["validator", "leave"]);
+    wait_until("it has no seat", || status(&second)["validators"].as_array().unwrap().len() == 1);
+    assert!(second.home.join("voting.key").exists());
+    second.ok(["stop"]);
+    assert!(!second.home.join("voting.key").exists());
+    wait_until("it is back", || second.run(["validator", "join"]).code == 0);
+    assert_eq!(status(&second)["own"]["voter"], new.as_str());
+    wait_until("it votes by its new key", || {
+        let row = row(&first, &new);
+        row["voter"] == new.as_str() && row["signed"].as_u64().unwrap() > 0
+    });
+}
+
+#[test]
 fn stake_is_given_by_admins_and_counts_where_its_holder_puts_it() {
     let (first, second) = two();
     let (founder, holder) = (key(&first), key(&second));

@@ -33,6 +33,7 @@ pub mod route {
     pub const COSIGN: &str = "/v1/log/cosign";
     pub const LS: &str = "/v1/ls";
     pub const RESOLVE: &str = "/v1/resolve";
+    pub const DIFF: &str = "/v1/diff";
     pub const READ: &str = "/v1/read";
     pub const EXPORT: &str = "/v1/export";
     pub const VERIFY: &str = "/v1/verify";

@@ -12,6 +12,7 @@ mod cat;
 mod completions;
 mod daemon;
 mod demo;
+mod diff;
 mod doctor;
 mod export;
 mod init;
@@ -88,6 +89,7 @@ enum Command {
     Ls(ls::Ls),
     Cat(cat::Cat),
     Export(export::Export),
+    Diff(diff::Diff),
     Prefetch(prefetch::Prefetch),
     Pin(pin::Pin),
     Unpin(pin::Unpin),
@@ -147,6 +149,7 @@ fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Log(command) => done(command.run(&ctx()?)),
         Command::Ls(command) => done(command.run(&ctx()?)),
         Command::Cat(command) => done(command.run(&ctx()?)),
+        Command::Diff(command) => done(command.run(&ctx()?)),
         Command::Export(command) => done(command.run(&ctx()?)),
         Command::Prefetch(command) => command.run(&ctx()?),
         Command::Pin(command) => done(command.run(&ctx()?)),

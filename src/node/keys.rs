@@ -233,8 +233,7 @@ pub fn holds(ledger: &Ledger, identity: &SecretKey, next: &SecretKey) -> bool {
 
 /// Whether this key votes or is to vote in a network.
 pub fn votes(ledger: &Ledger, key: &PublicKey) -> bool {
-    let epochs = ledger.epochs();
-    let sets = [ledger.validators(), &epochs.voters, &epochs.next];
+    let sets = [ledger.validators(), &ledger.epochs().next];
     let active = |voter: &PublicKey, standing| voter == key && standing == Standing::Active;
     sets.iter().any(|set| set.get(key).is_some())
         || ledger.operators().any(|(_, operator)| active(&operator.voter, operator.standing))

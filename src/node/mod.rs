@@ -8,6 +8,7 @@
 
 mod alerts;
 mod cache;
+mod diff;
 mod error;
 mod export;
 mod hints;
@@ -188,6 +189,9 @@ impl Node {
     pub async fn shut_down(self: &Arc<Self>) {
         self.stop.cancel();
         self.unmount_all().await;
+        if let Err(error) = self.settle_keys() {
+            tracing::error!(%error, "which key counts is looked at again at the next start");
+        }
         self.networks.stop().await;
         self.net.shutdown().await;
         self.fetcher.flush().await;
