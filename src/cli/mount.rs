@@ -18,6 +18,9 @@ use crate::node::{Error, Kind};
 ///
 /// Returns when the directory can be read; the node serves it in the background. Bytes are fetched when they are
 /// read and verified before anyone sees them. Works with a whole bcai:// URI on a machine that has never run bcai.
+///
+/// A mount of NAME@latest or NAME@TAG follows the tag: when it names another version, files opened from then on are those of that
+/// version, and open ones stay what they were. A mount of NAME, which is the newest version now, or of NAME@VERSION stays.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  bcai mount photos@v1 /mnt/photos\n  bcai mount 'bcai://GENESIS/photos@v1?peer=/ip4/192.0.2.7/tcp/4001/p2p/PEER' /mnt/photos\n  bcai unmount /mnt/photos"
@@ -84,15 +87,16 @@ impl Mount {
     }
 }
 
-fn describe(mounted: &Mounted) -> String {
+pub(super) fn describe(mounted: &Mounted) -> String {
     let what = match &mounted.version {
         Some(version) => format!("{}@{} (height {})", version.name, version.version, version.height),
         None => format!("snapshot {}", mounted.snapshot),
     };
     let dir = output::safe(&mounted.dir.display().to_string());
     let quorum = mounted.quorum.map_or(String::new(), |quorum| format!(", {}", agreement(quorum)));
+    let follows = if mounted.follows { ", following the tag" } else { "" };
     format!(
-        "{} on {dir}: {} inodes, {}{quorum}",
+        "{} on {dir}: {} inodes, {}{quorum}{follows}",
         output::safe(&what),
         mounted.inodes,
         output::size(mounted.bytes)

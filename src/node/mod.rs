@@ -26,6 +26,7 @@ mod publish;
 mod reached;
 mod reading;
 mod reference;
+mod remount;
 pub mod report;
 mod resolve;
 mod state;
@@ -157,6 +158,7 @@ impl Node {
         }
         node.join_kept_swarms();
         node.restore_mounts();
+        node.tidy_mounts();
         node.resume_pins();
         node.watch_alerts();
         tracing::info!(pid = std::process::id(), peer = node.net.peer_id(), "node is ready");

@@ -18,7 +18,7 @@ mod naming;
 mod origins;
 mod watching;
 
-pub use mounting::{MountRequest, Mounted, Quorum};
+pub use mounting::{MountRequest, Mounted, Quorum, RemountRequest, Remounted};
 pub use naming::*;
 pub use origins::{OriginStatus, UploadReport};
 pub use watching::*;
