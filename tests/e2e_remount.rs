@@ -76,7 +76,10 @@ fn a_remount_changes_paths_and_leaves_open_files() {
     site.ok(["list"]);
     wait_until("the mount is restored", || fs::read_to_string(mounted.join("v")).is_ok_and(|v| v == "1"));
 
-    let error = site.fails(10, [OsStr::new("remount"), mounted.as_os_str(), OsStr::new("data@v9")]);
+    // Who restored it is done with it a moment later.
+    let unknown = [OsStr::new("remount"), mounted.as_os_str(), OsStr::new("data@v9")];
+    wait_until("the mount can be changed", || site.run(unknown).code != 11);
+    let error = site.fails(10, unknown);
     assert!(error.contains("v9"), "{error}");
     assert_eq!(said(&mounted), "1 1");
     let nowhere = site.dir("nowhere");
@@ -127,4 +130,37 @@ fn a_mount_follows_the_tag_that_it_was_mounted_by() {
     });
     publish(&publisher, 5);
     wait_until("it follows", || is(&latest, "5"));
+}
+
+/// The clock's floor stands for the time that has passed, so that nobody has to wait a week.
+#[test]
+#[cfg_attr(not(fuse_available), ignore = "no /dev/fuse here")]
+fn a_log_that_stands_still_does_not_say_what_the_newest_version_is() {
+    const DAY_MS: u64 = 86_400_000;
+    let (publisher, reader) = (Site::initialised(), Site::new());
+    let uri = publish(&publisher, 1);
+    let first = reader.mount(&uri, "first");
+    assert_same_tree(&publisher.dir("source-1"), &first);
+    reader.ok([OsStr::new("unmount"), first.as_os_str()]);
+    publisher.ok(["stop"]);
+    reader.ok(["stop"]);
+    let path = reader.home.join("state.json");
+    let mut state: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis() as u64;
+    state["clock_ms"] = (now + 30 * DAY_MS).into();
+    fs::write(&path, serde_json::to_vec(&state).unwrap()).unwrap();
+
+    let dir = reader.dir("mnt");
+    for reference in ["data", "data@latest"] {
+        let message = reader.fails(14, [OsStr::new("mount"), OsStr::new(reference), dir.as_os_str()]);
+        assert!(message.contains("30 days old") && message.contains("--offline"), "{message}");
+    }
+    reader.ok([OsStr::new("mount"), OsStr::new("--offline"), OsStr::new("data@latest"), dir.as_os_str()]);
+    assert_eq!(fs::read_dir(&dir).unwrap().count(), 4);
+    // A version is what it is, however old the log.
+    reader.mount("data@v1", "second");
+    let patient = ["-c", "manifests.max_age=0"].map(OsStr::new);
+    reader.ok(["stop"]);
+    let words = [OsStr::new("mount"), OsStr::new("data"), dir.as_os_str()];
+    reader.ok(patient.into_iter().chain(words));
 }

@@ -37,6 +37,10 @@ pub struct Mount {
     #[arg(short, long)]
     foreground: bool,
 
+    /// Take the version that this machine knows of, however old its log is, and ask nobody about it
+    #[arg(long)]
+    offline: bool,
+
     /// Mount options; known: allow_other (let other users read), io=MODE (how contents reach their readers),
     /// fetch=STRATEGY (where they come from)
     ///
@@ -78,7 +82,8 @@ impl Mount {
         }
         let dir =
             std::path::absolute(&self.dir).map_err(|error| Error::io("cannot use", &self.dir, error))?;
-        let request = MountRequest { reference: self.reference, dir, allow_other, io, fetch };
+        let request =
+            MountRequest { reference: self.reference, dir, allow_other, io, fetch, offline: self.offline };
         ctx.with_daemon(async |client| {
             let mounted: Mounted = client.post(route::MOUNT, &request).await?;
             ctx.output.confirm(&mounted, describe);

@@ -93,6 +93,8 @@ pub struct Node {
     alerts: alerts::Alerts,
     limited: peers::Limited,
     started: Instant,
+    /// How old the newest block of a log may be; zero for no limit.
+    max_log_age: Duration,
     stop: CancellationToken,
     _lock: Lock,
 }
@@ -140,6 +142,7 @@ impl Node {
             alerts: alerts::Alerts::default(),
             limited: peers::Limited::default(),
             started: Instant::now(),
+            max_log_age: Duration::from_secs(config.max_log_age.saturating_mul(86_400)),
             _lock: lock,
             paths,
             key,

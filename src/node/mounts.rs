@@ -239,6 +239,7 @@ impl Node {
         request: &MountRequest,
     ) -> Result<(Resolved, Option<Quorum>), Error> {
         match request.fetch {
+            _ if request.offline => Ok((self.resolve_here(&request.reference)?, None)),
             Fetch::Local => Ok((self.resolve_here(&request.reference)?, None)),
             Fetch::Best | Fetch::Spread => Ok((self.resolve(&request.reference).await?, None)),
             Fetch::Quorum => self.resolve_by_quorum(&request.reference).await,

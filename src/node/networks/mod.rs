@@ -8,6 +8,7 @@
 //! Threads: one following task per network, on the daemon's runtime. A crash loses nothing that was committed.
 
 mod follow;
+mod heads;
 mod members;
 mod quorum;
 
@@ -33,6 +34,7 @@ use crate::net::{MAX_LETTER, Net, PeerInfo, PeerState, Submission, SubmitError, 
 use crate::store::LogStore;
 use crate::validator::link::{Link, MAX_MESSAGE_LEN};
 use crate::validator::{Committed, Validator, ValidatorError};
+use heads::Forks;
 
 /// How long to wait for nodes of the local network to be found when nobody else has a genesis document.
 const DISCOVERY: Duration = Duration::from_secs(5);
@@ -64,6 +66,7 @@ pub struct Networks {
     /// Whether nodes on the local network are looked for.
     discovers: bool,
     validators: Mutex<BTreeMap<Genesis, Arc<Validator>>>,
+    forks: Forks,
     /// Of each network: its nodes find each other there.
     swarms: Mutex<Vec<SwarmGuard>>,
     /// Serialises creating and joining, so that no log file is opened twice.
@@ -84,6 +87,7 @@ impl Networks {
         stop: CancellationToken,
     ) -> Result<Arc<Self>, Error> {
         let networks = Arc::new(Self {
+            forks: Forks::open(&paths.networks())?,
             dir: paths.networks(),
             key,
             state,
@@ -438,5 +442,7 @@ impl Networks {
     }
 }
 
+#[cfg(test)]
+mod forks;
 #[cfg(test)]
 mod tests;

@@ -7,12 +7,12 @@ use crate::log::{EntryBody, Publish};
 use crate::net;
 use crate::store::{self, Store};
 
-fn key(seed: u8) -> SecretKey {
+pub(super) fn key(seed: u8) -> SecretKey {
     SecretKey::from_bytes([seed; 32])
 }
 
 /// A node's connections, and the entries that its peers submit.
-async fn start_net(
+pub(super) async fn start_net(
     dir: &std::path::Path,
     seed: u8,
     registry: &Registry,

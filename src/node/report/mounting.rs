@@ -20,6 +20,9 @@ pub struct MountRequest {
     pub io: Io,
     #[serde(default)]
     pub fetch: Fetch,
+    /// The reference means what is known here, however old; nobody is asked.
+    #[serde(default)]
+    pub offline: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
