@@ -12,23 +12,21 @@ use std::os::unix::ffi::OsStrExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType, Filesystem,
-    FopenFlags, Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags,
-    PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectoryPlus,
-    ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite,
-    ReplyXattr, Request, TimeOrNow, WriteFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation,
+    INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenAccMode, OpenFlags, PollEvents, PollFlags,
+    PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
+    WriteFlags,
 };
 
-use crate::attributes::{BLOCK, file_attr, negative};
+use crate::attributes::{BLOCK, file_attr, fill_directory, negative};
 use crate::io::{Io, Way};
 use crate::passthrough::{self, OpenFiles};
-use crate::tree::{Answer, Attr, Backing, Listing, Seek, StatFs, Tree, TreeError};
-
-/// How long the kernel may keep what it was told. The tree never changes, so: longer than any mount.
-const TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+use crate::tree::{Answer, Attr, Backing, Seek, StatFs, Tree, TreeError};
+use crate::trees::{Place, Telling, Trees};
 
 /// Bytes in one read at most. The kernel sizes reads by the write limit.
 const MAX_READ: u32 = 1 << 20;
@@ -44,7 +42,7 @@ const SEEK_DATA: i32 = 3;
 const SEEK_HOLE: i32 = 4;
 
 pub(crate) struct Adapter {
-    tree: Arc<dyn Tree>,
+    trees: Arc<Trees>,
     way: Way,
     /// Only where files may be passed through does it matter which are open.
     open_files: Option<Arc<OpenFiles>>,
@@ -66,26 +64,6 @@ fn errno(error: TreeError) -> Errno {
     }
 }
 
-/// A directory as its caller sees it: `.` is entry 0, `..` entry 1, the tree's offsets are two less.
-fn fill_directory(reply: &mut ReplyDirectoryPlus, ino: u64, offset: u64, listing: &Listing) {
-    // The kernel takes the inode number and the type of these two, and nothing else.
-    let dots = |ino| FileAttr { ino: INodeNo(ino), kind: FileType::Directory, ..negative() };
-    for (position, name, dot) in [(0, ".", ino), (1, "..", listing.parent)] {
-        let full = offset <= position
-            && reply.add(INodeNo(dot), position + 1, name, &TTL, &dots(dot), Generation(0));
-        if full {
-            return;
-        }
-    }
-    for entry in &listing.entries {
-        let attr = file_attr(&entry.attr);
-        let name = OsStr::from_bytes(&entry.name);
-        if reply.add(attr.ino, entry.next.saturating_add(2), name, &TTL, &attr, Generation(0)) {
-            return;
-        }
-    }
-}
-
 /// An extended attribute or the list of their names, by the protocol of `getxattr(2)`: size 0 asks for the size.
 fn reply_xattr(reply: ReplyXattr, size: u32, value: &[u8]) {
     match u32::try_from(value.len()) {
@@ -97,18 +75,39 @@ fn reply_xattr(reply: ReplyXattr, size: u32, value: &[u8]) {
 }
 
 impl Adapter {
-    pub(crate) fn new(tree: Arc<dyn Tree>, way: Way) -> Self {
+    pub(crate) fn new(trees: Arc<Trees>, way: Way) -> Self {
         let open_files = way.is(Io::Passthrough).then(|| Arc::new(OpenFiles::new(way.clone())));
-        Self { tree, way, open_files, opens_directories: false }
+        Self { trees, way, open_files, opens_directories: false }
     }
 
-    /// Puts one question to the tree. A panic would end this event loop, and when the last one is gone
-    /// every caller hangs; caught here, it has already dropped the answer, so its caller got EIO.
-    fn ask(&self, operation: &'static str, ino: INodeNo, question: impl FnOnce(&dyn Tree)) {
-        if catch_unwind(AssertUnwindSafe(|| question(&*self.tree))).is_err() {
-            tracing::error!(operation, ino = ino.0, "the mounted tree panicked; answered EIO");
+    /// Puts one question, about the file `ino`, to the tree that it is in. If that tree is gone the answer is dropped.
+    fn ask(&self, operation: &'static str, ino: INodeNo, question: impl FnOnce(&dyn Tree, u64)) {
+        if let Some(place) = self.trees.at(ino.0) {
+            ask_at(operation, &place, |tree| question(tree, place.ino));
         }
     }
+}
+
+/// Puts one question to a tree. A panic would end this event loop, and when the last one is gone
+/// every caller hangs; caught here, it has already dropped the answer, so its caller got EIO.
+fn ask_at(operation: &'static str, place: &Place, question: impl FnOnce(&dyn Tree)) {
+    if catch_unwind(AssertUnwindSafe(|| question(&*place.tree))).is_err() {
+        tracing::error!(operation, ino = place.ino, "the mounted tree panicked; answered EIO");
+    }
+}
+
+/// An answer about a file, or a name in it, with the right to tell it; `reply` gets the errno if there is none.
+fn answer_of<T: ?Sized + 'static>(
+    trees: &Arc<Trees>,
+    place: Arc<Place>,
+    reply: impl FnOnce(Result<(&T, &Place, &Telling<'_>), Errno>) + Send + 'static,
+) -> Answer<T> {
+    let trees = Arc::clone(trees);
+    Answer::new(move |result: Result<&T, _>| match (result, trees.telling(&place)) {
+        (Ok(value), Some(telling)) => reply(Ok((value, &place, &telling))),
+        (Ok(_), None) => reply(Err(Errno::ESTALE)),
+        (Err(error), _) => reply(Err(errno(error))),
+    })
 }
 
 impl Filesystem for Adapter {
@@ -143,20 +142,38 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let answer = Answer::new(move |result: Result<&Option<Attr>, _>| match result {
-            Ok(Some(attr)) => reply.entry(&TTL, &file_attr(attr), Generation(0)),
-            Ok(None) => reply.entry(&TTL, &negative(), Generation(0)),
-            Err(error) => reply.error(errno(error)),
+        let Some(place) = self.trees.at(parent.0).map(Arc::new) else { return reply.error(Errno::ESTALE) };
+        let asked = name.as_bytes().to_vec();
+        let answer = answer_of(&self.trees, place.clone(), move |result| match result {
+            Ok((Some(attr), place, telling)) => match place.seen(attr) {
+                Some(seen) => {
+                    telling.holds(attr);
+                    reply.entry(&telling.ttl(), &file_attr(&seen), Generation(0));
+                }
+                None => reply.error(Errno::EIO),
+            },
+            Ok((None, _, telling)) => {
+                reply.entry(&telling.ttl_of_absent(&asked), &negative(), Generation(0));
+            }
+            Err(errno) => reply.error(errno),
         });
-        self.ask("lookup", parent, |tree| tree.lookup(parent.0, name.as_bytes(), answer));
+        ask_at("lookup", &place, |tree| tree.lookup(place.ino, name.as_bytes(), answer));
+    }
+
+    fn forget(&self, _: &Request, ino: INodeNo, times: u64) {
+        self.trees.forgotten(ino.0, times);
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        let answer = Answer::new(move |result: Result<&Attr, _>| match result {
-            Ok(attr) => reply.attr(&TTL, &file_attr(attr)),
-            Err(error) => reply.error(errno(error)),
+        let Some(place) = self.trees.at(ino.0).map(Arc::new) else { return reply.error(Errno::ESTALE) };
+        let answer = answer_of(&self.trees, place.clone(), |result: Result<(&Attr, _, _), _>| match result {
+            Ok((attr, place, telling)) => match place.seen(attr) {
+                Some(attr) => reply.attr(&telling.ttl(), &file_attr(&attr)),
+                None => reply.error(Errno::EIO),
+            },
+            Err(errno) => reply.error(errno),
         });
-        self.ask("attr", ino, |tree| tree.attr(ino.0, answer));
+        ask_at("attr", &place, |tree| tree.attr(place.ino, answer));
     }
 
     fn readlink(&self, _: &Request, ino: INodeNo, reply: ReplyData) {
@@ -164,7 +181,7 @@ impl Filesystem for Adapter {
             Ok(target) => reply.data(target),
             Err(error) => reply.error(errno(error)),
         });
-        self.ask("read_link", ino, |tree| tree.read_link(ino.0, answer));
+        self.ask("read_link", ino, |tree, ino| tree.read_link(ino, answer));
     }
 
     fn open(&self, _: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
@@ -186,7 +203,7 @@ impl Filesystem for Adapter {
             // Without one the mount serves the file: no reason to fail.
             files.open(ino.0, result.ok().and_then(Option::as_ref), reply);
         });
-        self.ask("backing", ino, |tree| tree.backing(ino.0, answer));
+        self.ask("backing", ino, |tree, ino| tree.backing(ino, answer));
     }
 
     fn release(
@@ -221,7 +238,7 @@ impl Filesystem for Adapter {
             Ok(data) => reply.data(data.get(..size as usize).unwrap_or(data)),
             Err(error) => reply.error(errno(error)),
         });
-        self.ask("read", ino, |tree| tree.read(ino.0, offset, size, answer));
+        self.ask("read", ino, |tree, ino| tree.read(ino, offset, size, answer));
     }
 
     fn opendir(&self, _: &Request, _: INodeNo, _: OpenFlags, reply: ReplyOpen) {
@@ -241,14 +258,21 @@ impl Filesystem for Adapter {
         offset: u64,
         mut reply: ReplyDirectoryPlus,
     ) {
-        let answer = Answer::new(move |result: Result<&Listing, _>| match result {
-            Ok(listing) => {
-                fill_directory(&mut reply, ino.0, offset, listing);
-                reply.ok();
+        let Some((place, offset)) = self.trees.at_offset(ino.0, offset) else {
+            return reply.error(Errno::ESTALE);
+        };
+        let place = Arc::new(place);
+        let answer = answer_of(&self.trees, place.clone(), move |result| match result {
+            Ok((listing, place, telling)) => {
+                match fill_directory(&mut reply, (place, offset), listing, telling) {
+                    Some(()) => reply.ok(),
+                    None => reply.error(Errno::EIO),
+                }
             }
-            Err(error) => reply.error(errno(error)),
+            Err(errno) => reply.error(errno),
         });
-        self.ask("read_dir", ino, |tree| tree.read_dir(ino.0, offset.saturating_sub(2), DIR_BATCH, answer));
+        let from = offset.saturating_sub(2);
+        ask_at("read_dir", &place, |tree| tree.read_dir(place.ino, from, DIR_BATCH, answer));
     }
 
     fn statfs(&self, _: &Request, ino: INodeNo, reply: ReplyStatfs) {
@@ -259,7 +283,7 @@ impl Filesystem for Adapter {
             }
             Err(error) => reply.error(errno(error)),
         });
-        self.ask("stat_fs", ino, |tree| tree.stat_fs(answer));
+        self.ask("stat_fs", ino, |tree, _| tree.stat_fs(answer));
     }
 
     fn getxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
@@ -267,7 +291,7 @@ impl Filesystem for Adapter {
             Ok(value) => reply_xattr(reply, size, value),
             Err(error) => reply.error(errno(error)),
         });
-        self.ask("xattr", ino, |tree| tree.xattr(ino.0, name.as_bytes(), answer));
+        self.ask("xattr", ino, |tree, ino| tree.xattr(ino, name.as_bytes(), answer));
     }
 
     fn listxattr(&self, _: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
@@ -278,7 +302,7 @@ impl Filesystem for Adapter {
             }
             Err(error) => reply.error(errno(error)),
         });
-        self.ask("list_xattrs", ino, |tree| tree.list_xattrs(ino.0, answer));
+        self.ask("list_xattrs", ino, |tree, ino| tree.list_xattrs(ino, answer));
     }
 
     fn lseek(&self, _: &Request, ino: INodeNo, _: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
@@ -295,7 +319,7 @@ impl Filesystem for Adapter {
             Ok(Err(_)) => reply.error(Errno::EOVERFLOW),
             Err(error) => reply.error(errno(error)),
         });
-        self.ask("seek", ino, |tree| tree.seek(ino.0, offset, what, answer));
+        self.ask("seek", ino, |tree, ino| tree.seek(ino, offset, what, answer));
     }
 
     // Python asks every file it opens whether it is a terminal, and the kernel never keeps the answer.

@@ -1,15 +1,18 @@
-//! What a tree says of a file, in the terms of the kernel.
+//! What a tree says of files and directories, in the terms of the kernel.
 //!
-//! Owns: the conversion of attributes and times.
+//! Owns: the conversion of attributes, times and listings.
 //! Must not know: requests.
 //! Invariant: every attribute that a tree can give has a form, also times before 1970 and beyond the range.
 //! Trust, threads: pure values.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use fuser::{FileAttr, FileType, INodeNo};
+use fuser::{FileAttr, FileType, Generation, INodeNo, ReplyDirectoryPlus};
 
-use crate::tree::{Attr, FileKind};
+use crate::tree::{Attr, FileKind, Listing};
+use crate::trees::{Place, Telling};
 
 /// `st_blksize`, and the unit of `statfs`. Programs size their buffers by it; this is what ext4 says.
 pub(crate) const BLOCK: u32 = 4096;
@@ -52,6 +55,36 @@ pub(crate) fn negative() -> FileAttr {
     let none =
         Attr { ino: 0, kind: FileKind::File, size: 0, mode: 0, nlink: 0, uid: 0, gid: 0, mtime: (0, 0) };
     file_attr(&none)
+}
+
+/// A directory as its caller sees it: `.` is entry 0, `..` entry 1, the tree's offsets are two less. None if the tree
+/// gives a number for which there is no room.
+pub(crate) fn fill_directory(
+    reply: &mut ReplyDirectoryPlus,
+    (place, offset): (&Place, u64),
+    listing: &Listing,
+    telling: &Telling<'_>,
+) -> Option<()> {
+    let ttl = telling.ttl();
+    // The kernel takes the inode number and the type of these two, and nothing else.
+    let dots = |ino| FileAttr { ino: INodeNo(ino), kind: FileType::Directory, ..negative() };
+    for (position, name, dot) in [(0, ".", place.ino), (1, "..", listing.parent)] {
+        let (dot, next) = (place.number(dot)?, place.offset(position + 1)?);
+        let full = offset <= position && reply.add(INodeNo(dot), next, name, &ttl, &dots(dot), Generation(0));
+        if full {
+            return Some(());
+        }
+    }
+    for entry in &listing.entries {
+        let attr = file_attr(&place.seen(&entry.attr)?);
+        let next = place.offset(entry.next.saturating_add(2))?;
+        if reply.add(attr.ino, next, OsStr::from_bytes(&entry.name), &ttl, &attr, Generation(0)) {
+            return Some(());
+        }
+        // Nothing is told before the whole is sent.
+        telling.holds(&entry.attr);
+    }
+    Some(())
 }
 
 #[cfg(test)]

@@ -10,6 +10,8 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
+use crate::tree::TreeError;
+
 /// A process that keeps a mount busy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
@@ -59,6 +61,18 @@ pub enum MountError {
     Refused { dir: PathBuf, cause: String },
     #[error("unmounting {dir} failed: {cause}")]
     NotUnmounted { dir: PathBuf, cause: String },
+    /// It is over in a moment.
+    #[error("another version is being put in place on {0}; try again in a moment")]
+    Switching(PathBuf),
+    #[error("nothing is mounted on {0} any more")]
+    Ended(PathBuf),
+    #[error(
+        "{0} versions of what was mounted on {1} are still in use; close their files, or unmount and mount again"
+    )]
+    TooManyInUse(usize, PathBuf),
+    /// What is mounted stays as it is; worth a retry.
+    #[error("a directory of the {which} version for {dir} cannot be listed: {cause}")]
+    NoListing { which: &'static str, dir: PathBuf, cause: TreeError },
     /// The machine's trouble, not the user's.
     #[error("{doing} {dir}: {cause}")]
     Io { doing: &'static str, dir: PathBuf, cause: io::Error },

@@ -17,7 +17,9 @@ mod io;
 mod mount;
 mod mountpoint;
 mod passthrough;
+mod switch;
 mod tree;
+mod trees;
 
 pub use error::{Holder, MountError};
 pub use io::{Io, IoInUse};

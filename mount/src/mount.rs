@@ -14,7 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use fuser::{Config, Session, SessionACL};
+use fuser::{Config, Notifier, Session, SessionACL};
 
 use crate::adapter::Adapter;
 use crate::attach::{Detach, attach, detach};
@@ -23,7 +23,9 @@ use crate::holders::holders;
 use crate::io::{Io, IoInUse, Way};
 use crate::mountpoint::{check_mountpoint, is_dead, mounted_on, mounts};
 use crate::passthrough::probe;
+use crate::switch::{SwitchError, forget_old, switch};
 use crate::tree::Tree;
+use crate::trees::Trees;
 
 /// Pages that the kernel reads ahead of a sequential reader, in KiB; unasked it is 128.
 const READ_AHEAD_KIB: &str = "1024";
@@ -31,6 +33,9 @@ const READ_AHEAD_KIB: &str = "1024";
 /// How long `unmount` waits for the event loops to see that they are done; they do at once, unless another
 /// mount namespace still has a copy of the mount.
 const END_WAIT: Duration = Duration::from_secs(5);
+
+/// Trees that one mount may have besides the mounted one, for those who still use them.
+const MAX_OLD: usize = 64;
 
 /// How to mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,13 +79,15 @@ impl End {
 }
 
 /// A mounted tree. Dropping it detaches it lazily: what is open stays readable until it is closed.
-#[derive(Debug)]
 pub struct Mount {
     dir: PathBuf,
     /// `major:minor` of this mount, unlike that of every other as long as it exists.
     device: String,
     end: Arc<End>,
     way: Way,
+    trees: Arc<Trees>,
+    /// Taken away when the event loops are gone: it keeps the connection, and callers would wait for ever.
+    kernel: Arc<Mutex<Option<Notifier>>>,
 }
 
 impl Mount {
@@ -115,6 +122,49 @@ impl Mount {
     /// How often the kernel has asked to open a file.
     pub fn opens(&self) -> u64 {
         self.way.opens()
+    }
+
+    /// Puts `tree` in place of what is mounted, at one moment: from then on every path leads to the new tree, while files
+    /// and directories that are open stay what they were. The old tree is dropped when nobody uses it any more (see
+    /// `forget_old`). Waits for the trees to list their roots and for look-ups under way in the old one. After an
+    /// error the old tree stays.
+    pub fn switch(&self, tree: Arc<dyn Tree>) -> Result<(), MountError> {
+        self.with_kernel(|kernel| forget_old(&self.trees, kernel))?;
+        if self.trees() > MAX_OLD {
+            return Err(MountError::TooManyInUse(self.trees(), self.dir.clone()));
+        }
+        self.with_kernel(|kernel| switch(&self.trees, tree, kernel))
+    }
+
+    /// Makes the kernel forget what it keeps of old trees without need. Called now and then while there are any, it
+    /// bounds how long one lives after its last use. A listing of an old root that is still under way then, or when
+    /// the next switch but one is done, ends with ESTALE.
+    pub fn forget_old(&self) -> Result<(), MountError> {
+        self.with_kernel(|kernel| forget_old(&self.trees, kernel))?;
+        self.trees.let_last_go();
+        Ok(())
+    }
+
+    fn with_kernel(
+        &self,
+        action: impl FnOnce(&Notifier) -> Result<(), SwitchError>,
+    ) -> Result<(), MountError> {
+        let dir = || self.dir.clone();
+        let kernel = self.kernel.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let kernel = kernel.ok_or_else(|| MountError::Ended(dir()))?;
+        action(&kernel).map_err(|error| match error {
+            SwitchError::Busy => MountError::Switching(dir()),
+            SwitchError::Tree(which, cause) => MountError::NoListing { which, dir: dir(), cause },
+            SwitchError::Kernel(_) if self.has_ended() => MountError::Ended(dir()),
+            SwitchError::Kernel(cause) => {
+                MountError::Io { doing: "the kernel does not forget what was mounted on", dir: dir(), cause }
+            }
+        })
+    }
+
+    /// Trees that somebody uses, the mounted one among them.
+    pub fn trees(&self) -> usize {
+        self.trees.len()
     }
 
     /// Whether the mount has ended.
@@ -189,15 +239,18 @@ fn begin(
     config.clone_fd = true;
     let way = Way::new(options.io);
     let device_too = requests.try_clone().map_err(failed("cannot share the device of the mount on"))?;
-    let session = Session::from_fd(Adapter::new(tree, way.clone()), requests, acl, config)
+    let trees = Arc::new(Trees::new(tree));
+    let session = Session::from_fd(Adapter::new(Arc::clone(&trees), way.clone()), requests, acl, config)
         .map_err(failed("the kernel did not greet the mount on"))?;
     probe(device_too, &way);
-    let mount = Mount { dir: dir.to_owned(), device: device.clone(), end: Arc::default(), way };
-    let (dir, end) = (mount.dir.clone(), Arc::clone(&mount.end));
+    let kernel = Arc::new(Mutex::new(Some(session.notifier())));
+    let mount =
+        Mount { dir: dir.to_owned(), device: device.clone(), end: Arc::default(), way, trees, kernel };
+    let (dir, end, kernel) = (mount.dir.clone(), Arc::clone(&mount.end), Arc::clone(&mount.kernel));
     thread::Builder::new()
         .name("bcai-mount".to_owned())
         .spawn(move || {
-            run(session, &dir, &device);
+            run(session, &dir, &device, &kernel);
             end_with(on_end, &end);
         })
         .map_err(failed("no thread can be started for the mount on"))?;
@@ -205,8 +258,9 @@ fn begin(
     Ok(mount)
 }
 
-fn run(session: Session<Adapter>, dir: &Path, device: &str) {
+fn run(session: Session<Adapter>, dir: &Path, device: &str, kernel: &Mutex<Option<Notifier>>) {
     let result = session.run();
+    kernel.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Err(error) = &result {
         tracing::error!(dir = %dir.display(), %error, "the event loops of a mount failed");
     }

@@ -46,7 +46,7 @@ pub enum FileKind {
 /// What `stat` shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attr {
-    /// Never 0; [`ROOT`] for the root; the same for the same file for ever.
+    /// Never 0, below 2⁴⁸; [`ROOT`] for the root; the same for the same file as long as the tree is mounted.
     pub ino: u64,
     pub kind: FileKind,
     /// Bytes.
@@ -64,7 +64,7 @@ pub struct Attr {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DirEntry {
     pub name: Vec<u8>,
-    /// Where to go on after this entry: what to pass as `offset` of [`Tree::read_dir`].
+    /// Where to go on after this entry: what to pass as `offset` of [`Tree::read_dir`]. Below 2⁴⁷.
     pub next: u64,
     pub attr: Attr,
 }

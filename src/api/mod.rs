@@ -25,6 +25,7 @@ pub mod route {
     pub const YANK: &str = "/v1/yank";
     pub const MOUNT: &str = "/v1/mount";
     pub const MOUNT_WAIT: &str = "/v1/mount/wait";
+    pub const REMOUNT: &str = "/v1/remount";
     pub const UNMOUNT: &str = "/v1/unmount";
     pub const DATASETS: &str = "/v1/datasets";
     pub const LOG: &str = "/v1/log";

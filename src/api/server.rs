@@ -46,6 +46,7 @@ pub async fn serve(listener: UnixListener, node: Arc<Node>, stop: CancellationTo
         .route(route::YANK, post(yank))
         .route(route::MOUNT, post(mount))
         .route(route::MOUNT_WAIT, post(mount_wait))
+        .route(route::REMOUNT, post(remount))
         .route(route::UNMOUNT, post(unmount))
         .route(route::DATASETS, get(datasets))
         .route(route::LOG, post(log))
@@ -157,6 +158,10 @@ async fn yank(State(node): Shared, Json(request): Json<YankRequest>) -> Answer<D
 
 async fn mount(State(node): Shared, Json(request): Json<MountRequest>) -> Answer<Mounted> {
     node.mount(&request).await.map(Json)
+}
+
+async fn remount(State(node): Shared, Json(request): Json<RemountRequest>) -> Answer<Remounted> {
+    node.remount(&request).await.map(Json)
 }
 
 /// Answers once nothing is mounted by us at the directory.

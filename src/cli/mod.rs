@@ -27,6 +27,7 @@ mod peers;
 mod pin;
 mod prefetch;
 mod publish;
+mod remount;
 mod snapshot;
 mod status;
 mod stop;
@@ -83,6 +84,7 @@ enum Command {
     Tag(tag::Tag),
     Yank(yank::Yank),
     Mount(mount::Mount),
+    Remount(remount::Remount),
     Unmount(unmount::Unmount),
     List(list::List),
     Log(log::Log),
@@ -144,6 +146,7 @@ fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Tag(command) => done(command.run(&ctx()?)),
         Command::Yank(command) => done(command.run(&ctx()?)),
         Command::Mount(command) => done(command.run(&ctx()?)),
+        Command::Remount(command) => done(command.run(&ctx()?)),
         Command::Unmount(command) => done(command.run(&ctx()?)),
         Command::List(command) => done(command.run(&ctx()?)),
         Command::Log(command) => done(command.run(&ctx()?)),

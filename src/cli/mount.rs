@@ -18,6 +18,9 @@ use crate::node::{Error, Kind};
 ///
 /// Returns when the directory can be read; the node serves it in the background. Bytes are fetched when they are
 /// read and verified before anyone sees them. Works with a whole bcai:// URI on a machine that has never run bcai.
+///
+/// A mount of NAME@latest or NAME@TAG follows the tag: when it names another version, files opened from then on are those of that
+/// version, and open ones stay what they were. A mount of NAME, which is the newest version now, or of NAME@VERSION stays.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  bcai mount photos@v1 /mnt/photos\n  bcai mount 'bcai://GENESIS/photos@v1?peer=/ip4/192.0.2.7/tcp/4001/p2p/PEER' /mnt/photos\n  bcai unmount /mnt/photos"
@@ -33,6 +36,10 @@ pub struct Mount {
     /// Stay in the foreground; Ctrl-C unmounts
     #[arg(short, long)]
     foreground: bool,
+
+    /// Take the version that this machine knows of, however old its log is, and ask nobody about it
+    #[arg(long)]
+    offline: bool,
 
     /// Mount options; known: allow_other (let other users read), io=MODE (how contents reach their readers),
     /// fetch=STRATEGY (where they come from)
@@ -75,7 +82,8 @@ impl Mount {
         }
         let dir =
             std::path::absolute(&self.dir).map_err(|error| Error::io("cannot use", &self.dir, error))?;
-        let request = MountRequest { reference: self.reference, dir, allow_other, io, fetch };
+        let request =
+            MountRequest { reference: self.reference, dir, allow_other, io, fetch, offline: self.offline };
         ctx.with_daemon(async |client| {
             let mounted: Mounted = client.post(route::MOUNT, &request).await?;
             ctx.output.confirm(&mounted, describe);
@@ -84,15 +92,16 @@ impl Mount {
     }
 }
 
-fn describe(mounted: &Mounted) -> String {
+pub(super) fn describe(mounted: &Mounted) -> String {
     let what = match &mounted.version {
         Some(version) => format!("{}@{} (height {})", version.name, version.version, version.height),
         None => format!("snapshot {}", mounted.snapshot),
     };
     let dir = output::safe(&mounted.dir.display().to_string());
     let quorum = mounted.quorum.map_or(String::new(), |quorum| format!(", {}", agreement(quorum)));
+    let follows = if mounted.follows { ", following the tag" } else { "" };
     format!(
-        "{} on {dir}: {} inodes, {}{quorum}",
+        "{} on {dir}: {} inodes, {}{quorum}{follows}",
         output::safe(&what),
         mounted.inodes,
         output::size(mounted.bytes)

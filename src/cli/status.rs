@@ -51,8 +51,15 @@ fn text(report: &Report) -> String {
     }
     for mount in &report.mounts {
         let dir = output::safe(&mount.dir.display().to_string());
+        let version = match (&mount.version, mount.follows) {
+            (Some(version), true) => format!(" (now {}, follows the tag)", output::safe(&version.version)),
+            (Some(version), false) if !mount.reference.contains('@') => {
+                format!(" ({})", output::safe(&version.version))
+            }
+            _ => String::new(),
+        };
         lines.push(format!(
-            "mount     {dir}: {}, {}, fetch {}, io {} ({})",
+            "mount     {dir}: {}{version}, {}, fetch {}, io {} ({})",
             output::safe(&mount.reference),
             output::size(mount.bytes),
             fetch(mount),

@@ -87,6 +87,11 @@ pub const KEYS: &[Key] = &[
     },
     Key { name: "log.format", default: "human", help: "human or json" },
     Key {
+        name: "manifests.max_age",
+        default: "7",
+        help: "days that the newest block of a network's manifest log may be old before NAME or a tag of it is no longer believed to mean the newest version; 0: for ever",
+    },
+    Key {
         name: "mount.fetch",
         default: "spread",
         help: "where the contents of a mount that does not say `-o fetch=` come from: spread (all peers), best (one peer, others when it fails), local (nobody) or quorum (as spread, of a version that several peers were asked about)",
@@ -161,6 +166,8 @@ pub struct Config {
     /// Bytes of cache; `None` means: work it out from the disk.
     pub cache_max_bytes: Option<u64>,
     pub log_level: String,
+    /// Days; 0 for no limit.
+    pub max_log_age: u64,
     pub log_format: LogFormat,
     /// For mounts that do not say.
     pub io: Io,
@@ -285,6 +292,7 @@ impl Config {
             origins: urls.map(|url| origin(url, &origins.origin)).collect::<Result<_, _>>()?,
             cache_max_bytes,
             log_level: get("log.level").value.clone(),
+            max_log_age: parse("manifests.max_age", get("manifests.max_age"), "a number of days")?,
             log_format: parse("log.format", get("log.format"), "human or json")?,
             io: parse("mount.io", get("mount.io"), "auto, passthrough, zero-open or cached")?,
             fetch: parse("mount.fetch", get("mount.fetch"), "local, best, spread or quorum")?,

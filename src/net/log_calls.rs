@@ -21,6 +21,7 @@ use super::shared::{Command, LOG_PROTOCOL, Shared, blocking};
 use super::streams::{Incoming, Route};
 use crate::chain::Registry;
 use crate::id::{EntryId, Genesis};
+use crate::log::light::MAX_UPDATE_LEN;
 use crate::log::{MAX_BLOCK_LEN, MAX_ENTRY_LEN, MAX_GENESIS_LEN};
 
 /// How long a request for what is known may take, and one for a decision.
@@ -32,6 +33,7 @@ const MAX_CALLS_EACH: usize = 8;
 
 // What a log may hold fits the messages that carry it.
 const _: () = assert!(MAX_BLOCKS + MAX_BLOCK_LEN + 64 <= MAX_RESPONSE);
+const _: () = assert!(MAX_UPDATE_LEN + 64 <= MAX_RESPONSE);
 const _: () = assert!(MAX_GENESIS_LEN + 64 <= MAX_RESPONSE && MAX_ENTRY_LEN <= MAX_REQUEST / 2);
 
 /// An entry that a peer wants in the log.
@@ -182,6 +184,16 @@ impl LogServer {
                     Response::failed("the log could not be read")
                 }
             },
+            Request::Update { height, .. } if (1..=chain.ledger().height()).contains(&height) => {
+                match blocking(move || chain.update(height)).await {
+                    Ok(update) => Response::Update { update: update.encode().into() },
+                    Err(error) => {
+                        tracing::warn!(%error, height, "a block could not be read to be shown");
+                        Response::failed("the log could not be read")
+                    }
+                }
+            }
+            Request::Update { .. } => Response::failed("the log has no such height here"),
             Request::Submit { genesis, entry } => self.submit(genesis, entry.into()).await,
         }
     }

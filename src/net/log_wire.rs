@@ -61,6 +61,15 @@ pub(super) enum Request {
         #[n(1)]
         entry: ByteVec,
     },
+    /// The header at a height, with what a light client needs to believe it.
+    #[n(4)]
+    #[cbor(array)]
+    Update {
+        #[n(0)]
+        genesis: Genesis,
+        #[n(1)]
+        height: u64,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -115,6 +124,12 @@ pub(super) enum Response {
         #[n(0)]
         cause: String,
     },
+    #[n(7)]
+    #[cbor(array)]
+    Update {
+        #[n(0)]
+        update: ByteVec,
+    },
 }
 
 impl Request {
@@ -123,6 +138,7 @@ impl Request {
             Request::Document { genesis }
             | Request::Head { genesis }
             | Request::Blocks { genesis, .. }
+            | Request::Update { genesis, .. }
             | Request::Submit { genesis, .. } => genesis,
         }
     }
@@ -224,6 +240,7 @@ mod tests {
             Request::Head { genesis: genesis() },
             Request::Blocks { genesis: genesis(), from: 3 },
             Request::Submit { genesis: genesis(), entry: vec![1, 2].into() },
+            Request::Update { genesis: genesis(), height: 3 },
         ];
         for (number, request) in requests.into_iter().enumerate() {
             let bytes = bytes_of(&request);
@@ -240,6 +257,7 @@ mod tests {
             Response::Submitted { height: 1, round: 2, entry: EntryId::from_bytes([1; 32]) },
             Response::refused("no"),
             Response::failed("later"),
+            Response::Update { update: vec![1].into() },
         ];
         for (number, response) in responses.into_iter().enumerate() {
             let bytes = bytes_of(&response);

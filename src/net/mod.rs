@@ -357,6 +357,15 @@ impl Net {
         }
     }
 
+    /// An encoded head of a log with what a light client needs to believe it, at a height that the peer has. Unverified
+    /// bytes.
+    pub async fn update(&self, peer: &str, genesis: Genesis, height: u64) -> Result<Vec<u8>, NetError> {
+        match self.call(peer, Request::Update { genesis, height }).await? {
+            Response::Update { update } => Ok(update.into()),
+            _ => Err(unexpected(peer)),
+        }
+    }
+
     /// Asks a connected peer to put an encoded entry into a log, and waits until that is decided.
     pub async fn submit(&self, peer: &str, genesis: Genesis, entry: Vec<u8>) -> Result<Submitted, NetError> {
         if entry.len() > MAX_REQUEST / 2 {

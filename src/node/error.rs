@@ -226,8 +226,13 @@ fn origin(error: &OriginError) -> Kind {
 
 fn mount(error: &MountError) -> Kind {
     match error {
-        MountError::Missing(_) => Kind::NotFound,
-        MountError::NotEmpty(_) | MountError::AlreadyMounted { .. } | MountError::Busy { .. } => Kind::Busy,
+        MountError::Missing(_) | MountError::Ended(_) => Kind::NotFound,
+        MountError::NotEmpty(_)
+        | MountError::AlreadyMounted { .. }
+        | MountError::Busy { .. }
+        | MountError::Switching(_)
+        | MountError::TooManyInUse(..) => Kind::Busy,
+        MountError::NoListing { .. } => Kind::Unreachable,
         _ => Kind::Failed,
     }
 }

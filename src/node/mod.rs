@@ -29,6 +29,7 @@ mod publish;
 mod reached;
 mod reading;
 mod reference;
+mod remount;
 pub mod report;
 mod resolve;
 mod rights;
@@ -83,7 +84,7 @@ const LOCK_TRIES: usize = 50;
 /// A running node.
 pub struct Node {
     paths: Paths,
-    keys: Keys,
+    keys: Arc<Keys>,
     state: Arc<State>,
     store: Store,
     net: Net,
@@ -102,6 +103,8 @@ pub struct Node {
     alerts: alerts::Alerts,
     limited: peers::Limited,
     started: Instant,
+    /// How old the newest block of a log may be; zero for no limit.
+    max_log_age: Duration,
     stop: CancellationToken,
     _lock: Lock,
 }
@@ -118,7 +121,7 @@ impl Node {
         paths.create()?;
         let lock = Lock::take(&paths.lock())?;
         let state = Arc::new(State::open(&paths.state())?);
-        let keys = Keys::load(&paths, state.is_new())?;
+        let keys = Arc::new(Keys::load(&paths, state.is_new())?);
         let store = open_store(&paths, &config, &state).await?;
         let (submissions, inbox) = tokio::sync::mpsc::channel(64);
         let registry = crate::chain::Registry::default();
@@ -129,7 +132,7 @@ impl Node {
         let stop = CancellationToken::new();
         let networks = Networks::open(
             &paths,
-            keys.running().clone(),
+            keys.clone(),
             state.clone(),
             registry,
             net.clone(),
@@ -149,6 +152,7 @@ impl Node {
             alerts: alerts::Alerts::default(),
             limited: peers::Limited::default(),
             started: Instant::now(),
+            max_log_age: Duration::from_secs(config.max_log_age.saturating_mul(86_400)),
             _lock: lock,
             paths,
             keys,
@@ -168,6 +172,7 @@ impl Node {
         }
         node.join_kept_swarms();
         node.restore_mounts();
+        node.tidy_mounts();
         node.resume_pins();
         node.watch_alerts();
         tracing::info!(pid = std::process::id(), peer = node.net.peer_id(), "node is ready");

@@ -15,9 +15,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio_util::sync::DropGuard;
 
 use super::error::{Error, Kind};
-use super::report::{MountRequest, Mounted, UnmountRequest};
+use super::report::{MountRequest, Mounted, Quorum, Resolved, UnmountRequest, VersionOf};
 use super::{Node, off};
 use crate::config::{Fetch, Io};
 use crate::manifest::Totals;
@@ -39,9 +40,17 @@ struct Active {
     request: MountRequest,
     view: Arc<View>,
     mount: Arc<bcai_mount::Mount>,
+    /// Ends, when dropped, what keeps up with the name of the mount.
+    followed: Option<DropGuard>,
     /// Set when the kernel has let go of it.
     ended: Arc<AtomicBool>,
-    _swarm: Option<SwarmGuard>,
+}
+
+/// A version with all that it takes to mount it.
+pub(super) struct Ready {
+    snapshot: String,
+    view: Arc<View>,
+    swarm: Option<Arc<SwarmGuard>>,
 }
 
 impl Active {
@@ -49,7 +58,8 @@ impl Active {
     fn report(&self) -> Mounted {
         let in_use = self.mount.io();
         let io_reason = in_use.refusal.unwrap_or_else(|| self.io_reason.clone());
-        Mounted { io: in_use.io.to_string(), io_reason, ..self.report.clone() }
+        let follows = self.followed.is_some();
+        Mounted { io: in_use.io.to_string(), io_reason, follows, ..self.report.clone() }
     }
 }
 
@@ -107,8 +117,53 @@ impl Mounts {
         of(dir).or_else(|| of(&off(|| dir.canonicalize()).ok()?))
     }
 
+    /// What was asked for on a directory.
+    pub fn request(&self, dir: &Path) -> Option<MountRequest> {
+        self.lock().active.get(dir).map(|active| active.request.clone())
+    }
+
+    pub fn report(&self, dir: &Path) -> Option<Mounted> {
+        self.lock().active.get(dir).map(Active::report)
+    }
+
+    pub fn mount(&self, dir: &Path) -> Option<Arc<bcai_mount::Mount>> {
+        self.lock().active.get(dir).map(|active| active.mount.clone())
+    }
+
+    /// Those that have something else than what is mounted now in use.
+    pub fn changed_ones(&self) -> Vec<Arc<bcai_mount::Mount>> {
+        let list = self.lock();
+        let mounts = list.active.values().map(|active| &active.mount);
+        mounts.filter(|mount| mount.trees() > 1).cloned().collect()
+    }
+
+    /// Something else is mounted on a directory, or the same under another name. Without `followed` whatever keeps up
+    /// with the name of the mount goes on if the name is the same. None if nothing is mounted there any more.
+    pub fn changed(
+        &self,
+        dir: &Path,
+        request: MountRequest,
+        version: Option<VersionOf>,
+        ready: Option<Ready>,
+        followed: Option<DropGuard>,
+    ) -> Option<Mounted> {
+        let mut list = self.lock();
+        let active = list.active.get_mut(dir)?;
+        if followed.is_some() || active.request.reference != request.reference {
+            active.followed = followed;
+        }
+        active.report.reference = request.reference.clone();
+        (active.report.version, active.request) = (version, request);
+        if let Some(Ready { snapshot, view, .. }) = ready {
+            let Totals { inodes, bytes, .. } = view.snapshot().totals;
+            active.report = Mounted { snapshot, inodes, bytes, quorum: None, ..active.report.clone() };
+            active.view = view;
+        }
+        Some(active.report())
+    }
+
     /// Reserves a directory, so that two requests for it cannot overtake each other.
-    fn claim(&self, dir: &Path) -> Result<Claim<'_>, Error> {
+    pub fn claim(&self, dir: &Path) -> Result<Claim<'_>, Error> {
         if self.lock().claimed.insert(dir.to_owned()) {
             return Ok(Claim { mounts: self, dir: dir.to_owned() });
         }
@@ -117,7 +172,7 @@ impl Mounts {
     }
 }
 
-struct Claim<'a> {
+pub(super) struct Claim<'a> {
     mounts: &'a Mounts,
     dir: PathBuf,
 }
@@ -138,19 +193,9 @@ impl Node {
         if !off(|| bcai_mount::is_dead(&dir)) {
             blocking(move || bcai_mount::check_mountpoint(&dir)).await?;
         }
-        let (resolved, quorum) = match request.fetch {
-            Fetch::Local => (self.resolve_here(&request.reference)?, None),
-            Fetch::Best | Fetch::Spread => (self.resolve(&request.reference).await?, None),
-            Fetch::Quorum => self.resolve_by_quorum(&request.reference).await?,
-        };
-        let fetcher = match request.fetch {
-            Fetch::Local => self.fetcher.with_source(None),
-            Fetch::Best => self.fetcher.with_source(Some(self.net.source_best())),
-            Fetch::Spread | Fetch::Quorum => self.fetcher.clone(),
-        };
-        let snapshot = resolved.snapshot.parse()?;
-        let _swarm = (request.fetch != Fetch::Local).then(|| self.join_swarm(&snapshot));
-        let view = self.open(&resolved, fetcher).await?;
+        let (resolved, quorum) = self.resolve_for(request).await?;
+        let ready = self.prepare(request, resolved.clone()).await?;
+        let view = ready.view.clone();
         let dir = request.dir.clone();
         let dir =
             blocking(move || bcai_mount::recover(&dir).and_then(|_| bcai_mount::check_mountpoint(&dir)))
@@ -165,14 +210,16 @@ impl Node {
             io: String::new(),
             io_reason: String::new(),
             fetch: request.fetch,
+            follows: false,
             quorum,
         };
         let (io, io_reason) = suitable_io(request.io, view.snapshot().totals);
         let options = bcai_mount::Options { allow_other: request.allow_other, io, ..Default::default() };
         let ended = Arc::new(AtomicBool::new(false));
-        let mount = Arc::new(self.attach(view.clone(), &dir, options, ended.clone()).await?);
+        let mount = Arc::new(self.attach(&ready, &dir, options, ended.clone()).await?);
         let request = MountRequest { dir: dir.clone(), ..request.clone() };
-        let active = Active { report, io_reason, request, view, mount, ended, _swarm };
+        let followed = self.follow(&dir, &request, report.version.as_ref());
+        let active = Active { report, io_reason, request, view, mount, followed, ended };
         let report = active.report();
         {
             let mut list = self.mounts.lock();
@@ -186,16 +233,51 @@ impl Node {
         Ok(report)
     }
 
+    /// What the reference of a mount means, by its way of fetching.
+    pub(super) async fn resolve_for(
+        &self,
+        request: &MountRequest,
+    ) -> Result<(Resolved, Option<Quorum>), Error> {
+        match request.fetch {
+            _ if request.offline => Ok((self.resolve_here(&request.reference)?, None)),
+            Fetch::Local => Ok((self.resolve_here(&request.reference)?, None)),
+            Fetch::Best | Fetch::Spread => Ok((self.resolve(&request.reference).await?, None)),
+            Fetch::Quorum => self.resolve_by_quorum(&request.reference).await,
+        }
+    }
+
+    /// Opens what a reference has turned out to mean, and joins those who have it.
+    pub(super) async fn prepare(&self, request: &MountRequest, resolved: Resolved) -> Result<Ready, Error> {
+        let fetcher = match request.fetch {
+            Fetch::Local => self.fetcher.with_source(None),
+            Fetch::Best => self.fetcher.with_source(Some(self.net.source_best())),
+            Fetch::Spread | Fetch::Quorum => self.fetcher.clone(),
+        };
+        let snapshot = resolved.snapshot.parse()?;
+        let swarm = (request.fetch != Fetch::Local).then(|| Arc::new(self.join_swarm(&snapshot)));
+        let view = self.open(&resolved, fetcher).await?;
+        Ok(Ready { snapshot: resolved.snapshot, view, swarm })
+    }
+
+    /// A version as what is mounted. The node stays in its swarm as long as anybody uses it.
+    pub(super) fn tree(&self, ready: &Ready) -> Arc<MountedView> {
+        let tree = MountedView::new(ready.view.clone(), tokio::runtime::Handle::current(), READ_DEADLINE);
+        let tree = tree.passing_through(self.store.clone());
+        Arc::new(match &ready.swarm {
+            Some(swarm) => tree.keeping(swarm.clone()),
+            None => tree,
+        })
+    }
+
     async fn attach(
         self: &Arc<Self>,
-        view: Arc<View>,
+        ready: &Ready,
         dir: &Path,
         options: bcai_mount::Options,
         ended: Arc<AtomicBool>,
     ) -> Result<bcai_mount::Mount, Error> {
         let (node, ended_dir, dir) = (Arc::downgrade(self), dir.to_owned(), dir.to_owned());
-        let tree = MountedView::new(view, tokio::runtime::Handle::current(), READ_DEADLINE);
-        let tree = Arc::new(tree.passing_through(self.store.clone()));
+        let tree = self.tree(ready);
         let on_end = move || {
             ended.store(true, Ordering::Release);
             if let Some(node) = node.upgrade() {
@@ -223,7 +305,7 @@ impl Node {
 
     /// Writes down what to restore. A node that is stopping leaves that to `unmount_all`. A list that could not be
     /// written costs a mount after the next crash; what was just done is done all the same.
-    fn save_mounts(&self) {
+    pub(super) fn save_mounts(&self) {
         if self.stop.is_cancelled() {
             return;
         }

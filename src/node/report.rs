@@ -26,7 +26,7 @@ mod watching;
 pub use diff::*;
 pub use hinting::*;
 pub use keys::*;
-pub use mounting::{MountRequest, Mounted, Quorum};
+pub use mounting::{MountRequest, Mounted, Quorum, RemountRequest, Remounted};
 pub use naming::*;
 pub use operators::*;
 pub use origins::{OriginStatus, UploadReport};

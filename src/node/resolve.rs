@@ -9,21 +9,28 @@
 use super::error::{Error, Kind};
 use super::networks::Joined;
 use super::report::{CreateRequest, JoinRequest, NetworkOf, Quorum, Resolved, VersionOf};
-use super::{Named, Node, Reference};
+use super::{Named, Node, Reference, now_ms, off};
 use crate::chain::Chain;
 use crate::crypto::PublicKey;
+
+/// How far the clock goes on before that is remembered.
+const CLOCK_STEP_MS: u64 = 3_600_000;
 
 impl Node {
     /// What a reference means now.
     pub async fn resolve(&self, text: &str) -> Result<Resolved, Error> {
         match text.parse()? {
             Reference::Snapshot(snapshot) => Ok(Resolved { snapshot: snapshot.to_string(), version: None }),
-            Reference::Named(named) => lookup(&*self.networks.default_network()?, &named),
+            Reference::Named(named) => self.lookup_fresh(&*self.networks.default_network()?, &named),
             Reference::Uri { genesis, named, peers, origins } => {
                 let Joined { chain, stale } = self.networks.join(genesis, &peers).await?;
                 self.know_origins(genesis, &origins)?;
                 // A version that is missing from a log that may be behind is unreachable, not nonexistent.
-                lookup(&chain, &named).map_err(|error| stale.unwrap_or(error))
+                let behind = |error: Error| match stale {
+                    Some(stale) if error.kind == Kind::NotFound => stale,
+                    _ => error,
+                };
+                self.lookup_fresh(&chain, &named).map_err(behind)
             }
         }
     }
@@ -56,7 +63,34 @@ impl Node {
             }
         };
         let quorum = self.networks.quorum(&chain).await?;
-        Ok((lookup(&chain, &named)?, Some(quorum)))
+        Ok((self.lookup_fresh(&chain, &named)?, Some(quorum)))
+    }
+
+    /// As `lookup`, of a log that has not forked; what may mean another version later, only if the log is not too old to
+    /// say what it means now.
+    fn lookup_fresh(&self, chain: &Chain, named: &Named) -> Result<Resolved, Error> {
+        self.networks.check_whole(&chain.genesis())?;
+        let resolved = lookup(chain, named)?;
+        let version = resolved.version.as_ref().map(|version| version.version.as_str());
+        if named.selector.as_deref() != version {
+            self.check_fresh(chain)?;
+        }
+        Ok(resolved)
+    }
+
+    /// Whether the newest block known here is new enough to tell which version is the newest. A validator that decides the
+    /// log knows without one.
+    fn check_fresh(&self, chain: &Chain) -> Result<(), Error> {
+        if self.max_log_age.is_zero() || self.networks.decides(&chain.genesis()) {
+            return Ok(());
+        }
+        let (now, seen) = (now_ms(), self.state.get().clock_ms);
+        if now > seen + CLOCK_STEP_MS {
+            off(|| self.state.update(|facts| facts.clock_ms = now))?;
+        }
+        let max = u64::try_from(self.max_log_age.as_millis()).unwrap_or(u64::MAX);
+        let trusted = chain.ledger().trusted().at_time(seen);
+        trusted.check_fresh(now, max).map_err(|error| Error::new(Kind::Unreachable, error.to_string()))
     }
 
     /// Creates a network of this node's own, unless it has one.

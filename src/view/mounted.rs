@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bcai_mount::{Answer, Attr, Backing, Listing, Seek, StatFs, Tree, TreeError};
+use bcai_mount::{Answer, Attr, Backing, Lease, Listing, Seek, StatFs, Tree, TreeError};
 use tokio::runtime::Handle;
 
 use super::ahead::Ahead;
@@ -42,18 +42,26 @@ pub struct MountedView {
     deadline: Duration,
     ahead: Ahead,
     large_files: Option<Arc<LargeFiles>>,
+    /// Kept for those who use the view.
+    kept: Option<Lease>,
 }
 
 impl MountedView {
     /// What waits for longer than `deadline` is answered with a time-out. Work goes on in `runtime`.
     pub fn new(view: Arc<View>, runtime: Handle, deadline: Duration) -> Self {
         let ahead = Ahead::new(Arc::clone(&view), runtime.clone());
-        Self { view, runtime, deadline, ahead, large_files: None }
+        Self { view, runtime, deadline, ahead, large_files: None, kept: None }
     }
 
     /// Lets the kernel read large files by itself, from blob files that are written to `store` in the background.
     pub fn passing_through(mut self, store: Store) -> Self {
         self.large_files = Some(LargeFiles::new(store));
+        self
+    }
+
+    /// Keeps something as long as the view is mounted, or used after another has taken its place.
+    pub fn keeping(mut self, kept: Lease) -> Self {
+        self.kept = Some(kept);
         self
     }
 

@@ -6,6 +6,7 @@ mod ending;
 mod memory;
 mod opening;
 mod reading;
+mod switching;
 mod trouble;
 
 use std::io::{BufRead, BufReader, Read};

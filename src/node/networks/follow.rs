@@ -83,6 +83,9 @@ impl Networks {
                     Err(error) => tracing::debug!(%error, genesis = %chain.genesis(), "no news"),
                     Ok(()) => complaint.clear(),
                 }
+                if self.check_whole(&chain.genesis()).is_err() {
+                    return false;
+                }
                 if caught_up.is_ok() && self.is_member(&chain) {
                     return true;
                 }
@@ -156,7 +159,9 @@ impl Networks {
 
     pub(super) async fn pull(&self, chain: &Chain, peer: &str) -> Result<(), Error> {
         let genesis = chain.genesis();
-        let claimed = self.net.head(peer, genesis).await?.height;
+        let head = self.net.head(peer, genesis).await?;
+        self.check_head(chain, peer, &head).await?;
+        let claimed = head.height;
         loop {
             let height = chain.ledger().height();
             if height >= claimed {
@@ -164,7 +169,10 @@ impl Networks {
             }
             for block in self.net.blocks(peer, genesis, height + 1).await? {
                 let block = Block::decode(&block)?;
-                off(|| chain.commit(block))?;
+                let Err(error) = off(|| chain.commit(block)) else { continue };
+                // It may be one of a log that parted from ours earlier, which is for others to know.
+                self.judge(chain, peer, chain.ledger().height()).await?;
+                return Err(error.into());
             }
             // What is held already commits without complaint; a peer that only sends that would keep us here for ever.
             if chain.ledger().height() <= height {

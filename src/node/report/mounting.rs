@@ -20,6 +20,9 @@ pub struct MountRequest {
     pub io: Io,
     #[serde(default)]
     pub fetch: Fetch,
+    /// The reference means what is known here, however old; nobody is asked.
+    #[serde(default)]
+    pub offline: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,9 +42,31 @@ pub struct Mounted {
     /// Where what is not here comes from.
     #[serde(default)]
     pub fetch: Fetch,
+    /// Whether it changes to another version when the tag that it was mounted by names another.
+    #[serde(default)]
+    pub follows: bool,
     /// Who was asked which version is meant, with `fetch=quorum` and a reference that needs a log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quorum: Option<Quorum>,
+}
+
+/// Another version for a mount.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RemountRequest {
+    pub dir: PathBuf,
+    /// None: what the mount's own reference means now.
+    pub reference: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Remounted {
+    /// Whether the content is another than before.
+    pub changed: bool,
+    /// What was mounted before.
+    pub before: Option<VersionOf>,
+    pub before_snapshot: String,
+    #[serde(flatten)]
+    pub mounted: Mounted,
 }
 
 /// What peers have said about how far a log has come.
