@@ -34,14 +34,17 @@ fn commands(chapter: &str) -> Vec<Vec<String>> {
     blocks.map(|block| block.lines().map(str::to_owned).collect()).collect()
 }
 
-/// Runs a line of the manual on a node, with the names in capitals replaced.
-fn run(site: &Site, line: &str, names: &[(String, String)]) -> String {
-    let words = line.strip_prefix("bcai ").expect("a command of ours").split_whitespace();
+/// Runs lines of the manual on a node, with the names in capitals replaced. Returns what the last of them printed.
+fn run(site: &Site, lines: &[String], names: &[(String, String)]) -> String {
     let word = |word: &str| {
         let plain = word.trim_matches('\'').to_owned();
         names.iter().fold(plain, |word, (name, value)| word.replace(name, value))
     };
-    site.ok(words.map(word))
+    let run_one = |line: &String| {
+        let words = line.strip_prefix("bcai ").expect("a command of ours").split_whitespace();
+        site.ok(words.map(word))
+    };
+    lines.iter().fold(String::new(), |_, line| run_one(line))
 }
 
 /// What `bcai status` shows behind a word, as somebody would read it off.
@@ -58,16 +61,14 @@ impl Four {
         let [each, first, others] = commands("A network of four validators").try_into().unwrap();
         let mut names = Vec::new();
         for (at, site) in sites.iter().enumerate() {
-            let status = each.iter().map(|line| run(site, line, &names)).last().unwrap();
+            let status = run(site, &each, &names);
             names.push((format!("KEY{}", at + 1), shown(&status, "key ")));
         }
-        let status = first.iter().map(|line| run(&sites[0], line, &names)).last().unwrap();
+        let status = run(&sites[0], &first, &names);
         let genesis = shown(&status, "network ");
         names.extend([("GENESIS".into(), genesis.clone()), ("ADDRESS".into(), shown(&status, "listens "))]);
         for site in &sites[1..] {
-            for line in &others {
-                run(site, line, &names);
-            }
+            run(site, &others, &names);
         }
         for site in &sites {
             assert_eq!(site.status()["networks"][0]["validator"], true);

@@ -133,10 +133,9 @@ impl Networks {
         self.forks.add(genesis, error.clone());
         let ledger = chain.ledger();
         let key = self.keys.author(&ledger);
-        let mut nonce = now_ms().max(ledger.nonce(&key.public()) + 1);
-        for evidence in evidence {
+        let first = now_ms().max(ledger.nonce(&key.public()) + 1);
+        for (nonce, evidence) in (first..).zip(evidence) {
             let entry = Entry::sign(&key, genesis, nonce, EntryBody::Evidence(evidence)).encode();
-            nonce += 1;
             for peer in self.connected() {
                 match self.net.submit(&peer.id, genesis, entry.clone()).await {
                     Ok(_) => break,
