@@ -131,10 +131,9 @@ impl Networks {
         let error = described(&path, LightError::Fork(fork.into()).to_string());
         tracing::error!(%genesis, %error, "the log has forked; nothing new of it is believed");
         self.forks.add(genesis, error.clone());
-        let mut nonce = now_ms().max(chain.ledger().nonce(&self.key.public()) + 1);
-        for evidence in evidence {
+        let nonces = now_ms().max(chain.ledger().nonce(&self.key.public()) + 1)..;
+        for (nonce, evidence) in nonces.zip(evidence) {
             let entry = Entry::sign(&self.key, genesis, nonce, EntryBody::Evidence(evidence)).encode();
-            nonce += 1;
             for peer in self.connected() {
                 match self.net.submit(&peer.id, genesis, entry.clone()).await {
                     Ok(_) => break,
