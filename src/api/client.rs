@@ -61,7 +61,18 @@ impl Client {
         &self,
         route: &str,
         body: &impl Serialize,
+        progress: impl FnMut(Progress),
+    ) -> Result<A, Error> {
+        self.job_with_rows(route, body, progress, |_: Vec<()>| {}).await
+    }
+
+    /// The same of a job that also answers with rows: calls `rows` as they come.
+    pub async fn job_with_rows<A: DeserializeOwned, R: DeserializeOwned>(
+        &self,
+        route: &str,
+        body: &impl Serialize,
         mut progress: impl FnMut(Progress),
+        mut rows: impl FnMut(Vec<R>),
     ) -> Result<A, Error> {
         let mut response = self.send(Method::POST, route, to_json(body)?).await?;
         if !response.status().is_success() {
@@ -74,8 +85,9 @@ impl Client {
             pending.extend_from_slice(&data);
             while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = pending.drain(..=end).collect();
-                match parse::<Event<A>>(&line)? {
+                match parse::<Event<A, R>>(&line)? {
                     Event::Progress(now) => progress(now),
+                    Event::Rows(more) => rows(more),
                     Event::Done(answer) => return Ok(answer),
                     Event::Error(error) => return Err(error),
                 }

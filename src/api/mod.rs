@@ -29,8 +29,12 @@ pub mod route {
     pub const UNMOUNT: &str = "/v1/unmount";
     pub const DATASETS: &str = "/v1/datasets";
     pub const LOG: &str = "/v1/log";
+    pub const LOG_PROOF: &str = "/v1/log/proof";
+    pub const CHECKPOINT: &str = "/v1/log/checkpoint";
+    pub const COSIGN: &str = "/v1/log/cosign";
     pub const LS: &str = "/v1/ls";
     pub const RESOLVE: &str = "/v1/resolve";
+    pub const DIFF: &str = "/v1/diff";
     pub const READ: &str = "/v1/read";
     pub const EXPORT: &str = "/v1/export";
     pub const VERIFY: &str = "/v1/verify";
@@ -38,6 +42,10 @@ pub mod route {
     pub const PREFETCH: &str = "/v1/prefetch";
     pub const PIN: &str = "/v1/pin";
     pub const UNPIN: &str = "/v1/unpin";
+    pub const KEYS: &str = "/v1/keys";
+    pub const KEYS_ROTATE: &str = "/v1/keys/rotate";
+    pub const KEYS_RIGHTS: &str = "/v1/keys/rights";
+    pub const VALIDATORS: &str = "/v1/validators";
     pub const PEERS: &str = "/v1/peers";
     pub const PEER_ADD: &str = "/v1/peers/add";
     pub const PEER_BLOCK: &str = "/v1/peers/block";

@@ -19,6 +19,7 @@ use bytes::Bytes;
 use futures::stream;
 use serde::Serialize;
 use tokio::net::UnixListener;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::route;
@@ -29,6 +30,8 @@ use crate::node::{Error, Job, JobKind, Kind, Node};
 const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 /// Largest request: a list of paths fits, a flood does not.
 const BODY_MAX: usize = 4 << 20;
+/// Batches of rows that wait to be sent.
+const ROWS_AHEAD: usize = 4;
 
 /// Answers requests on `listener` until `stop` is cancelled and every open request has been answered.
 pub async fn serve(listener: UnixListener, node: Arc<Node>, stop: CancellationToken) -> std::io::Result<()> {
@@ -47,8 +50,12 @@ pub async fn serve(listener: UnixListener, node: Arc<Node>, stop: CancellationTo
         .route(route::UNMOUNT, post(unmount))
         .route(route::DATASETS, get(datasets))
         .route(route::LOG, post(log))
+        .route(route::LOG_PROOF, post(prove))
+        .route(route::CHECKPOINT, post(checkpoint))
+        .route(route::COSIGN, post(cosign))
         .route(route::LS, post(ls))
         .route(route::RESOLVE, post(resolve))
+        .route(route::DIFF, post(diff))
         .route(route::READ, post(read))
         .route(route::EXPORT, post(export))
         .route(route::VERIFY, post(verify))
@@ -57,6 +64,10 @@ pub async fn serve(listener: UnixListener, node: Arc<Node>, stop: CancellationTo
         .route(route::PIN, post(pin))
         .route(route::UNPIN, post(unpin))
         .route(route::HINTS, post(hints))
+        .route(route::KEYS, get(keys))
+        .route(route::KEYS_ROTATE, post(rotate_key))
+        .route(route::KEYS_RIGHTS, post(change_rights))
+        .route(route::VALIDATORS, get(validators).post(change_operators))
         .route(route::PEERS, get(peers))
         .route(route::PEER_ADD, post(add_peer))
         .route(route::PEER_BLOCK, post(block_peer))
@@ -171,12 +182,29 @@ async fn log(State(node): Shared, Json(request): Json<Option<String>>) -> Answer
     node.log(request.as_deref()).map(Json)
 }
 
+async fn prove(State(node): Shared, Json(request): Json<ProofRequest>) -> Answer<Proof> {
+    node.prove(&request).await.map(Json)
+}
+
+async fn checkpoint(State(node): Shared, Json(request): Json<CheckpointRequest>) -> Answer<SignedCheckpoint> {
+    node.checkpoint(&request).await.map(Json)
+}
+
+async fn cosign(State(node): Shared, Json(request): Json<CosignRequest>) -> Answer<SignedCheckpoint> {
+    node.cosign(&request).await.map(Json)
+}
+
 async fn ls(State(node): Shared, Json(request): Json<PathRequest>) -> Answer<Vec<Listed>> {
     node.ls(&request).await.map(Json)
 }
 
 async fn resolve(State(node): Shared, Json(request): Json<String>) -> Answer<Resolved> {
     node.resolve(&request).await.map(Json)
+}
+
+async fn diff(State(node): Shared, Json(request): Json<DiffRequest>) -> Response {
+    let job = node.begin(JobKind::Diff, &format!("{} {}", request.before, request.after));
+    run_with_rows(job, async move |job, rows| node.diff(&request, &job, rows).await)
 }
 
 async fn read(State(node): Shared, Json(request): Json<ReadRequest>) -> Result<Bytes, Error> {
@@ -216,6 +244,29 @@ async fn hints(State(node): Shared, Json(request): Json<HintRequest>) -> Answer<
     node.hint(request).await.map(Json)
 }
 
+async fn keys(State(node): Shared) -> Answer<KeysReport> {
+    node.keys().map(Json)
+}
+
+async fn rotate_key(State(node): Shared) -> Answer<RotatedKey> {
+    node.rotate_key().await.map(Json)
+}
+
+async fn change_rights(State(node): Shared, Json(request): Json<RightsRequest>) -> Answer<RightsDecided> {
+    node.change_rights(&request).await.map(Json)
+}
+
+async fn validators(State(node): Shared) -> Answer<ValidatorsReport> {
+    node.validators().map(Json)
+}
+
+async fn change_operators(
+    State(node): Shared,
+    Json(request): Json<OperatorRequest>,
+) -> Answer<OperatorDecided> {
+    node.change_operators(&request).await.map(Json)
+}
+
 async fn peers(State(node): Shared) -> Json<Vec<PeerStatus>> {
     Json(node.peers())
 }
@@ -250,22 +301,35 @@ where
     T: Serialize + Send + 'static,
     F: Future<Output = Result<T, Error>> + Send + 'static,
 {
-    let task = tokio::spawn(work(job.clone()));
+    run_with_rows(job, |job, _: mpsc::Sender<Vec<()>>| work(job))
+}
+
+/// The same of a job that also has rows to give, some at a time, and waits while nobody takes them.
+fn run_with_rows<T, R, F>(job: Job, work: impl FnOnce(Job, mpsc::Sender<Vec<R>>) -> F) -> Response
+where
+    T: Serialize + Send + 'static,
+    R: Serialize + Send + 'static,
+    F: Future<Output = Result<T, Error>> + Send + 'static,
+{
+    let (sender, receiver) = mpsc::channel(ROWS_AHEAD);
+    let task = tokio::spawn(work(job.clone(), sender));
     // Owned by the response body: when the client goes away, axum drops the body and this cancels the job.
     let guard = job.cancellation().drop_guard();
-    let lines = stream::unfold(Some((task, job, guard)), async |state| {
-        let (mut task, job, guard) = state?;
-        tokio::select! {
-            ended = &mut task => Some((line(&event(ended)), None)),
-            () = tokio::time::sleep(PROGRESS_EVERY) => {
-                Some((line(&Event::<T>::Progress(job.progress())), Some((task, job, guard))))
-            }
-        }
+    let lines = stream::unfold(Some((task, receiver, job, guard)), async |state| {
+        let (mut task, mut receiver, job, guard) = state?;
+        let event = tokio::select! {
+            // Rows first: the end is told when there are none left.
+            biased;
+            Some(rows) = receiver.recv() => Event::Rows(rows),
+            ended = &mut task => return Some((line(&event::<T, R>(ended)), None)),
+            () = tokio::time::sleep(PROGRESS_EVERY) => Event::Progress(job.progress()),
+        };
+        Some((line::<T, R>(&event), Some((task, receiver, job, guard))))
     });
     ([("content-type", "application/x-ndjson")], Body::from_stream(lines)).into_response()
 }
 
-fn event<T>(ended: Result<Result<T, Error>, tokio::task::JoinError>) -> Event<T> {
+fn event<T, R>(ended: Result<Result<T, Error>, tokio::task::JoinError>) -> Event<T, R> {
     match ended {
         Ok(Ok(value)) => Event::Done(value),
         Ok(Err(error)) => Event::Error(error),
@@ -275,7 +339,7 @@ fn event<T>(ended: Result<Result<T, Error>, tokio::task::JoinError>) -> Event<T>
     }
 }
 
-fn line<T: Serialize>(event: &Event<T>) -> Result<Bytes, serde_json::Error> {
+fn line<T: Serialize, R: Serialize>(event: &Event<T, R>) -> Result<Bytes, serde_json::Error> {
     let mut line = serde_json::to_vec(event)?;
     line.push(b'\n');
     Ok(line.into())

@@ -12,9 +12,11 @@ mod cat;
 mod completions;
 mod daemon;
 mod demo;
+mod diff;
 mod doctor;
 mod export;
 mod init;
+mod keys;
 mod list;
 mod log;
 mod ls;
@@ -31,6 +33,7 @@ mod status;
 mod stop;
 mod tag;
 mod unmount;
+mod validator;
 mod verify;
 mod yank;
 
@@ -88,11 +91,14 @@ enum Command {
     Ls(ls::Ls),
     Cat(cat::Cat),
     Export(export::Export),
+    Diff(diff::Diff),
     Prefetch(prefetch::Prefetch),
     Pin(pin::Pin),
     Unpin(pin::Unpin),
     Cache(cache::Cache),
     Verify(verify::Verify),
+    Keys(keys::Keys),
+    Validator(validator::Validator),
     Status(status::Status),
     Peers(peers::Peers),
     Alerts(alerts::Alerts),
@@ -146,12 +152,15 @@ fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Log(command) => done(command.run(&ctx()?)),
         Command::Ls(command) => done(command.run(&ctx()?)),
         Command::Cat(command) => done(command.run(&ctx()?)),
+        Command::Diff(command) => done(command.run(&ctx()?)),
         Command::Export(command) => done(command.run(&ctx()?)),
         Command::Prefetch(command) => command.run(&ctx()?),
         Command::Pin(command) => done(command.run(&ctx()?)),
         Command::Unpin(command) => done(command.run(&ctx()?)),
         Command::Cache(command) => done(command.run(&ctx()?)),
-        Command::Verify(command) => command.run(&ctx()?),
+        Command::Verify(command) => command.run(ctx, output),
+        Command::Validator(command) => done(command.run(&ctx()?)),
+        Command::Keys(command) => command.run(&ctx()?),
         Command::Status(command) => done(command.run(&ctx()?)),
         Command::Peers(command) => done(command.run(&ctx()?)),
         Command::Alerts(command) => done(command.run(&ctx()?)),

@@ -116,6 +116,16 @@ impl Paths {
         self.data.join("identity.key")
     }
 
+    /// The key that is about to take its place.
+    pub fn next_identity(&self) -> PathBuf {
+        self.data.join("identity.key.next")
+    }
+
+    /// An earlier key of this node that still votes.
+    pub fn voting_key(&self) -> PathBuf {
+        self.data.join("voting.key")
+    }
+
     pub fn store(&self) -> PathBuf {
         self.data.join("store")
     }

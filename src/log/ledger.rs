@@ -243,6 +243,16 @@ impl Ledger {
         self.state.operator(&self.state.acting(key).ok()?)
     }
 
+    /// All operators but those who have left, by the first keys of their identities.
+    pub fn operators(&self) -> impl Iterator<Item = (&PublicKey, &Operator)> {
+        self.state.operators()
+    }
+
+    /// All stakes.
+    pub fn holders(&self) -> impl Iterator<Item = &Holder> {
+        self.state.holders()
+    }
+
     /// Whose voting key this is or was.
     pub fn voter(&self, key: &PublicKey) -> Option<&Voter> {
         self.state.voter(key)

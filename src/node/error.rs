@@ -15,6 +15,8 @@ use crate::config::{ConfigError, PathsError};
 use crate::fetch::FetchError;
 use crate::id::ParseIdError;
 use crate::ingest::IngestError;
+use crate::log::note::NoteError;
+use crate::log::proof::VersionProofError;
 use crate::log::{GenesisError, LogError, NameError, Refusal, ValidatorSetError};
 use crate::manifest::ManifestError;
 use crate::net::NetError;
@@ -116,6 +118,8 @@ kinds! {
     LogError: |_| Kind::Corrupt,
     ValidatorSetError: |_| Kind::Failed,
     Refusal: refusal,
+    VersionProofError: version_proof,
+    NoteError: note,
     ChainError: chain,
     StoreError: store,
     FetchError: fetch,
@@ -141,8 +145,23 @@ impl From<ValidatorError> for Error {
 fn refusal(error: &Refusal) -> Kind {
     match error {
         Refusal::NoDataset { .. } | Refusal::NoVersion { .. } | Refusal::AllYanked { .. } => Kind::NotFound,
-        Refusal::NotOwner { .. } => Kind::Denied,
+        Refusal::NotOwner { .. } | Refusal::NeedsRole { .. } => Kind::Denied,
         _ => Kind::Failed,
+    }
+}
+
+fn version_proof(error: &VersionProofError) -> Kind {
+    match error {
+        VersionProofError::Unknown(error) => refusal(error),
+        VersionProofError::TooLong(_) => Kind::Failed,
+        _ => Kind::Corrupt,
+    }
+}
+
+fn note(error: &NoteError) -> Kind {
+    match error {
+        NoteError::Key(_) | NoteError::Name(_) => Kind::Usage,
+        NoteError::Malformed(_) | NoteError::NotSigned(_) | NoteError::Signature { .. } => Kind::Corrupt,
     }
 }
 

@@ -8,20 +8,23 @@
 
 mod alerts;
 mod cache;
+mod diff;
 mod error;
 mod export;
 mod hints;
 mod history;
-mod identity;
 mod job;
+mod keys;
 mod lock;
 mod mounts;
 mod naming;
 mod networks;
+mod operators;
 mod origins;
 mod peers;
 mod pins;
 mod prefetch;
+mod proofs;
 mod publish;
 mod reached;
 mod reading;
@@ -29,12 +32,15 @@ mod reference;
 mod remount;
 pub mod report;
 mod resolve;
+mod rights;
+mod rotate;
 mod state;
 mod swarms;
 mod text;
 mod transfers;
 mod verify;
 mod warming;
+mod witness;
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -46,7 +52,7 @@ use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Paths};
-use crate::crypto::{PublicKey, SecretKey};
+use crate::crypto::SecretKey;
 use crate::fetch::Fetcher;
 use crate::net::{self, Net};
 use crate::store::{self, Store, StoreError};
@@ -54,9 +60,13 @@ use crate::view::Cache;
 
 pub use error::{Error, Kind};
 pub use job::Job;
+pub use keys::{has_key, new_key};
+pub use proofs::{Expected, check_proof};
 pub use reference::{Named, Reference, ReferenceError};
 pub use transfers::JobKind;
+pub use witness::check_checkpoint;
 
+use keys::Keys;
 use lock::Lock;
 use mounts::Mounts;
 use networks::Networks;
@@ -74,7 +84,7 @@ const LOCK_TRIES: usize = 50;
 /// A running node.
 pub struct Node {
     paths: Paths,
-    key: SecretKey,
+    keys: Keys,
     state: Arc<State>,
     store: Store,
     net: Net,
@@ -83,7 +93,7 @@ pub struct Node {
     networks: Arc<Networks>,
     /// Decoded trees and blobs, shared by all mounts.
     nodes: Cache,
-    /// Entries of this node are numbered one after the other.
+    /// What this node signs, it signs one after the other: its entries are numbered.
     publishing: tokio::sync::Mutex<()>,
     mounts: Mounts,
     pins: pins::Pins,
@@ -111,18 +121,18 @@ impl Node {
         paths.create()?;
         let lock = Lock::take(&paths.lock())?;
         let state = Arc::new(State::open(&paths.state())?);
-        let key = identity::load_or_create(&paths.identity(), state.is_new())?;
+        let keys = Keys::load(&paths, state.is_new())?;
         let store = open_store(&paths, &config, &state).await?;
         let (submissions, inbox) = tokio::sync::mpsc::channel(64);
         let registry = crate::chain::Registry::default();
-        let net = start_net(&config, &key, &state, &store, &registry, submissions).await?;
+        let net = start_net(&config, keys.running(), &state, &store, &registry, submissions).await?;
         let origins = Origins::new(&config, &state);
         net.set_origin(origins.source());
         let fetcher = Fetcher::new(store.clone(), Some(net.source()));
         let stop = CancellationToken::new();
         let networks = Networks::open(
             &paths,
-            key.clone(),
+            keys.running().clone(),
             state.clone(),
             registry,
             net.clone(),
@@ -145,7 +155,7 @@ impl Node {
             max_log_age: Duration::from_secs(config.max_log_age.saturating_mul(86_400)),
             _lock: lock,
             paths,
-            key,
+            keys,
             state,
             store,
             net,
@@ -154,6 +164,7 @@ impl Node {
             networks,
             stop,
         });
+        node.settle_keys()?;
         node.restore_peers(&config).await?;
         let listener = listen(&node.paths.socket())?;
         if config.mode != net::Mode::Anonymous {
@@ -183,6 +194,9 @@ impl Node {
     pub async fn shut_down(self: &Arc<Self>) {
         self.stop.cancel();
         self.unmount_all().await;
+        if let Err(error) = self.settle_keys() {
+            tracing::error!(%error, "which key counts is looked at again at the next start");
+        }
         self.networks.stop().await;
         self.net.shutdown().await;
         self.fetcher.flush().await;
@@ -207,7 +221,7 @@ impl Node {
             uptime_s: self.started.elapsed().as_secs(),
             resident_bytes: resident_bytes(),
             peer_id: self.net.peer_id(),
-            public_key: self.key.public().to_string(),
+            public_key: self.keys.running().public().to_string(),
             addresses: self.net.addresses(),
             networks: self.networks.status(),
             mounts: self.mounts.list(),
@@ -240,10 +254,6 @@ impl Node {
     /// A new job of this node, which ends with it.
     pub fn begin(&self, kind: JobKind, subject: &str) -> Job {
         self.transfers.begin(&self.stop, kind, subject)
-    }
-
-    fn public_key(&self) -> PublicKey {
-        self.key.public()
     }
 }
 

@@ -17,6 +17,7 @@ use super::report::{Progress, PublishRequest, Published, SnapshotRequest, Snapsh
 use super::text::escape;
 use super::{Named, Node, Reference, now_ms, off};
 use crate::chain::Chain;
+use crate::crypto::SecretKey;
 use crate::id::SnapshotId;
 use crate::ingest;
 use crate::log::{Admission, Entry, EntryBody, Label, Name, Publish, Role};
@@ -126,8 +127,8 @@ impl Node {
 
     /// A name that is somebody else's is refused before hours of reading, not after.
     fn check_owner(&self, chain: &Chain, name: &Name) -> Result<(), Error> {
-        let own = self.public_key();
         let ledger = chain.ledger();
+        let own = self.keys.author(&ledger).public();
         match ledger.dataset(name.as_str()) {
             Some(dataset) if !ledger.allows(name.as_str(), &own, Role::Publisher) => {
                 Err(crate::log::Refusal::NotOwner { name: name.clone(), owner: dataset.owner, author: own }
@@ -153,12 +154,24 @@ impl Node {
     /// Has an entry decided. Returns height and round, and whether an earlier entry had done the same.
     pub(super) async fn decide(&self, chain: &Chain, body: EntryBody) -> Result<(u64, u32, bool), Error> {
         let _one_at_a_time = self.publishing.lock().await;
+        self.decide_as(chain, &self.keys.author(&chain.ledger()), body).await
+    }
+
+    /// The same by the key that is given, for who holds `publishing`.
+    pub(super) async fn decide_as(
+        &self,
+        chain: &Chain,
+        key: &SecretKey,
+        body: EntryBody,
+    ) -> Result<(u64, u32, bool), Error> {
         let ledger = chain.ledger();
         // By the clock, so that two nodes with one key, or one restored from a backup, rarely collide.
-        let nonce = now_ms().max(ledger.nonce(&self.public_key()) + 1);
-        let entry = Entry::sign(&self.key, chain.genesis(), nonce, body);
+        let nonce = now_ms().max(ledger.nonce(&key.public()) + 1);
+        let entry = Entry::sign(key, chain.genesis(), nonce, body);
         if let Admission::Already { height, .. } = ledger.admit(&entry)? {
-            return Ok((height, off(|| chain.block(height))?.certificate.round, true));
+            // There is no block 0: the genesis document says it.
+            let round = if height == 0 { 0 } else { off(|| chain.block(height))?.certificate.round };
+            return Ok((height, round, true));
         }
         let decided = self.networks.submit(chain, entry).await?;
         Ok((decided.height, decided.round, false))

@@ -13,21 +13,32 @@ use serde::{Deserialize, Serialize};
 
 use super::error::Error;
 
+mod diff;
+mod hinting;
+mod keys;
 mod mounting;
 mod naming;
+mod operators;
 mod origins;
+mod proving;
 mod watching;
 
+pub use diff::*;
+pub use hinting::*;
+pub use keys::*;
 pub use mounting::{MountRequest, Mounted, Quorum, RemountRequest, Remounted};
 pub use naming::*;
+pub use operators::*;
 pub use origins::{OriginStatus, UploadReport};
+pub use proving::*;
 pub use watching::*;
 
-/// One line of a streamed job: any number of `progress`, then one `done` or `error`.
+/// One line of a streamed job: any number of `progress` and `rows`, then one `done` or `error`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Event<T> {
+pub enum Event<T, R = ()> {
     Progress(Progress),
+    Rows(Vec<R>),
     Done(T),
     Error(Error),
 }
@@ -450,45 +461,4 @@ pub struct CacheStatus {
     /// Bytes of the files of published snapshots that were not stored, since they were there already or were compressed.
     pub deduplicated_bytes: u64,
     pub hints: HintStatus,
-}
-
-/// Which files a loader will read next, in its order.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct HintRequest {
-    /// Where the dataset is mounted by this node; or its reference.
-    #[serde(default)]
-    pub dir: Option<PathBuf>,
-    #[serde(default)]
-    pub reference: Option<String>,
-    /// Whose order this is. A newer hint of the same client takes the place of the older one.
-    #[serde(default)]
-    pub client: String,
-    /// From the root of the dataset, or absolute below `dir`; in the text form of `node::text`.
-    pub paths: Vec<String>,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Hinted {
-    /// Paths taken.
-    pub paths: usize,
-    /// Bytes that are fetched for this hint at most.
-    pub max_bytes: u64,
-}
-
-/// What became of hinted paths.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HintStatus {
-    pub hints: u64,
-    pub paths: u64,
-    /// Files fetched ahead, and their bytes.
-    pub fetched: u64,
-    pub fetched_bytes: u64,
-    /// Files that were here.
-    pub here: u64,
-    /// Paths that are no files of the dataset.
-    pub unknown: u64,
-    /// Left out: too far ahead, or a newer hint came.
-    pub dropped: u64,
-    /// Could not be had.
-    pub failed: u64,
 }

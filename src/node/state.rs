@@ -1,7 +1,7 @@
 //! The few facts that must outlive the daemon and are nobody else's.
 //!
 //! Owns: `state.json`: the default network, where its peers were last, the origins of each network, the port once chosen,
-//! the mounts to restore, and what a user has said about peers and limits.
+//! the mounts to restore, what a user has said about peers and limits, and which heads were cosigned.
 //! Must not know: what any of them is for.
 //! Invariant: the file on disk is always a whole one; an update replaces it by rename after fsync.
 //! Trust: our own file; one that does not parse is refused by name and never overwritten.
@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{Error, Kind};
 use super::report::MountRequest;
+use super::witness::Cosigned;
 
 /// What is remembered.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -46,6 +47,8 @@ pub struct Facts {
     /// The latest that this machine's clock has shown, give or take an hour, in milliseconds since 1970: a clock that is
     /// set back makes no log look fresh.
     pub clock_ms: u64,
+    /// What was vouched for as a witness, by network.
+    pub cosigned: BTreeMap<String, Cosigned>,
 }
 
 /// `Facts` and the file they live in.

@@ -25,12 +25,13 @@ pub enum JobKind {
     Unpin,
     Verify,
     Export,
+    Diff,
 }
 
 impl JobKind {
     /// Whether it may need what only peers have.
     pub(super) fn fetches(self) -> bool {
-        matches!(self, Self::Prefetch | Self::Pin | Self::Export)
+        matches!(self, Self::Prefetch | Self::Pin | Self::Export | Self::Diff)
     }
 }
 
@@ -44,6 +45,7 @@ impl fmt::Display for JobKind {
             Self::Unpin => "unpin",
             Self::Verify => "verify",
             Self::Export => "export",
+            Self::Diff => "diff",
         })
     }
 }

@@ -12,6 +12,7 @@
 mod ahead;
 mod content;
 mod contents;
+mod diff;
 mod globs;
 mod listings;
 mod locate;
@@ -19,6 +20,7 @@ mod materialise;
 mod mounted;
 mod neighbours;
 mod nodes;
+mod novel;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -29,10 +31,12 @@ use std::sync::Arc;
 pub use bcai_mount::{Attr, DirEntry, FileKind, Listing, ROOT, Seek, StatFs};
 
 pub use self::contents::{Contents, FileContent, Files, Objects};
+pub use self::diff::{Aspect, Diff, Difference};
 pub use self::globs::{GlobError, Globs};
 pub use self::locate::Inode;
 pub use self::mounted::MountedView;
 pub use self::nodes::Cache;
+pub use self::novel::Novel;
 pub use self::walk::{Found, Walk};
 use crate::fetch::{FetchError, Fetcher};
 use crate::id::{ObjectId, SnapshotId};

@@ -42,6 +42,14 @@ impl State {
         self.operators.get(first)
     }
 
+    pub(in crate::log) fn operators(&self) -> impl Iterator<Item = (&PublicKey, &Operator)> {
+        self.operators.iter()
+    }
+
+    pub(in crate::log) fn holders(&self) -> impl Iterator<Item = &Holder> {
+        self.holders.values()
+    }
+
     pub(in crate::log) fn holder(&self, first: &PublicKey) -> Option<&Holder> {
         self.holders.get(first)
     }

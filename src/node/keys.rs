@@ -1,0 +1,375 @@
+//! The keys of this node: who it is in the log, and who it is to peers.
+//!
+//! Owns: the key files, which key is used for what, and in which order the files change when a key takes another's place.
+//! Must not know: how an entry is decided.
+//! Invariant: a key file that anyone else can read is never used, and none is ever overwritten or lost: a key is replaced
+//! only where every log that knows it says so.
+//! Trust: our own files, still checked.
+//! Threads: loaded at the start; afterwards behind one lock. A crash leaves each file whole or absent, and every state of the
+//! files has one meaning:
+//!
+//! | `identity.key` | who the node is in the log, and to peers too unless there is a `voting.key` |
+//! | `identity.key.next` | the key that shall take its place, or has in some logs already; which ones, they say themselves |
+//! | `identity.key.XXXXXXXXXX` | a key that was replaced, by the first digits of its public key |
+//! | `voting.key` | the key by which the node is known to peers, because it votes, or shall, in some network |
+
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use data_encoding::HEXLOWER;
+
+use super::error::{Error, Kind};
+use crate::chain::Chain;
+use crate::config::Paths;
+use crate::crypto::{PublicKey, SecretKey};
+use crate::log::{Ledger, RoleSet, Standing};
+
+/// First line of a key file; the second is the 32 secret bytes in hex.
+const HEADER: &str = "bcai identity 1";
+
+/// The keys of a node that runs.
+pub struct Keys {
+    identity: PathBuf,
+    next: PathBuf,
+    voting: PathBuf,
+    networks: PathBuf,
+    /// Who this run of the node is to peers, and by which it votes.
+    running: SecretKey,
+    held: RwLock<Held>,
+}
+
+#[derive(Clone)]
+struct Held {
+    identity: SecretKey,
+    next: Option<SecretKey>,
+}
+
+impl Keys {
+    /// Reads the keys, or makes one when there is none and the node is `new`. A node that has a past and no key is not
+    /// given another one: it would be a stranger to the names it owns.
+    pub fn load(paths: &Paths, new: bool) -> Result<Self, Error> {
+        let (identity, next, voting) = (paths.identity(), paths.next_identity(), paths.voting_key());
+        let held = match read(&identity)? {
+            Some(key) => key,
+            None if new => create(&identity)?,
+            None => {
+                return Err(Error::not_found(format!("the identity of this node, {}, is gone", identity.display()))
+                    .hint(
+                        "restore it from a backup; or move state.json away to become a new node, which owns no names",
+                    ));
+            }
+        };
+        let running = read(&voting)?.unwrap_or_else(|| held.clone());
+        let held = RwLock::new(Held { identity: held, next: read(&next)? });
+        let keys = Self { identity, next, voting, networks: paths.networks(), running, held };
+        keys.part_with_votes_of_old_keys()?;
+        Ok(keys)
+    }
+
+    /// Who this run of the node is to peers, and by which it votes.
+    pub fn running(&self) -> &SecretKey {
+        &self.running
+    }
+
+    /// Who the node is in logs that know it by no other key.
+    pub fn identity(&self) -> SecretKey {
+        self.held().identity
+    }
+
+    /// The key that is about to take the identity's place.
+    pub fn next(&self) -> Option<SecretKey> {
+        self.held().next
+    }
+
+    /// The key that this node writes with in a log: of those that the log knows, the latest that may write there.
+    pub fn author(&self, ledger: &Ledger) -> SecretKey {
+        let Held { identity, next } = self.held();
+        if next.is_none() && identity.public() == self.running.public() {
+            return identity;
+        }
+        let keys = next.into_iter().chain([identity.clone(), self.running.clone()]);
+        let mut known =
+            keys.filter(|key| knows(ledger, &key.public()) && ledger.acting(&key.public()).is_ok());
+        known.next().unwrap_or(identity)
+    }
+
+    fn held(&self) -> Held {
+        // Replaced whole, so a panic elsewhere has left it as it was.
+        self.held.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The key to put in the identity's place: the one of an earlier try, or a new one. It is on disk when this returns, and
+    /// if the identity votes in one of these logs, so is a copy of it that goes on voting.
+    pub fn prepare(&self, chains: &[Arc<Chain>]) -> Result<SecretKey, Error> {
+        let Held { identity, next } = self.held();
+        if votes_in_any(chains, &identity.public()) && !self.voting.exists() {
+            write(&self.voting, &identity)?;
+        }
+        if let Some(next) = next {
+            return Ok(next);
+        }
+        let next = create(&self.next)?;
+        self.held.write().unwrap_or_else(PoisonError::into_inner).next = Some(next.clone());
+        Ok(next)
+    }
+
+    /// Puts the next key in the identity's place if all logs of this node that know the identity have done so. Returns
+    /// whether no next key is left.
+    pub fn settle(&self, chains: &[Arc<Chain>]) -> Result<bool, Error> {
+        let Held { identity, next } = self.held();
+        let Some(next) = next else { return Ok(true) };
+        if !self.all_open(chains)? || chains.iter().any(|chain| holds(&chain.ledger(), &identity, &next)) {
+            return Ok(false);
+        }
+        let failed = |error| Error::io("cannot replace", &self.identity, error);
+        match std::fs::hard_link(&self.identity, retired(&self.identity, &identity.public())) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(failed(error)),
+            _ => {}
+        }
+        std::fs::rename(&self.next, &self.identity)
+            .and_then(|()| sync_dir(&self.identity))
+            .map_err(failed)?;
+        tracing::info!(old = %identity.public(), new = %next.public(), "the key of this node was replaced");
+        *self.held.write().unwrap_or_else(PoisonError::into_inner) = Held { identity: next, next: None };
+        Ok(true)
+    }
+
+    /// Parts with the voting key, from the next start on, if it votes nowhere any more.
+    pub fn retire_voting_key(&self, chains: &[Arc<Chain>]) -> Result<(), Error> {
+        let key = self.running.public();
+        if !self.voting.exists() || !self.all_open(chains)? || votes_in_any(chains, &key) {
+            return Ok(());
+        }
+        // A copy of it was kept when another took its place as the identity; if none did, it is the identity.
+        std::fs::remove_file(&self.voting)
+            .and_then(|()| sync_dir(&self.voting))
+            .map_err(|error| Error::io("cannot remove", &self.voting, error))?;
+        tracing::info!(%key, "the old key votes nowhere any more: the next start of this node has another peer id");
+        Ok(())
+    }
+
+    /// Whether the node is known to peers by another key from its next start on.
+    pub fn changes_at_start(&self) -> bool {
+        !self.voting.exists() && self.held().identity.public() != self.running.public()
+    }
+
+    /// Whether every log of which there is a file could be opened: what one that could not be says is not known.
+    fn all_open(&self, chains: &[Arc<Chain>]) -> Result<bool, Error> {
+        let dir = &self.networks;
+        let files = std::fs::read_dir(dir).map_err(|error| Error::io("cannot list", dir, error))?;
+        let logs = files.flatten().filter(|file| file.path().extension().is_some_and(|end| end == "redb"));
+        Ok(logs.count() <= chains.len())
+    }
+
+    /// Sets write-ahead logs aside that belong to a key which was replaced and votes no more, so that they are not in the
+    /// way of the one that votes now.
+    fn part_with_votes_of_old_keys(&self) -> Result<(), Error> {
+        let dir = &self.networks;
+        let files = std::fs::read_dir(dir).map_err(|error| Error::io("cannot list", dir, error))?;
+        for lock in files.flatten().map(|file| file.path()) {
+            let text = match lock.to_str() {
+                Some(path) if path.ends_with(".wal.lock") => {
+                    std::fs::read_to_string(&lock).unwrap_or_default()
+                }
+                _ => continue,
+            };
+            // GENESIS KEY
+            let owner = text.trim_end().split_once(' ').and_then(|(_, key)| key.parse::<PublicKey>().ok());
+            let Some(owner) = owner.filter(|owner| *owner != self.running.public()) else { continue };
+            if !retired(&self.identity, &owner).exists() {
+                continue;
+            }
+            for file in [lock.clone(), lock.with_extension("")] {
+                let aside = suffixed(&file, &owner.short());
+                match std::fs::rename(&file, &aside) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(Error::io("cannot move", &file, error));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Makes the key of a node that has none, and has never run.
+pub fn new_key(paths: &Paths) -> Result<PublicKey, Error> {
+    let path = paths.identity();
+    if let Some(key) = read(&path)? {
+        return Err(Error::new(
+            Kind::Failed,
+            format!("there is a key: {} is {}", path.display(), key.public()),
+        )
+        .hint("`bcai keys rotate` puts another in its place"));
+    }
+    paths.create()?;
+    Ok(Keys::load(paths, !paths.state().exists())?.identity().public())
+}
+
+/// Whether there is a key.
+pub fn has_key(paths: &Paths) -> bool {
+    paths.identity().exists()
+}
+
+/// Whether a log has anything that belongs to this key, or to the identity that it is one of.
+pub fn knows(ledger: &Ledger, key: &PublicKey) -> bool {
+    ledger.nonce(key) > 0
+        || ledger.identity(key).is_some()
+        || ledger.voter(key).is_some()
+        || ledger.operator(key).is_some()
+        || ledger.holder(key).is_some()
+        || ledger.roles(key).is_ok_and(|roles| roles != RoleSet::NONE)
+        || ledger.datasets().any(|dataset| dataset.grants.contains_key(key))
+}
+
+/// Whether what belongs to `identity` in a log has not gone over to `next` yet.
+pub fn holds(ledger: &Ledger, identity: &SecretKey, next: &SecretKey) -> bool {
+    let successor = ledger.identity(&identity.public()).and_then(|identity| identity.successor);
+    knows(ledger, &identity.public()) && successor != Some(next.public())
+}
+
+/// Whether this key votes or is to vote in a network.
+pub fn votes(ledger: &Ledger, key: &PublicKey) -> bool {
+    let sets = [ledger.validators(), &ledger.epochs().next];
+    let active = |voter: &PublicKey, standing| voter == key && standing == Standing::Active;
+    sets.iter().any(|set| set.get(key).is_some())
+        || ledger.operators().any(|(_, operator)| active(&operator.voter, operator.standing))
+}
+
+fn votes_in_any(chains: &[Arc<Chain>], key: &PublicKey) -> bool {
+    chains.iter().any(|chain| votes(&chain.ledger(), key))
+}
+
+/// Where a key is kept after another took its place.
+fn retired(identity: &Path, key: &PublicKey) -> PathBuf {
+    suffixed(identity, &key.short())
+}
+
+fn suffixed(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".");
+    name.push(suffix);
+    name.into()
+}
+
+/// The key in a file; nothing if there is no such file.
+fn read(path: &Path) -> Result<Option<SecretKey>, Error> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => {
+            check_mode(path)?;
+            let damaged = || {
+                Error::new(Kind::Corrupt, format!("{} is not an identity file", path.display()))
+                    .hint("restore it from a backup; without it this node cannot sign for names it owns")
+            };
+            parse(&text).ok_or_else(damaged).map(Some)
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(Error::io("cannot read", path, error)),
+    }
+}
+
+fn check_mode(path: &Path) -> Result<(), Error> {
+    let metadata = std::fs::metadata(path).map_err(|error| Error::io("cannot read", path, error))?;
+    let mode = metadata.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(Error::new(
+            Kind::Denied,
+            format!("{} can be read by other users (mode {mode:03o})", path.display()),
+        )
+        .hint(format!("chmod 600 {}", path.display())));
+    }
+    Ok(())
+}
+
+fn parse(text: &str) -> Option<SecretKey> {
+    let (header, secret) = text.trim_end().split_once('\n')?;
+    let secret: [u8; 32] = HEXLOWER.decode(secret.as_bytes()).ok()?.try_into().ok()?;
+    (header == HEADER).then(|| SecretKey::from_bytes(secret))
+}
+
+fn create(path: &Path) -> Result<SecretKey, Error> {
+    let mut secret = [0; 32];
+    getrandom::fill(&mut secret)
+        .map_err(|error| Error::new(Kind::Failed, format!("the kernel gave no random bytes: {error}")))?;
+    let key = SecretKey::from_bytes(secret);
+    write(path, &key)?;
+    Ok(key)
+}
+
+/// Writes a key where there is none.
+fn write(path: &Path, key: &SecretKey) -> Result<(), Error> {
+    let write = || {
+        // Temporary files are created 0600, so the key is never readable by others, not even for a moment.
+        let mut file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
+        writeln!(file, "{HEADER}\n{}", HEXLOWER.encode(&key.to_bytes()))?;
+        file.as_file().sync_all()?;
+        file.persist_noclobber(path)?;
+        sync_dir(path)
+    };
+    write().map_err(|error| Error::io("cannot write", path, error))
+}
+
+fn sync_dir(path: &Path) -> std::io::Result<()> {
+    std::fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paths() -> (tempfile::TempDir, Paths) {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::under(dir.path()).unwrap();
+        paths.create().unwrap();
+        (dir, paths)
+    }
+
+    #[test]
+    fn is_made_once_and_refused_when_others_can_read_it() {
+        let (_dir, paths) = paths();
+        assert_eq!(Keys::load(&paths, false).err().unwrap().kind, Kind::NotFound);
+        let first = Keys::load(&paths, true).unwrap();
+        let again = Keys::load(&paths, false).unwrap();
+        assert_eq!(first.running().public(), again.identity().public());
+        assert!(new_key(&paths).unwrap_err().message.contains("there is a key"));
+        std::fs::set_permissions(paths.identity(), std::fs::Permissions::from_mode(0o640)).unwrap();
+        let error = Keys::load(&paths, false).err().unwrap();
+        assert_eq!(error.kind, Kind::Denied);
+        assert!(error.hint.unwrap().starts_with("chmod 600"));
+    }
+
+    #[test]
+    fn a_damaged_file_is_not_replaced() {
+        let (_dir, paths) = paths();
+        std::fs::write(paths.identity(), "junk").unwrap();
+        std::fs::set_permissions(paths.identity(), std::fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(Keys::load(&paths, true).err().unwrap().kind, Kind::Corrupt);
+        assert_eq!(std::fs::read_to_string(paths.identity()).unwrap(), "junk");
+    }
+
+    #[test]
+    fn only_the_write_ahead_log_of_a_key_that_was_replaced_is_set_aside() {
+        let (_dir, paths) = paths();
+        let keys = Keys::load(&paths, true).unwrap();
+        let old = SecretKey::from_bytes([7; 32]).public();
+        let [wal, lock] = ["wal", "wal.lock"].map(|end| paths.networks().join(format!("ab.{end}")));
+        let set_up = |owner: PublicKey| {
+            std::fs::write(&wal, "votes").unwrap();
+            std::fs::write(&lock, format!("ab {owner}\n")).unwrap();
+        };
+        // Of a stranger, as after somebody put back another identity: what it has signed must stay known.
+        set_up(old);
+        Keys::load(&paths, false).unwrap();
+        assert!(wal.exists() && lock.exists());
+        std::fs::write(retired(&paths.identity(), &old), "").unwrap();
+        Keys::load(&paths, false).unwrap();
+        assert!(!wal.exists() && !lock.exists());
+        assert_eq!(std::fs::read_to_string(suffixed(&wal, &old.short())).unwrap(), "votes");
+        set_up(keys.running().public());
+        Keys::load(&paths, false).unwrap();
+        assert!(wal.exists() && lock.exists());
+    }
+}
