@@ -44,6 +44,7 @@ fn text(report: &Report) -> String {
         let role = if network.validator { "validator" } else { "follower" };
         let age = network.head_age_s.map_or("empty".into(), |age| format!("head {age} s old"));
         let mark = if network.default { " (default)" } else { "" };
+        let role = if network.forked.is_some() { "FORKED, no longer followed" } else { role };
         lines.push(format!(
             "network   {}{mark}: {role}, height {}, {age}, {} dataset(s)",
             network.genesis, network.height, network.datasets

@@ -154,6 +154,11 @@ fn of_peer(peer: &PeerInfo) -> Vec<Condition> {
 /// clock of others that is signed. A clock that is ahead here looks like a log that is stale, and is named there.
 fn of_network(network: &NetworkStatus) -> Vec<Condition> {
     let genesis = &network.genesis;
+    if let Some(text) = &network.forked {
+        // It does not go on here, so it is stale too; nothing else is worth saying.
+        let remedy = "use only versions that were known before (`bcai mount --offline`); OPERATIONS.md, `the log has forked`";
+        return vec![condition(format!("forked-log:{genesis}"), Severity::Critical, text.clone(), remedy)];
+    }
     let mut found = Vec::new();
     if network.head_ahead_ms > SKEW_MS {
         found.push(condition(

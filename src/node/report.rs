@@ -334,6 +334,9 @@ pub struct NetworkStatus {
     #[serde(default)]
     pub heartbeat_s: u64,
     pub datasets: usize,
+    /// How its validators were seen to break the rules, after which nothing new of it is believed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forked: Option<String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -44,11 +44,11 @@ pub struct Facts {
     /// Bytes a second that a user has limited sending and receiving to.
     pub upload_limit: Option<u64>,
     pub download_limit: Option<u64>,
-    /// What was vouched for as a witness, by network.
-    pub cosigned: BTreeMap<String, Cosigned>,
     /// The latest that this machine's clock has shown, give or take an hour, in milliseconds since 1970: a clock that is
     /// set back makes no log look fresh.
     pub clock_ms: u64,
+    /// What was vouched for as a witness, by network.
+    pub cosigned: BTreeMap<String, Cosigned>,
 }
 
 /// `Facts` and the file they live in.

@@ -37,6 +37,7 @@ fn network(head_age_s: Option<u64>) -> NetworkStatus {
         head_ahead_ms: 0,
         heartbeat_s: 600,
         datasets: 1,
+        forked: None,
     }
 }
 
@@ -68,6 +69,8 @@ fn a_sound_node_has_no_alerts() {
 #[test]
 fn each_condition_has_its_alert() {
     let odd = PeerInfo { unusual_latency: true, unusual_failures: true, ..peer("b", PeerState::Connected) };
+    let forked = NetworkStatus { forked: Some("it has forked".into()), ..network(Some(9_000)) };
+    assert_eq!(ids(&Observed { networks: vec![forked], ..Observed::default() }), [format!("forked-log:{G}")]);
     let ahead = NetworkStatus { head_ahead_ms: 31_000, ..network(Some(0)) };
     for (observed, expected) in [
         (

@@ -424,6 +424,7 @@ impl Networks {
                 heartbeat_s: ledger.params().heartbeat_ms / 1000,
                 head_age_s: ledger.head().map(|head| now_ms().saturating_sub(head.time_ms) / 1000),
                 datasets: ledger.datasets().count(),
+                forked: self.check_whole(&genesis).err().map(|error| error.message),
                 genesis: genesis.to_string(),
             }
         });
