@@ -35,8 +35,8 @@ use crate::node::{Error, Kind};
     group = clap::ArgGroup::new("what").args(["proof", "checkpoint", "cosign"])
 )]
 pub struct Log {
-    /// Only heights that concern this dataset; with --checkpoint, a network other than the default one: its id or a URI
-    #[arg(value_name = "NAME|NETWORK", conflicts_with_all = ["proof", "cosign"])]
+    /// Only heights that concern this dataset, by name or URI; with --checkpoint, the network: its id or a URI
+    #[arg(value_name = "NAME|URI", conflicts_with_all = ["proof", "cosign"])]
     name: Option<String>,
     /// Prove that a version was published, whether it was withdrawn and what `latest` means
     #[arg(long, value_name = "REF")]
