@@ -24,22 +24,57 @@ fn signal(site: &Site, name: &str) {
     assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
 }
 
+/// The commands in a chapter of `docs/OPERATIONS.md`: one list for each block of them.
+fn commands(chapter: &str) -> Vec<Vec<String>> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/OPERATIONS.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let (_, text) = text.split_once(&format!("\n## {chapter}\n")).expect("there is such a chapter");
+    let text = text.split("\n## ").next().unwrap();
+    let blocks = text.split("```sh\n").skip(1).map(|block| block.split("```").next().unwrap());
+    blocks.map(|block| block.lines().map(str::to_owned).collect()).collect()
+}
+
+/// Runs lines of the manual on a node, with the names in capitals replaced. Returns what the last of them printed.
+fn run(site: &Site, lines: &[String], names: &[(String, String)]) -> String {
+    let word = |word: &str| {
+        let plain = word.trim_matches('\'').to_owned();
+        names.iter().fold(plain, |word, (name, value)| word.replace(name, value))
+    };
+    let run_one = |line: &String| {
+        let words = line.strip_prefix("bcai ").expect("a command of ours").split_whitespace();
+        site.ok(words.map(word))
+    };
+    lines.iter().fold(String::new(), |_, line| run_one(line))
+}
+
+/// What `bcai status` shows behind a word, as somebody would read it off.
+fn shown(status: &str, what: &str) -> String {
+    let line =
+        status.lines().find_map(|line| line.strip_prefix(what)).unwrap_or_else(|| panic!("{what}: {status}"));
+    line.trim().trim_end_matches(',').split([' ', ',']).next().unwrap().to_owned()
+}
+
 impl Four {
+    /// Does what the manual says, and nothing else.
     fn new() -> Four {
         let sites: Vec<Site> = (0..4).map(|_| Site::new()).collect();
-        let key = |site: &Site| {
-            site.ok(["daemon"]);
-            site.status()["public_key"].as_str().unwrap().to_owned()
-        };
-        let keys: Vec<String> = sites.iter().map(key).collect();
-        let genesis =
-            sites[0].json(["init", "--validators", &keys.join(",")])["genesis"].as_str().unwrap().to_owned();
-        let address = sites[0].status()["addresses"][0].as_str().unwrap().to_owned();
+        let [each, first, others] = commands("A network of four validators").try_into().unwrap();
+        let mut names = Vec::new();
+        for (at, site) in sites.iter().enumerate() {
+            let status = run(site, &each, &names);
+            names.push((format!("KEY{}", at + 1), shown(&status, "key ")));
+        }
+        let status = run(&sites[0], &first, &names);
+        let genesis = shown(&status, "network ");
+        names.extend([("GENESIS".into(), genesis.clone()), ("ADDRESS".into(), shown(&status, "listens "))]);
         for site in &sites[1..] {
-            site.ok(["init", "--join", &format!("bcai://{genesis}/any?peer={address}")]);
+            run(site, &others, &names);
         }
         for site in &sites {
             assert_eq!(site.status()["networks"][0]["validator"], true);
+            wait_until("all are connected", || {
+                site.ok(["validator"]).contains("votes; connected with 3 of 3 others")
+            });
         }
         let source = sites[0].dir("source");
         Four { sites, published: Vec::new(), source, genesis }

@@ -68,6 +68,14 @@ impl Keys {
         Ok(keys)
     }
 
+    /// The keys of a node that has this one.
+    #[cfg(test)]
+    pub fn of(paths: &Paths, key: SecretKey) -> Arc<Self> {
+        let (identity, next, voting) = (paths.identity(), paths.next_identity(), paths.voting_key());
+        let held = RwLock::new(Held { identity: key.clone(), next: None });
+        Arc::new(Self { identity, next, voting, networks: paths.networks(), running: key, held })
+    }
+
     /// Who this run of the node is to peers, and by which it votes.
     pub fn running(&self) -> &SecretKey {
         &self.running

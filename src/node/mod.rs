@@ -84,7 +84,7 @@ const LOCK_TRIES: usize = 50;
 /// A running node.
 pub struct Node {
     paths: Paths,
-    keys: Keys,
+    keys: Arc<Keys>,
     state: Arc<State>,
     store: Store,
     net: Net,
@@ -121,7 +121,7 @@ impl Node {
         paths.create()?;
         let lock = Lock::take(&paths.lock())?;
         let state = Arc::new(State::open(&paths.state())?);
-        let keys = Keys::load(&paths, state.is_new())?;
+        let keys = Arc::new(Keys::load(&paths, state.is_new())?);
         let store = open_store(&paths, &config, &state).await?;
         let (submissions, inbox) = tokio::sync::mpsc::channel(64);
         let registry = crate::chain::Registry::default();
@@ -132,7 +132,7 @@ impl Node {
         let stop = CancellationToken::new();
         let networks = Networks::open(
             &paths,
-            keys.running().clone(),
+            keys.clone(),
             state.clone(),
             registry,
             net.clone(),

@@ -153,9 +153,7 @@ impl Node {
     fn own_part(&self, chain: &Chain, ledger: &Ledger, rows: &[ValidatorRow]) -> OwnPart {
         let key = self.keys.author(ledger).public();
         let voter = self.keys.running().public();
-        let genesis = chain.genesis().to_string();
-        let deciding =
-            self.networks.status().iter().any(|network| network.genesis == genesis && network.validator);
+        let deciding = self.networks.decides(&chain.genesis());
         let seated = ledger.validators().get(&voter).is_some();
         let others = rows.iter().filter(|row| row.weight > 0 && !row.here);
         let holder = ledger.holder(&key);

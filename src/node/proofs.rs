@@ -108,6 +108,7 @@ impl Node {
                     .hint("name a version: bcai log --proof NAME@VERSION"));
             }
         };
+        self.networks.check_whole(&chain.genesis())?;
         let bytes = off(|| prove(&chain, &named))?;
         let proven = check_proof(&bytes, &Expected { genesis: chain.genesis(), named: None })?;
         Ok(Proof { proof: BASE64.encode(&bytes), proven })

@@ -62,6 +62,7 @@ impl Node {
             Some(network) => self.network(network).await?,
             None => self.networks.default_network()?,
         };
+        self.networks.check_whole(&chain.genesis())?;
         let ledger = chain.ledger();
         let head = ledger.head().ok_or_else(|| {
             Error::not_found(format!("nothing was decided in network {} yet", chain.genesis()))
@@ -104,6 +105,7 @@ impl Node {
         if checkpoint.size > chain.ledger().entries() {
             Joined { chain, stale } = self.networks.join(genesis, &[]).await?;
         }
+        self.networks.check_whole(&genesis)?;
         // What is signed by this node is signed in one order: a smaller head never after a larger one.
         let _one_at_a_time = self.publishing.lock().await;
         off(|| self.check_head(&chain, &checkpoint, stale))?;

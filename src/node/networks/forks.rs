@@ -41,9 +41,17 @@ fn document(time_ms: u64) -> GenesisDoc {
 
 async fn open(paths: &Paths, net: &Net, registry: Registry) -> Arc<Networks> {
     let state = Arc::new(State::open(&paths.state()).unwrap());
-    Networks::open(paths, key(9), state, registry, net.clone(), false, CancellationToken::new())
-        .await
-        .unwrap()
+    Networks::open(
+        paths,
+        Keys::of(paths, key(9)),
+        state,
+        registry,
+        net.clone(),
+        false,
+        CancellationToken::new(),
+    )
+    .await
+    .unwrap()
 }
 
 /// A node follows an honest log to height 3 and sleeps; then the only peer it finds has a log that parts from it after

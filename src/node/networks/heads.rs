@@ -131,9 +131,11 @@ impl Networks {
         let error = described(&path, LightError::Fork(fork.into()).to_string());
         tracing::error!(%genesis, %error, "the log has forked; nothing new of it is believed");
         self.forks.add(genesis, error.clone());
-        let nonces = now_ms().max(chain.ledger().nonce(&self.key.public()) + 1)..;
-        for (nonce, evidence) in nonces.zip(evidence) {
-            let entry = Entry::sign(&self.key, genesis, nonce, EntryBody::Evidence(evidence)).encode();
+        let ledger = chain.ledger();
+        let key = self.keys.author(&ledger);
+        let first = now_ms().max(ledger.nonce(&key.public()) + 1);
+        for (nonce, evidence) in (first..).zip(evidence) {
+            let entry = Entry::sign(&key, genesis, nonce, EntryBody::Evidence(evidence)).encode();
             for peer in self.connected() {
                 match self.net.submit(&peer.id, genesis, entry.clone()).await {
                     Ok(_) => break,

@@ -22,12 +22,13 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::error::{Error, Kind};
+use super::keys::Keys;
 use super::report::{NetworkOf, NetworkStatus};
 use super::state::State;
 use super::{now_ms, off};
 use crate::chain::{Chain, Registry};
 use crate::config::Paths;
-use crate::crypto::{PublicKey, SecretKey};
+use crate::crypto::PublicKey;
 use crate::id::{Genesis, SwarmId};
 use crate::log::light::Pin;
 use crate::log::{Admission, Entry, GenesisDoc, Label, Validator as Member, ValidatorSet};
@@ -60,7 +61,7 @@ pub struct Joined {
 /// All networks of this node.
 pub struct Networks {
     dir: PathBuf,
-    key: SecretKey,
+    keys: Arc<Keys>,
     state: Arc<State>,
     registry: Registry,
     net: Net,
@@ -80,7 +81,7 @@ impl Networks {
     /// Opens the logs of all networks joined before.
     pub async fn open(
         paths: &Paths,
-        key: SecretKey,
+        keys: Arc<Keys>,
         state: Arc<State>,
         registry: Registry,
         net: Net,
@@ -90,7 +91,7 @@ impl Networks {
         let networks = Arc::new(Self {
             forks: Forks::open(&paths.networks())?,
             dir: paths.networks(),
-            key,
+            keys,
             state,
             registry,
             net,
@@ -159,15 +160,16 @@ impl Networks {
     }
 
     fn is_member(&self, chain: &Chain) -> bool {
-        chain.ledger().validators().get(&self.key.public()).is_some()
+        chain.ledger().validators().get(&self.keys.running().public()).is_some()
     }
 
     /// Decides a network from now on, with its other validators if it has any.
     fn validate(self: &Arc<Self>, chain: Arc<Chain>) -> Result<(), Error> {
         let genesis = chain.genesis();
         let (link, carrier) = Link::new();
-        let validator =
-            off(|| Validator::join(self.key.clone(), chain.clone(), &self.wal_path(&genesis), link))?;
+        let validator = off(|| {
+            Validator::join(self.keys.running().clone(), chain.clone(), &self.wal_path(&genesis), link)
+        })?;
         self.net.carry(genesis, carrier.outgoing, carrier.incoming);
         self.lock_validators().insert(genesis, Arc::new(validator));
         self.tasks.spawn(self.clone().keep_together(chain));
@@ -215,7 +217,7 @@ impl Networks {
         let mut salt = [0; 16];
         getrandom::fill(&mut salt)
             .map_err(|error| Error::new(Kind::Failed, format!("the kernel gave no random bytes: {error}")))?;
-        let me = self.key.public();
+        let me = self.keys.running().public();
         let keys = if validators.is_empty() { &[me] } else { validators };
         let members = ValidatorSet::new(keys.iter().map(|key| Member { key: *key, weight: 1 }).collect())?;
         let label: Label = "bcai".parse()?;

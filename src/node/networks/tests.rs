@@ -3,6 +3,7 @@
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::crypto::SecretKey;
 use crate::log::{EntryBody, Publish};
 use crate::net;
 use crate::store::{self, Store};
@@ -53,7 +54,8 @@ async fn an_entry_is_decided_when_it_is_in_the_log_and_not_when_a_peer_says_so()
     let own = Registry::default();
     let (net, _inbox) = start_net(here.path(), 2, &own).await;
     let stop = CancellationToken::new();
-    let networks = Networks::open(&paths, key(2), state, own, net.clone(), false, stop).await.unwrap();
+    let networks =
+        Networks::open(&paths, Keys::of(&paths, key(2)), state, own, net.clone(), false, stop).await.unwrap();
     let chain = networks.join(genesis, &liar.addresses()).await.unwrap().chain;
 
     let body = EntryBody::Publish(Publish {
@@ -89,7 +91,8 @@ async fn how_far_a_log_has_come_is_believed_of_two_peers_and_not_of_one() {
     let own = Registry::default();
     let (net, _inbox) = start_net(here.path(), 2, &own).await;
     let stop = CancellationToken::new();
-    let networks = Networks::open(&paths, key(2), state, own, net.clone(), false, stop).await.unwrap();
+    let networks =
+        Networks::open(&paths, Keys::of(&paths, key(2)), state, own, net.clone(), false, stop).await.unwrap();
     let chain = networks.join(genesis, &one.addresses()).await.unwrap().chain;
     // Somebody who knows nothing of the log is no second one.
     net.connect(&stranger.addresses()[0]).await.unwrap();
