@@ -176,3 +176,27 @@ fn the_log_is_followed_and_a_reader_may_not_take_a_name() {
     let message = reader.fails(12, [OsStr::new("publish"), source.as_os_str(), OsStr::new("data@v3")]);
     assert!(message.contains("belongs to"), "{message}");
 }
+
+#[test]
+#[cfg_attr(not(fuse_available), ignore = "no /dev/fuse here")]
+fn a_pin_in_a_uri_is_held_against_the_log() {
+    let (publisher, reader) = (Site::initialised(), Site::new());
+    let source = publisher.dir("source");
+    fs::write(source.join("file"), "content").unwrap();
+    let uri = publisher.publish(&source, "data@v1");
+    let network = publisher.status()["networks"][0].clone();
+    let (genesis, pin) = (network["genesis"].as_str().unwrap(), network["pin"].as_str().unwrap());
+    let pinned = |pin: &str| uri.replacen(genesis, &format!("{genesis}{pin}"), 1);
+    let dir = reader.dir("mnt");
+    let fails = |code: i32, pin: &str| {
+        reader.fails(code, [OsStr::new("mount"), OsStr::new(&pinned(pin)), dir.as_os_str()])
+    };
+    let (height, _) = pin[1..].split_once(':').unwrap();
+    let other = format!("@{height}:{genesis}");
+    let message = fails(13, &other);
+    assert!(message.contains(&other[1 + height.len() + 1..]) && message.contains("pinned"), "{message}");
+    assert!(fails(14, &pin.replacen(height, "900", 1)).contains("height 900"));
+    assert!(fails(2, "@12").contains("@HEIGHT:HASH"));
+    let mounted = reader.mount(&pinned(pin), "pinned");
+    assert_eq!(fs::read_to_string(mounted.join("file")).unwrap(), "content");
+}

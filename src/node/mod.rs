@@ -62,7 +62,7 @@ pub use error::{Error, Kind};
 pub use job::Job;
 pub use keys::{has_key, new_key};
 pub use proofs::{Expected, check_proof};
-pub use reference::{Named, Reference, ReferenceError};
+pub use reference::{Named, Reference, ReferenceError, Uri};
 pub use transfers::JobKind;
 pub use witness::check_checkpoint;
 

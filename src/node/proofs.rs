@@ -9,9 +9,8 @@
 use data_encoding::BASE64;
 
 use super::error::{Error, Kind};
-use super::networks::Joined;
 use super::report::{Proof, ProofRequest, Proven, ProvenHead, Withdrawn};
-use super::{Named, Node, Reference, off};
+use super::{Named, Node, Reference, Uri, off};
 use crate::chain::{Chain, ChainError};
 use crate::id::{Genesis, LogRoot};
 use crate::log::Ledger;
@@ -35,7 +34,7 @@ impl std::str::FromStr for Expected {
             return Ok(Self { genesis, named: None });
         }
         match text.parse() {
-            Ok(Reference::Uri { genesis, named, .. }) => Ok(Self { genesis, named: Some(named) }),
+            Ok(Reference::Uri(Uri { genesis, named, .. })) => Ok(Self { genesis, named: Some(named) }),
             _ => Err(Error::usage(format!("`{text}` names no network"))
                 .hint("give its id, which is the first part of every bcai:// URI, or such a URI")),
         }
@@ -103,11 +102,7 @@ impl Node {
     pub async fn prove(&self, request: &ProofRequest) -> Result<Proof, Error> {
         let (chain, named) = match request.reference.parse()? {
             Reference::Named(named) => (self.networks.default_network()?, named),
-            Reference::Uri { genesis, named, peers, origins } => {
-                let Joined { chain, .. } = self.networks.join(genesis, &peers).await?;
-                self.know_origins(genesis, &origins)?;
-                (chain, named)
-            }
+            Reference::Uri(uri) => (self.join(&uri).await?.chain, uri.named),
             Reference::Snapshot(id) => {
                 return Err(Error::usage(format!("a snapshot such as {id} is in no log by itself"))
                     .hint("name a version: bcai log --proof NAME@VERSION"));

@@ -15,7 +15,7 @@ use super::error::{Error, Kind};
 use super::job::{Job, cancelled};
 use super::report::{Progress, PublishRequest, Published, SnapshotRequest, Snapshotted, Source};
 use super::text::escape;
-use super::{Named, Node, Reference, now_ms, off};
+use super::{Named, Node, Reference, Uri, now_ms, off};
 use crate::chain::Chain;
 use crate::crypto::SecretKey;
 use crate::id::SnapshotId;
@@ -190,7 +190,7 @@ impl Node {
             }
         }
         let named = Named { name: name.to_string(), selector: Some(version.to_string()) };
-        Reference::Uri { genesis: chain.genesis(), named, peers, origins }.to_string()
+        Reference::Uri(Uri { genesis: chain.genesis(), pin: None, named, peers, origins }).to_string()
     }
 }
 

@@ -10,6 +10,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::id::{Genesis, SnapshotId};
+use crate::log::light::{ParsePinError, Pin};
 use crate::origin::{OriginUrl, UrlError};
 
 const SCHEME: &str = "bcai://";
@@ -21,6 +22,8 @@ pub enum ReferenceError {
     Malformed(String),
     #[error("`{uri}` has no usable network id after bcai://: expected 64 hexadecimal digits, got `{found}`")]
     BadGenesis { uri: String, found: String },
+    #[error("{cause}, which follows the network id in the URI")]
+    Pin { cause: ParsePinError },
     #[error("`{uri}` names no dataset: expected bcai://GENESIS/NAME@VERSION?peer=ADDRESS")]
     NoName { uri: String },
     #[error("`{uri}` has the unknown part `{part}`: only peer=ADDRESS and origin=URL may follow the `?`")]
@@ -43,8 +46,18 @@ pub enum Reference {
     Named(Named),
     /// A snapshot, whatever its name.
     Snapshot(SnapshotId),
-    /// A version in a network that this node need not know yet, and where to ask.
-    Uri { genesis: Genesis, named: Named, peers: Vec<String>, origins: Vec<OriginUrl> },
+    Uri(Uri),
+}
+
+/// A version in a network that this node need not know yet, and where to ask.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Uri {
+    pub genesis: Genesis,
+    /// A head that the log must have led to, for who was given it by somebody to be believed.
+    pub pin: Option<Pin>,
+    pub named: Named,
+    pub peers: Vec<String>,
+    pub origins: Vec<OriginUrl>,
 }
 
 impl FromStr for Named {
@@ -84,6 +97,12 @@ impl FromStr for Reference {
 fn parse_uri(uri: &str, rest: &str) -> Result<Reference, ReferenceError> {
     let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
     let (network, name) = path.split_once('/').unwrap_or((path, ""));
+    let (network, pin) = match network.find('@') {
+        Some(at) => {
+            (&network[..at], Some(network[at..].parse().map_err(|cause| ReferenceError::Pin { cause })?))
+        }
+        None => (network, None),
+    };
     let genesis =
         network.parse().map_err(|_| ReferenceError::BadGenesis { uri: uri.into(), found: network.into() })?;
     if name.is_empty() {
@@ -98,7 +117,7 @@ fn parse_uri(uri: &str, rest: &str) -> Result<Reference, ReferenceError> {
             _ => return Err(ReferenceError::UnknownPart { uri: uri.into(), part: part.into() }),
         }
     }
-    Ok(Reference::Uri { genesis, named, peers, origins })
+    Ok(Reference::Uri(Uri { genesis, pin, named, peers, origins }))
 }
 
 impl fmt::Display for Named {
@@ -115,8 +134,9 @@ impl fmt::Display for Reference {
         match self {
             Self::Named(named) => named.fmt(f),
             Self::Snapshot(id) => id.fmt(f),
-            Self::Uri { genesis, named, peers, origins } => {
-                write!(f, "{SCHEME}{genesis}/{named}")?;
+            Self::Uri(Uri { genesis, pin, named, peers, origins }) => {
+                let pin = pin.map_or(String::new(), |pin| pin.to_string());
+                write!(f, "{SCHEME}{genesis}{pin}/{named}")?;
                 let peers = peers.iter().map(|peer| format!("peer={peer}"));
                 let parts = peers.chain(origins.iter().map(|origin| format!("origin={origin}")));
                 for (i, part) in parts.enumerate() {
@@ -141,7 +161,8 @@ mod tests {
         let uri =
             format!("bcai://{}/team/photos@v1?peer=/ip4/1.2.3.4/tcp/5/p2p/X&peer=/dns/a/tcp/1", genesis());
         let stored = format!("{uri}&origin=s3://bucket/prefix&origin=file:///srv/data");
-        for text in ["photos", "photos@v1", "team/photos@latest", &genesis(), &uri, &stored] {
+        let pinned = format!("bcai://{0}@12:{0}/photos@v1?peer=/ip4/1.2.3.4/tcp/5", genesis());
+        for text in ["photos", "photos@v1", "team/photos@latest", &genesis(), &uri, &stored, &pinned] {
             let parsed: Reference = text.parse().unwrap();
             assert_eq!(parsed.to_string(), text);
         }
@@ -153,6 +174,7 @@ mod tests {
         let parse = |text: &str| text.parse::<Reference>().unwrap_err();
         assert!(matches!(parse("bcai://short/photos@v1"), ReferenceError::BadGenesis { .. }));
         assert!(matches!(parse(&format!("bcai://{}", genesis())), ReferenceError::NoName { .. }));
+        assert!(matches!(parse(&format!("bcai://{}@12/photos", genesis())), ReferenceError::Pin { .. }));
         assert!(matches!(parse(&format!("bcai://{}/p?x=1", genesis())), ReferenceError::UnknownPart { .. }));
         let secret = parse(&format!("bcai://{}/p@v1?origin=https://user:hunter2@h/x", genesis()));
         assert!(matches!(secret, ReferenceError::Origin(_)) && !secret.to_string().contains("hunter2"));

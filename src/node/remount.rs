@@ -17,7 +17,7 @@ use tokio_util::sync::DropGuard;
 use super::error::{Error, Kind};
 use super::mounts::blocking;
 use super::report::{MountRequest, RemountRequest, Remounted, Resolved, VersionOf};
-use super::{Named, Node, Reference, off};
+use super::{Named, Node, Reference, Uri, off};
 use crate::chain::Chain;
 use crate::log::Ledger;
 
@@ -30,7 +30,8 @@ const TIDY_EVERY: Duration = Duration::from_secs(30);
 pub(super) fn is_followed(reference: &str, version: Option<&VersionOf>) -> bool {
     let selector = match reference.parse() {
         Ok(
-            Reference::Named(Named { selector, .. }) | Reference::Uri { named: Named { selector, .. }, .. },
+            Reference::Named(Named { selector, .. })
+            | Reference::Uri(Uri { named: Named { selector, .. }, .. }),
         ) => selector,
         _ => None,
     };

@@ -326,6 +326,9 @@ pub struct NetworkStatus {
     pub default: bool,
     pub validator: bool,
     pub height: u64,
+    /// The newest block, as `@HEIGHT:HASH`: what follows the network's id in a URI to pin it.
+    #[serde(default)]
+    pub pin: Option<String>,
     pub head_age_s: Option<u64>,
     /// How far the newest block is in the future of this machine's clock.
     #[serde(default)]

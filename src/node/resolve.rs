@@ -9,9 +9,10 @@
 use super::error::{Error, Kind};
 use super::networks::Joined;
 use super::report::{CreateRequest, JoinRequest, NetworkOf, Quorum, Resolved, VersionOf};
-use super::{Named, Node, Reference, now_ms, off};
+use super::{Named, Node, Reference, Uri, now_ms, off};
 use crate::chain::Chain;
 use crate::crypto::PublicKey;
+use crate::log::light::{LightError, Pin};
 
 /// How far the clock goes on before that is remembered.
 const CLOCK_STEP_MS: u64 = 3_600_000;
@@ -22,15 +23,14 @@ impl Node {
         match text.parse()? {
             Reference::Snapshot(snapshot) => Ok(Resolved { snapshot: snapshot.to_string(), version: None }),
             Reference::Named(named) => self.lookup_fresh(&*self.networks.default_network()?, &named),
-            Reference::Uri { genesis, named, peers, origins } => {
-                let Joined { chain, stale } = self.networks.join(genesis, &peers).await?;
-                self.know_origins(genesis, &origins)?;
+            Reference::Uri(uri) => {
+                let Joined { chain, stale } = self.join(&uri).await?;
                 // A version that is missing from a log that may be behind is unreachable, not nonexistent.
                 let behind = |error: Error| match stale {
                     Some(stale) if error.kind == Kind::NotFound => stale,
                     _ => error,
                 };
-                self.lookup_fresh(&chain, &named).map_err(behind)
+                self.lookup_fresh(&chain, &uri.named).map_err(behind)
             }
         }
     }
@@ -40,11 +40,12 @@ impl Node {
         match text.parse()? {
             Reference::Snapshot(snapshot) => Ok(Resolved { snapshot: snapshot.to_string(), version: None }),
             Reference::Named(named) => lookup(&*self.networks.default_network()?, &named),
-            Reference::Uri { genesis, named, .. } => {
+            Reference::Uri(Uri { genesis, pin, named, .. }) => {
                 let chain = self.networks.get(&genesis).ok_or_else(|| {
                     Error::new(Kind::Unreachable, format!("the log of network {genesis} is not here"))
                         .hint("with fetch=local nobody is asked for it: bcai init --join URI, or mount with -o fetch=spread")
                 })?;
+                check_pin(&chain, pin)?;
                 lookup(&chain, &named)
             }
         }
@@ -56,11 +57,7 @@ impl Node {
         let (chain, named) = match text.parse()? {
             Reference::Snapshot(_) => return Ok((self.resolve_here(text)?, None)),
             Reference::Named(named) => (self.networks.default_network()?, named),
-            Reference::Uri { genesis, named, peers, origins } => {
-                let Joined { chain, .. } = self.networks.join(genesis, &peers).await?;
-                self.know_origins(genesis, &origins)?;
-                (chain, named)
-            }
+            Reference::Uri(uri) => (self.join(&uri).await?.chain, uri.named),
         };
         let quorum = self.networks.quorum(&chain).await?;
         Ok((self.lookup_fresh(&chain, &named)?, Some(quorum)))
@@ -105,13 +102,43 @@ impl Node {
 
     /// Joins the network of a URI.
     pub async fn join_network(&self, request: &JoinRequest) -> Result<NetworkOf, Error> {
-        let Reference::Uri { genesis, peers, origins, .. } = request.uri.parse()? else {
+        let Reference::Uri(uri) = request.uri.parse()? else {
             return Err(Error::usage(format!("`{}` is not a bcai:// URI", request.uri)));
         };
-        let known = self.networks.get(&genesis).is_some();
-        let Joined { chain, .. } = self.networks.join(genesis, &peers).await?;
-        self.know_origins(genesis, &origins)?;
-        Ok(NetworkOf { genesis: genesis.to_string(), height: chain.ledger().height(), new: !known })
+        let known = self.networks.get(&uri.genesis).is_some();
+        let Joined { chain, .. } = self.join(&uri).await?;
+        Ok(NetworkOf { genesis: uri.genesis.to_string(), height: chain.ledger().height(), new: !known })
+    }
+
+    /// Belongs to the network of a URI from now on, and knows what the URI says of it.
+    pub(super) async fn join(&self, uri: &Uri) -> Result<Joined, Error> {
+        let joined = self.networks.join(uri.genesis, &uri.peers).await?;
+        check_pin(&joined.chain, uri.pin).map_err(|error| match &joined.stale {
+            // The log that is here ends before it.
+            Some(stale) if error.kind == Kind::Unreachable => stale.clone(),
+            _ => error,
+        })?;
+        self.know_origins(uri.genesis, &uri.origins)?;
+        Ok(joined)
+    }
+}
+
+/// Whether a log has led to the head that a user was told of.
+fn check_pin(chain: &Chain, pin: Option<Pin>) -> Result<(), Error> {
+    let Some(pin) = pin else { return Ok(()) };
+    let height = chain.ledger().height();
+    if pin.height > height {
+        let text = format!(
+            "the log is known here up to height {height}, and the pin in the URI is of height {}",
+            pin.height
+        );
+        return Err(Error::new(Kind::Unreachable, text)
+            .hint("connect to a peer that has more of it: a URI that ends in ?peer=ADDRESS"));
+    }
+    let found = off(|| chain.block(pin.height))?.header.id();
+    match found == pin.header {
+        true => Ok(()),
+        false => Err(Error::new(Kind::Corrupt, LightError::Pinned { pin, found }.to_string())),
     }
 }
 

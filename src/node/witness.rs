@@ -78,7 +78,7 @@ impl Node {
             return self.followed(genesis);
         }
         match text.parse() {
-            Ok(Reference::Uri { genesis, peers, .. }) => Ok(self.networks.join(genesis, &peers).await?.chain),
+            Ok(Reference::Uri(uri)) => Ok(self.join(&uri).await?.chain),
             _ => Err(Error::usage(format!("`{text}` names no network: a checkpoint is of all its datasets"))
                 .hint("leave it out, or give the network's id or a bcai:// URI")),
         }

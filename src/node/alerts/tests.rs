@@ -33,6 +33,7 @@ fn network(head_age_s: Option<u64>) -> NetworkStatus {
         default: true,
         validator: false,
         height: 1,
+        pin: None,
         head_age_s,
         head_ahead_ms: 0,
         heartbeat_s: 600,

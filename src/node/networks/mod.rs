@@ -30,6 +30,7 @@ use crate::chain::{Chain, Registry};
 use crate::config::Paths;
 use crate::crypto::PublicKey;
 use crate::id::{Genesis, SwarmId};
+use crate::log::light::Pin;
 use crate::log::{Admission, Entry, GenesisDoc, Label, Validator as Member, ValidatorSet};
 use crate::net::{MAX_LETTER, Net, PeerInfo, PeerState, Submission, SubmitError, Submitted, SwarmGuard};
 use crate::store::LogStore;
@@ -420,6 +421,7 @@ impl Networks {
                 default: default.as_deref() == Some(&genesis.to_string()),
                 validator: validators.contains_key(&genesis),
                 height: ledger.height(),
+                pin: ledger.head().map(|head| Pin { height: head.height, header: head.id() }.to_string()),
                 head_ahead_ms: ledger.head().map_or(0, |head| head.time_ms.saturating_sub(now_ms())),
                 heartbeat_s: ledger.params().heartbeat_ms / 1000,
                 head_age_s: ledger.head().map(|head| now_ms().saturating_sub(head.time_ms) / 1000),
