@@ -10,8 +10,8 @@ use clap::Args;
 use super::{Context, output};
 use crate::api::route;
 use crate::id::SnapshotId;
-use crate::node::Error;
 use crate::node::report::{DiffNew, DiffRequest, DiffRow, DiffSide, DiffTotals};
+use crate::node::{Error, Named, Reference};
 
 /// Show what is different between two versions of a dataset
 ///
@@ -71,10 +71,14 @@ impl Diff {
 /// The second reference: a mere version or tag is one of the dataset of the first.
 fn beside(before: &str, after: &str) -> String {
     let is_whole = after.contains('@') || after.contains("://") || after.parse::<SnapshotId>().is_ok();
-    match before.split_once('@') {
-        Some((name, rest)) if !is_whole => {
-            let query = rest.split_once('?').map(|(_, query)| format!("?{query}")).unwrap_or_default();
-            format!("{name}@{after}{query}")
+    let selector = (!is_whole).then(|| after.to_owned());
+    match before.parse() {
+        Ok(Reference::Named(Named { name, selector: Some(_) })) if !is_whole => {
+            Reference::Named(Named { name, selector }).to_string()
+        }
+        Ok(Reference::Uri(mut uri)) if !is_whole && uri.named.selector.is_some() => {
+            uri.named.selector = selector;
+            Reference::Uri(uri).to_string()
         }
         _ => after.to_owned(),
     }
@@ -130,14 +134,16 @@ mod tests {
     #[test]
     fn a_mere_version_is_one_of_the_same_dataset() {
         let id = "ab".repeat(32);
+        let uri =
+            |version: &str| format!("bcai://{id}@7:{id}/team/photos@{version}?peer=/ip4/192.0.2.7/tcp/1");
         for (before, after, means) in [
             ("photos@v1", "v2", "photos@v2"),
             ("photos@v1", "photos@v2", "photos@v2"),
             ("photos@v1", "other@v2", "other@v2"),
             ("photos", "other", "other"),
             ("photos@v1", &id, &id),
-            ("bcai://ab/photos@v1?peer=/x", "v2", "bcai://ab/photos@v2?peer=/x"),
-            ("photos@v1", "bcai://ab/photos?peer=/x", "bcai://ab/photos?peer=/x"),
+            (&uri("v1"), "v2", &uri("v2")),
+            ("photos@v1", &uri("v2"), &uri("v2")),
         ] {
             assert_eq!(beside(before, after), means);
         }

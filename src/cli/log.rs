@@ -12,8 +12,9 @@ use clap::Args;
 use data_encoding::BASE64;
 use serde::Serialize;
 
-use super::{Context, output};
+use super::{Context, output, verify};
 use crate::api::route;
+use crate::log::note::MAX_NOTE_LEN;
 use crate::node::report::{
     CheckpointRequest, CosignRequest, LogRow, Proof, ProofRequest, Proven, SignedCheckpoint,
 };
@@ -59,8 +60,9 @@ impl Log {
             return prove(ctx, &ProofRequest { reference }, file);
         }
         if let Some(checkpoint) = &self.cosign {
-            let note = std::fs::read_to_string(checkpoint);
-            let note = note.map_err(|error| Error::io("cannot read", checkpoint, error))?;
+            let note = String::from_utf8(verify::read(checkpoint, MAX_NOTE_LEN)?).map_err(|_| {
+                Error::new(Kind::Corrupt, format!("{} is not a signed note", checkpoint.display()))
+            })?;
             return sign(ctx, route::COSIGN, &CosignRequest { note }, file);
         }
         if self.checkpoint {

@@ -15,12 +15,10 @@ use clap::Args;
 use super::output::Output;
 use super::{Context, exit_code, log, output};
 use crate::api::route;
-use crate::log::note::NoteKey;
+use crate::log::note::{MAX_NOTE_LEN, NoteKey};
+use crate::log::proof::MAX_PROOF_LEN;
 use crate::node::report::{CheckedCheckpoint, Verified, VerifyRequest};
 use crate::node::{Error, Expected, Kind, check_checkpoint, check_proof};
-
-/// Longest file that is read to be checked; a proof is shorter.
-const MAX_FILE_LEN: u64 = 32 << 20;
 
 /// Recheck certificate, manifests and every chunk
 ///
@@ -86,7 +84,7 @@ impl Verify {
 }
 
 fn check_file(file: &Path, expected: &Expected, output: Output) -> Result<ExitCode, Error> {
-    let proven = check_proof(&read(file)?, expected)
+    let proven = check_proof(&read(file, MAX_PROOF_LEN)?, expected)
         .map_err(|error| Error { message: format!("{}: {}", file.display(), error.message), ..error })?;
     output.result(&proven, |proven| {
         format!(
@@ -98,7 +96,7 @@ fn check_file(file: &Path, expected: &Expected, output: Output) -> Result<ExitCo
 }
 
 fn check_signatures(file: &Path, keys: &[NoteKey], output: Output) -> Result<ExitCode, Error> {
-    let checked = check_checkpoint(&read(file)?, keys)
+    let checked = check_checkpoint(&read(file, MAX_NOTE_LEN)?, keys)
         .map_err(|error| Error { message: format!("{}: {}", file.display(), error.message), ..error })?;
     output.result(&checked, |checked| {
         let CheckedCheckpoint { origin, entries, root, signatures } = checked;
@@ -114,10 +112,11 @@ fn check_signatures(file: &Path, keys: &[NoteKey], output: Output) -> Result<Exi
     Ok(ExitCode::SUCCESS)
 }
 
-fn read(file: &Path) -> Result<Vec<u8>, Error> {
+/// The bytes of a file of at most `max` bytes; of a longer one so many that it is seen to be too long.
+pub fn read(file: &Path, max: usize) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
     File::open(file)
-        .and_then(|opened| opened.take(MAX_FILE_LEN).read_to_end(&mut bytes))
+        .and_then(|opened| opened.take(max as u64 + 1).read_to_end(&mut bytes))
         .map_err(|error| Error::io("cannot read", file, error))?;
     Ok(bytes)
 }

@@ -34,7 +34,12 @@ impl std::str::FromStr for Expected {
             return Ok(Self { genesis, named: None });
         }
         match text.parse() {
-            Ok(Reference::Uri(Uri { genesis, named, .. })) => Ok(Self { genesis, named: Some(named) }),
+            Ok(Reference::Uri(Uri { genesis, pin: None, named, .. })) => {
+                Ok(Self { genesis, named: Some(named) })
+            }
+            Ok(Reference::Uri(_)) => Err(Error::usage(format!(
+                "whether the log has led to the head that is pinned in `{text}` cannot be told from a proof: leave out @HEIGHT:HASH"
+            ))),
             _ => Err(Error::usage(format!("`{text}` names no network"))
                 .hint("give its id, which is the first part of every bcai:// URI, or such a URI")),
         }

@@ -7,6 +7,8 @@
 //! Trust: a checkpoint is foreign. Who has signed it does not matter: it is compared with the log that is here.
 //! Threads: the runtime; cosigning reads the whole log once. What was cosigned is on disk before the signature leaves.
 
+use std::sync::Arc;
+
 use data_encoding::BASE64;
 use serde::{Deserialize, Serialize};
 
@@ -73,7 +75,7 @@ impl Node {
     }
 
     /// The network of a URI, joined if need be, or the one with this id.
-    async fn network(&self, text: &str) -> Result<std::sync::Arc<Chain>, Error> {
+    async fn network(&self, text: &str) -> Result<Arc<Chain>, Error> {
         if let Ok(genesis) = text.parse() {
             return self.followed(genesis);
         }
@@ -84,7 +86,7 @@ impl Node {
         }
     }
 
-    fn followed(&self, genesis: Genesis) -> Result<std::sync::Arc<Chain>, Error> {
+    fn followed(&self, genesis: Genesis) -> Result<Arc<Chain>, Error> {
         self.networks.get(&genesis).ok_or_else(|| {
             Error::not_found(format!("network {genesis} is not followed here"))
                 .hint("bcai init --join URI follows it from now on")
