@@ -169,6 +169,46 @@ fn what_cannot_be_decided_now_goes_on_later_with_the_same_key() {
 }
 
 #[test]
+fn in_each_network_the_key_counts_that_its_log_knows() {
+    let (_first, mut author) = author();
+    let old = author.keys()["key"].as_str().unwrap().to_owned();
+    // A second network, in which the author has a role and nothing else.
+    let other = Site::initialised();
+    let source = other.dir("source");
+    let uri = other.publish(&source, "empty@v1");
+    author.site.ok(["init", "--join", &uri]);
+    other.ok(["keys", "grant", &old, "storage"]);
+    let in_other = |author: &Author| {
+        let networks = author.keys()["networks"].as_array().unwrap().clone();
+        networks.into_iter().find(|network| network["default"] == false).unwrap()
+    };
+    wait_until("the role is known", || in_other(&author)["roles"] == serde_json::json!(["storage"]));
+    other.ok(["stop"]);
+    let done = author.site.run(["--json", "keys", "rotate"]);
+    assert_eq!(done.code, 14, "{}{}", done.stdout, done.stderr);
+    let done: Value = serde_json::from_str(&done.stdout).unwrap();
+    assert_eq!(
+        (done["networks"].as_array().unwrap().len(), done["failed"].as_array().unwrap().len()),
+        (1, 1)
+    );
+    let new = done["new"].as_str().unwrap();
+    for _ in 0..2 {
+        author.publish();
+        assert_eq!(author.author(), new);
+        assert_eq!((&in_other(&author)["key"], &author.keys()["next"]), (&old.clone().into(), &new.into()));
+        author.site.kill();
+    }
+    other.ok(["daemon"]);
+    wait_until("the other network is told too", || author.site.run(["keys", "rotate"]).code == 0);
+    let known = in_other(&author);
+    assert_eq!((&known["key"], &known["first"]), (&new.into(), &old.clone().into()));
+    assert_eq!(known["roles"], serde_json::json!(["storage"]));
+    assert_eq!(author.keys()["next"], Value::Null);
+    author.publish();
+    assert_eq!(author.author(), new);
+}
+
+#[test]
 fn a_key_is_not_replaced_while_it_is_not_known_what_it_owns() {
     let (first, mut author) = author();
     author.site.ok(["stop"]);

@@ -7,6 +7,7 @@
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Args;
 use data_encoding::BASE64;
@@ -164,6 +165,13 @@ fn mode() -> std::fs::Permissions {
     std::os::unix::fs::PermissionsExt::from_mode(0o644)
 }
 
+/// How long ago a moment was, by this machine's clock.
+fn age(unix_ms: u64) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    let age = now - unix_ms as f64 / 1e3;
+    if age < 0.0 { "in the future".to_owned() } else { format!("{} ago", output::span(age)) }
+}
+
 /// What a proof says, for people.
 pub fn proven(proven: &Proven) -> String {
     let Proven { head, .. } = proven;
@@ -185,7 +193,7 @@ pub fn proven(proven: &Proven) -> String {
         ("withdrawn", withdrawn),
         ("latest", proven.latest.clone().unwrap_or_else(|| "none, all were withdrawn".to_owned())),
         ("network", proven.genesis.clone()),
-        ("as of", format!("height {}, {}", head.height, output::time(head.time_ms))),
+        ("as of", format!("height {}, {}, {}", head.height, output::time(head.time_ms), age(head.time_ms))),
         ("header", head.header.clone()),
         ("signed by", format!("{} of {} validators", head.signers, head.validators)),
     ];

@@ -359,6 +359,8 @@ impl Networks {
         for peer in self.connected() {
             match self.submit_to(&peer.id, chain, &entry).await {
                 Ok(decided) => return Ok(decided),
+                // Of another network only: it was no validator that failed.
+                Err(error) if error.kind == Kind::NotFound => {}
                 // Our own ledger has admitted the entry, so a refusal is one peer's word; others are asked as well.
                 Err(error) => failed = error,
             }
