@@ -168,6 +168,25 @@ fn what_cannot_be_decided_now_goes_on_later_with_the_same_key() {
     assert_eq!(author.author(), failed["new"].as_str().unwrap());
 }
 
+#[test]
+fn a_key_is_not_replaced_while_it_is_not_known_what_it_owns() {
+    let (first, mut author) = author();
+    author.site.ok(["stop"]);
+    first.ok(["stop"]);
+    let (logs, aside) = (author.file("networks"), author.site.dir("aside").join("networks"));
+    fs::rename(&logs, &aside).unwrap();
+    let message = author.site.fails(1, ["keys", "rotate"]);
+    assert!(message.contains("is not here") && message.contains("nothing was changed"), "{message}");
+    assert!(!author.file("identity.key.next").exists());
+    author.site.ok(["stop"]);
+    fs::remove_dir_all(&logs).unwrap();
+    fs::rename(&aside, &logs).unwrap();
+    first.ok(["daemon"]);
+    wait_until("they are connected again", || author.site.run(["keys", "rotate"]).code == 0);
+    author.publish();
+    assert_eq!(author.author(), author.keys()["key"].as_str().unwrap());
+}
+
 /// Kills the node while it replaces its key, as soon as there is a file of this name; then the node must own its names.
 fn killed_at(author: &mut Author, name: impl Fn(&Author) -> PathBuf) {
     let (watched, pid) = (name(author), author.site.pid().unwrap().to_string());

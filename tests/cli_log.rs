@@ -93,6 +93,7 @@ fn a_proof_is_checked_with_nothing_but_the_file_and_the_networks_id() {
     assert_eq!(checked(&prove(&site, "data@stable", "tag"), &uri)["version"], "v1");
     assert_eq!(checked(&file, genesis(&uri)), proven);
     let reader = Site::new();
+    assert_eq!(reader.json(["log", &uri]), site.json(["log", "data"]), "a URI names the network as well");
     let theirs = checked(&prove(&reader, &uri, "theirs"), &uri);
     assert_eq!((&theirs["head"]["height"], &theirs["latest"]), (&4.into(), &"v1".into()));
 

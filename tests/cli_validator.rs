@@ -64,6 +64,14 @@ fn a_node_joins_the_validators_votes_and_leaves() {
     second.publish(&source, "theirs@v1");
     wait_until("the first has it", || first.run(["cat", "theirs/file"]).stdout == "of the newcomer");
 
+    // A proof leads through all sets of validators that there were since the genesis.
+    let file = first.dir("proofs").join("data");
+    let proven = first.json(["log", "--proof", "data@v1", "-o", file.to_str().unwrap()])["proven"].clone();
+    assert_eq!(proven["head"]["validators"], 2);
+    let genesis = proven["genesis"].as_str().unwrap();
+    let checked = Site::new().json(["verify", "--offline", file.to_str().unwrap(), "--genesis", genesis]);
+    assert_eq!(checked, proven);
+
     second.ok(["validator", "leave"]);
     assert!(second.fails(1, ["validator", "leave"]).contains("not an operator"));
     wait_until("it votes no more", || status(&first)["validators"].as_array().unwrap().len() == 1);

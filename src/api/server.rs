@@ -179,7 +179,7 @@ async fn datasets(State(node): Shared) -> Answer<Vec<Dataset>> {
 }
 
 async fn log(State(node): Shared, Json(request): Json<Option<String>>) -> Answer<Vec<LogRow>> {
-    node.log(request.as_deref()).map(Json)
+    node.log(request.as_deref()).await.map(Json)
 }
 
 async fn prove(State(node): Shared, Json(request): Json<ProofRequest>) -> Answer<Proof> {

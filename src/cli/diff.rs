@@ -44,9 +44,14 @@ impl Diff {
         let mut meter = ctx.output.progress();
         let show = |rows: Vec<DiffRow>| {
             for row in rows {
-                match ctx.output.json {
-                    true => ctx.output.json_line(&row),
-                    false => output::print(&line(&row)),
+                let text = match ctx.output.json {
+                    // Reports hold strings, numbers and lists only: they always serialise.
+                    true => serde_json::to_string(&row).unwrap_or_default(),
+                    false => line(&row),
+                };
+                if !output::print(&text) {
+                    // The daemon ends the job when nobody listens.
+                    std::process::exit(0);
                 }
             }
         };

@@ -35,8 +35,8 @@ use crate::node::{Error, Kind};
     group = clap::ArgGroup::new("what").args(["proof", "checkpoint", "cosign"])
 )]
 pub struct Log {
-    /// Only heights that concern this dataset; with --checkpoint, a network other than the default one: its id or a URI
-    #[arg(value_name = "NAME|NETWORK", conflicts_with_all = ["proof", "cosign"])]
+    /// Only heights that concern this dataset, by name or URI; with --checkpoint, the network: its id or a URI
+    #[arg(value_name = "NAME|URI", conflicts_with_all = ["proof", "cosign"])]
     name: Option<String>,
     /// Prove that a version was published, whether it was withdrawn and what `latest` means
     #[arg(long, value_name = "REF")]
@@ -77,7 +77,7 @@ fn sign(ctx: &Context, route: &str, request: &impl Serialize, file: Option<&Path
     let done: SignedCheckpoint = ctx.with_daemon(async |client| client.post(route, request).await)?;
     match file {
         Some(path) => write(path, done.note.as_bytes())?,
-        None if !ctx.output.json => output::print(done.note.trim_end_matches('\n')),
+        None if !ctx.output.json => _ = output::print(done.note.trim_end_matches('\n')),
         None => {}
     }
     let text = |done: &SignedCheckpoint| format!("{} entries; key {}", done.entries, done.key);
@@ -85,7 +85,7 @@ fn sign(ctx: &Context, route: &str, request: &impl Serialize, file: Option<&Path
         (true, _) => ctx.output.json_line(&done),
         // The note alone is what was asked for on stdout.
         (false, None) => ctx.output.note(&text(&done)),
-        (false, Some(_)) => output::print(&text(&done)),
+        (false, Some(_)) => _ = output::print(&text(&done)),
     }
     Ok(())
 }

@@ -113,14 +113,17 @@ impl Drop for Meter {
     }
 }
 
-/// Writes one line to stdout. A reader that has had enough, as `head`, is no failure; a full disk is.
-pub fn print(text: &str) {
+/// Writes one line to stdout, and says whether somebody still reads. A reader that has had enough, as `head`, is no
+/// failure; a full disk is.
+pub fn print(text: &str) -> bool {
     let mut stdout = io::stdout().lock();
-    if let Err(error) = writeln!(stdout, "{text}").and_then(|()| stdout.flush())
-        && error.kind() != io::ErrorKind::BrokenPipe
-    {
-        let _ = writeln!(io::stderr(), "bcai: cannot write to stdout: {error}");
-        std::process::exit(1);
+    match writeln!(stdout, "{text}").and_then(|()| stdout.flush()) {
+        Ok(()) => true,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => false,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "bcai: cannot write to stdout: {error}");
+            std::process::exit(1);
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use bytesize::ByteSize;
 
 use super::error::Error;
 use super::report::{Dataset, LogEntry, LogRow, Version};
-use super::{Node, off};
+use super::{Node, Reference, off};
 use crate::chain::Chain;
 use crate::log::{Entry, EntryBody, ValidatorChange};
 
@@ -19,9 +19,17 @@ impl Node {
         self.networks.all().iter().flat_map(|chain| datasets(chain)).collect()
     }
 
-    /// The committed heights that concern `name`, or all that hold an entry, oldest first.
-    pub fn log(&self, name: Option<&str>) -> Result<Vec<LogRow>, Error> {
-        let chain = self.networks.default_network()?;
+    /// The committed heights that concern a dataset of the default network, or of another that a URI names, or all that hold
+    /// an entry, oldest first.
+    pub async fn log(&self, subject: Option<&str>) -> Result<Vec<LogRow>, Error> {
+        let reference: Option<Reference> = subject.map(str::parse).transpose()?;
+        let (chain, name) = match &reference {
+            Some(Reference::Uri { genesis, named, peers, .. }) => {
+                (self.networks.join(*genesis, peers).await?.chain, Some(named.name.as_str()))
+            }
+            Some(Reference::Named(named)) => (self.networks.default_network()?, Some(named.name.as_str())),
+            _ => (self.networks.default_network()?, subject),
+        };
         let mut rows = Vec::new();
         for height in 1..=chain.ledger().height() {
             let block = off(|| chain.block(height))?;

@@ -124,11 +124,11 @@ impl Keys {
     }
 
     /// Puts the next key in the identity's place if all logs of this node that know the identity have done so. Returns
-    /// whether no next key is left.
+    /// whether no next key is left. To be called only when `chains` are all.
     pub fn settle(&self, chains: &[Arc<Chain>]) -> Result<bool, Error> {
         let Held { identity, next } = self.held();
         let Some(next) = next else { return Ok(true) };
-        if !self.all_open(chains)? || chains.iter().any(|chain| holds(&chain.ledger(), &identity, &next)) {
+        if chains.iter().any(|chain| holds(&chain.ledger(), &identity, &next)) {
             return Ok(false);
         }
         let failed = |error| Error::io("cannot replace", &self.identity, error);
@@ -144,10 +144,10 @@ impl Keys {
         Ok(true)
     }
 
-    /// Parts with the voting key, from the next start on, if it votes nowhere any more.
+    /// Parts with the voting key, from the next start on, if it votes nowhere any more. To be called only when `chains` are all.
     pub fn retire_voting_key(&self, chains: &[Arc<Chain>]) -> Result<(), Error> {
         let key = self.running.public();
-        if !self.voting.exists() || !self.all_open(chains)? || votes_in_any(chains, &key) {
+        if !self.voting.exists() || votes_in_any(chains, &key) {
             return Ok(());
         }
         // A copy of it was kept when another took its place as the identity; if none did, it is the identity.
@@ -161,14 +161,6 @@ impl Keys {
     /// Whether the node is known to peers by another key from its next start on.
     pub fn changes_at_start(&self) -> bool {
         !self.voting.exists() && self.held().identity.public() != self.running.public()
-    }
-
-    /// Whether every log of which there is a file could be opened: what one that could not be says is not known.
-    fn all_open(&self, chains: &[Arc<Chain>]) -> Result<bool, Error> {
-        let dir = &self.networks;
-        let files = std::fs::read_dir(dir).map_err(|error| Error::io("cannot list", dir, error))?;
-        let logs = files.flatten().filter(|file| file.path().extension().is_some_and(|end| end == "redb"));
-        Ok(logs.count() <= chains.len())
     }
 
     /// Sets write-ahead logs aside that belong to a key which was replaced and votes no more, so that they are not in the

@@ -6,6 +6,9 @@
 //! Trust: the request is the user's. Threads: async. After a crash at any point the node writes with whichever key each log
 //! knows, and asking again goes on with the same new key.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use super::error::{Error, Kind};
 use super::keys::{self, holds};
 use super::report::{GrantedRoles, KeyInNetwork, KeysReport, NotRotatedIn, RotatedIn, RotatedKey};
@@ -18,8 +21,23 @@ impl Node {
     /// Ends what a crash has interrupted, and parts with a voting key that is not needed any more.
     pub(super) fn settle_keys(&self) -> Result<(), Error> {
         let chains = self.networks.all();
+        if !off(|| self.has_all(&chains))? {
+            return Ok(());
+        }
         off(|| self.keys.settle(&chains))?;
         off(|| self.keys.retire_voting_key(&chains))
+    }
+
+    /// Whether these are the logs of all networks that this node has a file of or remembers: what another says of its keys is
+    /// not known.
+    fn has_all(&self, chains: &[Arc<Chain>]) -> Result<bool, Error> {
+        let dir = self.paths.networks();
+        let files = std::fs::read_dir(&dir).map_err(|error| Error::io("cannot list", &dir, error))?;
+        let files = files.flatten().map(|file| file.path());
+        let logs = files.filter(|path| path.extension().is_some_and(|end| end == "redb"));
+        let stems = logs.filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()));
+        let known = chains.iter().map(|chain| chain.genesis().to_string()).collect::<BTreeSet<_>>();
+        Ok(stems.chain(self.state.get().peers.into_keys()).all(|genesis| known.contains(&genesis)))
     }
 
     /// The keys of this node, and what they are in its networks.
@@ -67,6 +85,13 @@ impl Node {
         // Held to the end, so that nothing is signed by the old key in between and no second rotation begins.
         let _one_at_a_time = self.publishing.lock().await;
         let chains = self.networks.all();
+        if !off(|| self.has_all(&chains))? {
+            let message = "the log of a network of this node is not here, so that it is not known what the key owns there";
+            return Err(Error::new(Kind::Failed, message).hint(
+                "nothing was changed; daemon.log says which and why. Run bcai keys rotate again when the log is back, or when nothing \
+                 in networks/ and state.json names that network any more",
+            ));
+        }
         if chains.is_empty() {
             return Err(Error::new(Kind::Failed, "this node belongs to no network, so nobody knows its key yet").hint(
                 "bcai init creates a network, bcai init --join URI joins one; to begin anew, stop the node and move identity.key and \
@@ -83,11 +108,7 @@ impl Node {
                 Err(error) => failed.push(NotRotatedIn { genesis, error }),
             }
         }
-        if !off(|| self.keys.settle(&chains))? && failed.is_empty() {
-            let message = "a log of this node could not be opened, so that it is not known whether the old key owns something there";
-            return Err(Error::new(Kind::Failed, message)
-                .hint("see daemon.log; both keys are kept, and rotating again goes on"));
-        }
+        off(|| self.keys.settle(&chains))?;
         let votes = chains.iter().any(|chain| keys::votes(&chain.ledger(), &self.keys.running().public()));
         Ok(RotatedKey {
             old: old.public().to_string(),
