@@ -24,9 +24,7 @@ impl Node {
     pub async fn log(&self, subject: Option<&str>) -> Result<Vec<LogRow>, Error> {
         let reference: Option<Reference> = subject.map(str::parse).transpose()?;
         let (chain, name) = match &reference {
-            Some(Reference::Uri { genesis, named, peers, .. }) => {
-                (self.networks.join(*genesis, peers).await?.chain, Some(named.name.as_str()))
-            }
+            Some(Reference::Uri(uri)) => (self.join(uri).await?.chain, Some(uri.named.name.as_str())),
             Some(Reference::Named(named)) => (self.networks.default_network()?, Some(named.name.as_str())),
             _ => (self.networks.default_network()?, subject),
         };
