@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use crate::id::{Genesis, HeaderId};
 use crate::log::light::{Trusted, Update};
+use crate::log::shown::{Question, Shown};
 use crate::log::{Block, GenesisDoc, GenesisError, Ledger, LogError};
 use crate::store::{LogStore, StoreError};
 
@@ -139,6 +140,16 @@ impl Chain {
     pub fn update(&self, height: u64) -> Result<Update, ChainError> {
         let block = self.block(height)?;
         self.ledger().update(&block).ok_or_else(|| damaged(&self.store, height, "it is of another height"))
+    }
+
+    /// What a name means by the newest head, proven to who has no log. None before the first height.
+    pub fn show(&self, question: &Question) -> Result<Option<Shown>, ChainError> {
+        let ledger = self.ledger();
+        if ledger.height() == 0 {
+            return Ok(None);
+        }
+        let head = ledger.update(&self.block(ledger.height())?);
+        Ok(head.map(|head| Shown::of(&ledger, head, question)))
     }
 
     /// Checks everything on disk again, from the genesis document up to `height`: every certificate, entry and root.

@@ -7,6 +7,9 @@
 //! A secret key is never printed; its memory is wiped when it is dropped.
 //! Threads: pure values. No randomness: whoever makes a key brings its 32 random bytes.
 
+#[cfg(test)]
+pub mod memory;
+
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -73,8 +76,16 @@ pub struct PublicKey([u8; KEY_LEN]);
 impl PublicKey {
     /// Refuses bytes that are no point of the curve, and points of small order.
     pub fn from_bytes(bytes: &[u8; KEY_LEN]) -> Result<Self, CryptoError> {
+        #[cfg(test)]
+        if memory::knows_key(bytes) {
+            return Ok(Self(*bytes));
+        }
         match VerifyingKey::from_bytes(bytes) {
-            Ok(key) if !key.is_weak() => Ok(Self(*bytes)),
+            Ok(key) if !key.is_weak() => {
+                #[cfg(test)]
+                memory::learn_key(bytes);
+                Ok(Self(*bytes))
+            }
             _ => Err(CryptoError::BadKey(HEXLOWER_PERMISSIVE.encode(bytes))),
         }
     }
@@ -92,12 +103,19 @@ impl PublicKey {
     /// Whether this key signed `message`, by the strict rule (RFC 8032 without cofactor, no small-order
     /// points, no second spelling of a signature).
     pub fn verify(&self, message: &[u8], signature: &Signature) -> Result<(), CryptoError> {
+        #[cfg(test)]
+        if memory::knows(self, message, signature) {
+            return Ok(());
+        }
         // The point is found again for every signature: a tenth of the cost of a check, for keys
         // of 32 bytes instead of 192.
         let key = VerifyingKey::from_bytes(&self.0);
-        let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
-        key.and_then(|key| key.verify_strict(message, &signature))
-            .map_err(|_| CryptoError::BadSignature(*self))
+        let bytes = ed25519_dalek::Signature::from_bytes(&signature.0);
+        key.and_then(|key| key.verify_strict(message, &bytes))
+            .map_err(|_| CryptoError::BadSignature(*self))?;
+        #[cfg(test)]
+        memory::learn(self, message, signature);
+        Ok(())
     }
 }
 
@@ -204,6 +222,10 @@ impl Claim {
 /// without the secret key, so nobody is impersonated; where every machine must reach the same verdict on the
 /// same entry, use `Claim::verify`.
 pub fn verify_batch(claims: &[Claim]) -> Result<(), CryptoError> {
+    #[cfg(test)]
+    if claims.iter().all(|claim| memory::knows(&claim.key, &claim.message, &claim.signature)) {
+        return Ok(());
+    }
     if claims.len() >= BATCH_FROM && passes_as_batch(claims).is_ok() {
         return Ok(());
     }

@@ -272,6 +272,12 @@ impl Trusted {
         self.floors.raise(key, item, self.height())
     }
 
+    /// The trust in `head`, which this machine has executed itself, with the floors of this one.
+    #[must_use]
+    pub fn raised_to(&self, head: &Self) -> Self {
+        Self { floors: self.floors.clone(), clock_ms: self.clock_ms, ..head.clone() }
+    }
+
     /// This trust, with the clock's floor raised to `now_ms`.
     #[must_use]
     pub fn at_time(&self, now_ms: u64) -> Self {

@@ -22,6 +22,7 @@ mod params;
 pub mod proof;
 mod refusal;
 mod roles;
+pub mod shown;
 mod sparse;
 mod state;
 pub mod storage;

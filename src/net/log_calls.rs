@@ -22,6 +22,7 @@ use super::streams::{Incoming, Route};
 use crate::chain::Registry;
 use crate::id::{EntryId, Genesis};
 use crate::log::light::MAX_UPDATE_LEN;
+use crate::log::shown::{MAX_SHOWN_LEN, Question};
 use crate::log::{MAX_BLOCK_LEN, MAX_ENTRY_LEN, MAX_GENESIS_LEN};
 
 /// How long a request for what is known may take, and one for a decision.
@@ -33,7 +34,7 @@ const MAX_CALLS_EACH: usize = 8;
 
 // What a log may hold fits the messages that carry it.
 const _: () = assert!(MAX_BLOCKS + MAX_BLOCK_LEN + 64 <= MAX_RESPONSE);
-const _: () = assert!(MAX_UPDATE_LEN + 64 <= MAX_RESPONSE);
+const _: () = assert!(MAX_UPDATE_LEN + 64 <= MAX_RESPONSE && MAX_SHOWN_LEN + 64 <= MAX_RESPONSE);
 const _: () = assert!(MAX_GENESIS_LEN + 64 <= MAX_RESPONSE && MAX_ENTRY_LEN <= MAX_REQUEST / 2);
 
 /// An entry that a peer wants in the log.
@@ -189,6 +190,19 @@ impl LogServer {
                     Ok(update) => Response::Update { update: update.encode().into() },
                     Err(error) => {
                         tracing::warn!(%error, height, "a block could not be read to be shown");
+                        Response::failed("the log could not be read")
+                    }
+                }
+            }
+            Request::Show { question, .. } => {
+                let Ok(question) = Question::decode(&question) else {
+                    return Response::failed("the question cannot be understood");
+                };
+                match blocking(move || chain.show(&question)).await {
+                    Ok(Some(shown)) => Response::Shown { shown: shown.encode().into() },
+                    Ok(None) => Response::failed("nothing was decided in this log yet"),
+                    Err(error) => {
+                        tracing::warn!(%error, "a block could not be read to be shown");
                         Response::failed("the log could not be read")
                     }
                 }

@@ -70,6 +70,15 @@ pub(super) enum Request {
         #[n(1)]
         height: u64,
     },
+    /// What a name means, with proofs under the newest head.
+    #[n(5)]
+    #[cbor(array)]
+    Show {
+        #[n(0)]
+        genesis: Genesis,
+        #[n(1)]
+        question: ByteVec,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -130,6 +139,12 @@ pub(super) enum Response {
         #[n(0)]
         update: ByteVec,
     },
+    #[n(8)]
+    #[cbor(array)]
+    Shown {
+        #[n(0)]
+        shown: ByteVec,
+    },
 }
 
 impl Request {
@@ -139,6 +154,7 @@ impl Request {
             | Request::Head { genesis }
             | Request::Blocks { genesis, .. }
             | Request::Update { genesis, .. }
+            | Request::Show { genesis, .. }
             | Request::Submit { genesis, .. } => genesis,
         }
     }
@@ -241,6 +257,7 @@ mod tests {
             Request::Blocks { genesis: genesis(), from: 3 },
             Request::Submit { genesis: genesis(), entry: vec![1, 2].into() },
             Request::Update { genesis: genesis(), height: 3 },
+            Request::Show { genesis: genesis(), question: vec![1].into() },
         ];
         for (number, request) in requests.into_iter().enumerate() {
             let bytes = bytes_of(&request);
@@ -258,6 +275,7 @@ mod tests {
             Response::refused("no"),
             Response::failed("later"),
             Response::Update { update: vec![1].into() },
+            Response::Shown { shown: vec![1].into() },
         ];
         for (number, response) in responses.into_iter().enumerate() {
             let bytes = bytes_of(&response);

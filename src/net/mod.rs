@@ -366,6 +366,15 @@ impl Net {
         }
     }
 
+    /// What a name means by the newest head of a log that the peer has, proven: an encoded `Shown` for an encoded
+    /// `Question`. Unverified bytes.
+    pub async fn show(&self, peer: &str, genesis: Genesis, question: Vec<u8>) -> Result<Vec<u8>, NetError> {
+        match self.call(peer, Request::Show { genesis, question: question.into() }).await? {
+            Response::Shown { shown } => Ok(shown.into()),
+            _ => Err(unexpected(peer)),
+        }
+    }
+
     /// Asks a connected peer to put an encoded entry into a log, and waits until that is decided.
     pub async fn submit(&self, peer: &str, genesis: Genesis, entry: Vec<u8>) -> Result<Submitted, NetError> {
         if entry.len() > MAX_REQUEST / 2 {

@@ -16,7 +16,7 @@ use tokio_util::sync::DropGuard;
 
 use super::error::{Error, Kind};
 use super::mounts::blocking;
-use super::report::{MountRequest, RemountRequest, Remounted, Resolved, VersionOf};
+use super::report::{MountRequest, Mounted, RemountRequest, Remounted, Resolved, VersionOf};
 use super::{Named, Node, Reference, Uri, off};
 use crate::chain::Chain;
 use crate::log::Ledger;
@@ -134,7 +134,13 @@ impl Node {
     async fn bring_up(self: &Arc<Self>, dir: &Path) -> Result<(), Error> {
         let Some(request) = self.mounts.request(dir) else { return Ok(()) };
         let resolved = self.resolve_here(&request.reference)?;
-        if self.mounts.report(dir).is_none_or(|mounted| mounted.snapshot == resolved.snapshot) {
+        let is_older = |mounted: &Mounted| match (&mounted.version, &resolved.version) {
+            // The log that is here has not come as far as what a peer has shown of it.
+            (Some(mounted), Some(resolved)) => resolved.as_of < mounted.as_of,
+            _ => false,
+        };
+        let is_current = |mounted: &Mounted| mounted.snapshot == resolved.snapshot || is_older(mounted);
+        if self.mounts.report(dir).as_ref().is_none_or(is_current) {
             return Ok(());
         }
         let _claim = self.mounts.claim(dir)?;
@@ -174,6 +180,7 @@ mod tests {
             name: "photos".into(),
             version: "v1".into(),
             height: 1,
+            as_of: 1,
         };
         let uri = |name: &str| format!("bcai://{}/{name}?peer=/ip4/1.2.3.4/tcp/5", version.genesis);
         for (name, followed) in

@@ -150,7 +150,11 @@ pub struct VersionOf {
     pub genesis: String,
     pub name: String,
     pub version: String,
+    /// Where it was published.
     pub height: u64,
+    /// How far the log had come when the name meant this version.
+    #[serde(default)]
+    pub as_of: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

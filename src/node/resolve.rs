@@ -12,6 +12,8 @@ use super::report::{CreateRequest, JoinRequest, NetworkOf, Quorum, Resolved, Ver
 use super::{Named, Node, Reference, Uri, now_ms, off};
 use crate::chain::Chain;
 use crate::crypto::PublicKey;
+use crate::id::Genesis;
+use crate::log::Version;
 use crate::log::light::{LightError, Pin};
 
 /// How far the clock goes on before that is remembered.
@@ -24,7 +26,11 @@ impl Node {
             Reference::Snapshot(snapshot) => Ok(Resolved { snapshot: snapshot.to_string(), version: None }),
             Reference::Named(named) => self.lookup_fresh(&*self.networks.default_network()?, &named),
             Reference::Uri(uri) => {
-                let Joined { chain, stale } = self.join(&uri).await?;
+                let joined = self.join(&uri).await?;
+                if joined.behind {
+                    return self.resolve_behind(&joined, &uri).await;
+                }
+                let Joined { chain, stale, .. } = joined;
                 // A version that is missing from a log that may be behind is unreachable, not nonexistent.
                 let behind = |error: Error| match stale {
                     Some(stale) if error.kind == Kind::NotFound => stale,
@@ -61,6 +67,12 @@ impl Node {
         };
         let quorum = self.networks.quorum(&chain).await?;
         Ok((self.lookup_fresh(&chain, &named)?, Some(quorum)))
+    }
+
+    /// What a URI means in a log of which most is not here yet.
+    async fn resolve_behind(&self, joined: &Joined, uri: &Uri) -> Result<Resolved, Error> {
+        let seen = self.networks.shown(joined, &uri.named, uri.pin).await?;
+        Ok(resolved(joined.chain.genesis(), &uri.named, &seen.version, seen.height))
     }
 
     /// As `lookup`, of a log that has not forked; what may mean another version later, only if the log is not too old to
@@ -113,6 +125,9 @@ impl Node {
     /// Belongs to the network of a URI from now on, and knows what the URI says of it.
     pub(super) async fn join(&self, uri: &Uri) -> Result<Joined, Error> {
         let joined = self.networks.join(uri.genesis, &uri.peers).await?;
+        if joined.behind {
+            return Ok(joined);
+        }
         check_pin(&joined.chain, uri.pin).map_err(|error| match &joined.stale {
             // The log that is here ends before it.
             Some(stale) if error.kind == Kind::Unreachable => stale.clone(),
@@ -145,16 +160,21 @@ fn check_pin(chain: &Chain, pin: Option<Pin>) -> Result<(), Error> {
 fn lookup(chain: &Chain, named: &Named) -> Result<Resolved, Error> {
     let ledger = chain.ledger();
     let version = ledger.resolve(&named.name, named.selector.as_deref())?;
+    Ok(resolved(chain.genesis(), named, version, ledger.height()))
+}
+
+fn resolved(genesis: Genesis, named: &Named, version: &Version, as_of: u64) -> Resolved {
     if let Some(yanked) = &version.yanked {
         tracing::warn!(dataset = %named, reason = %yanked.reason, "this version was withdrawn by its publisher");
     }
-    Ok(Resolved {
+    Resolved {
         snapshot: version.snapshot.to_string(),
         version: Some(VersionOf {
-            genesis: chain.genesis().to_string(),
+            genesis: genesis.to_string(),
             name: named.name.clone(),
             version: version.label.to_string(),
             height: version.published.height,
+            as_of,
         }),
-    })
+    }
 }

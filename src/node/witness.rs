@@ -105,7 +105,7 @@ impl Node {
         let mut chain = self.followed(genesis)?;
         let mut stale = None;
         if checkpoint.size > chain.ledger().entries() {
-            Joined { chain, stale } = self.networks.join(genesis, &[]).await?;
+            Joined { chain, stale, .. } = self.networks.join(genesis, &[]).await?;
         }
         self.networks.check_whole(&genesis)?;
         // What is signed by this node is signed in one order: a smaller head never after a larger one.

@@ -52,6 +52,14 @@ impl LogStore {
         Ok(Self { db, path: path.to_owned() })
     }
 
+    /// A log that is gone with its handle, for simulations of many.
+    #[cfg(test)]
+    pub fn in_memory() -> Self {
+        let backend = redb::backends::InMemoryBackend::new();
+        let db = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend);
+        Self { db: db.expect("memory does not fail"), path: PathBuf::from("memory") }
+    }
+
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path

@@ -102,6 +102,7 @@ impl Driver {
             replayed: Default::default(),
             outbox: Vec::new(),
             wanted: None,
+            accusations: Default::default(),
             decided: None,
             fault: None,
         };
@@ -296,6 +297,12 @@ impl Driver {
         self.shell.height.0
     }
 
+    /// Has a later flush of the write-ahead log end in a crash.
+    #[cfg(test)]
+    pub fn tear_at(&mut self, tear: Option<super::wal::Tear>) {
+        self.shell.wal.tear_at(tear);
+    }
+
     fn may_decide(&self) -> bool {
         self.shell.voting && self.set().get(&self.me).is_some()
     }
@@ -390,11 +397,26 @@ impl Driver {
             return Ok(());
         }
         self.app.report(self.shell.height.0..next)?;
+        // A height that was decided elsewhere has not ended for the engine, which still holds what it has met there.
+        let (proposals, votes) =
+            (self.state.driver.take_proposal_evidence(), self.state.driver.take_vote_evidence());
+        self.shell.accusations.collect(engine::MisbehaviorEvidence { proposals, votes });
         self.shell.height = Height(next);
         self.begin(now)?;
+        self.accuse();
         for (from, message) in std::mem::take(&mut self.ahead) {
             self.work.push_back(Work::Message(from, message));
         }
         Ok(())
+    }
+
+    /// Has the log told of those who contradicted themselves, as long as it does not know of it.
+    fn accuse(&mut self) {
+        let Shell { accusations, signer, .. } = &mut self.shell;
+        for entry in accusations.entries(&self.app.ledger(), signer) {
+            if self.app.submit(entry.clone(), None) {
+                self.shell.send(Message::Entry(Box::new(entry)));
+            }
+        }
     }
 }

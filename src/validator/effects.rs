@@ -16,6 +16,7 @@ use engine::{
     ConsensusMsg, Effect, Input, LivenessMsg, Resumable, Resume, SignedConsensusMsg, VoteExtensionError,
 };
 
+use super::accusations::Accusations;
 use super::context::{Height, LogContext, number};
 use super::signing::{self, Signer};
 use super::timers::Timers;
@@ -43,6 +44,8 @@ pub struct Shell {
     pub outbox: Vec<(Option<PublicKey>, Message)>,
     /// The round for which the engine waits for our proposal.
     pub wanted: Option<u32>,
+    /// Who contradicted itself.
+    pub accusations: Accusations,
     /// What was decided, to be acted on after the next flush.
     pub decided: Option<CommitCertificate<LogContext>>,
     /// Why an effect could not be granted. The engine only learns that it was not.
@@ -78,11 +81,7 @@ impl Shell {
             // A proposal always travels with its block, and the engine sends the proposal right after this.
             Effect::RestreamProposal(_, _, _, _, _, _) => {}
             Effect::Decide(certificate, _, _) => self.decided = Some(certificate),
-            Effect::Finalize(certificate, _, evidence, _) => {
-                if !evidence.is_empty() {
-                    tracing::error!(height = %certificate.height, ?evidence, "validators contradicted themselves");
-                }
-            }
+            Effect::Finalize(_, _, evidence, _) => self.accusations.collect(evidence),
             Effect::WalAppend(height, input, _) => self.record(height, input)?,
             Effect::SignVote(vote, r) => return Ok(r.resume_with(self.signer.vote(vote)?)),
             Effect::SignProposal(proposal, r) => return Ok(r.resume_with(self.signer.proposal(proposal)?)),

@@ -9,8 +9,9 @@
 //! blocking thread, one at a time. A crash leaves what `wal` describes.
 //!
 //! Bottom up: `context` (types), `signing`, `wire` (encodings), `wal`, `timers`, `link`, `mempool`, `app` (build, judge,
-//! commit), `effects` (what the engine wants), `driver` (what it is fed).
+//! commit), `accusations` (equivocation on its way into the log), `effects` (what the engine wants), `driver` (what it is fed).
 
+mod accusations;
 mod app;
 mod context;
 mod driver;

@@ -18,7 +18,7 @@ use bft::{
 use super::context::{Height, LogContext, Proposal, Vote, VoteSignature, header_of};
 use crate::crypto::{Claim, PublicKey, SecretKey, verify_batch};
 use crate::id::{Genesis, HeaderId};
-use crate::log::ValidatorSet;
+use crate::log::{Entry, EntryBody, ValidatorSet};
 
 pub type SignedVote = bft::SignedVote<LogContext>;
 pub type SignedProposal = bft::SignedProposal<LogContext>;
@@ -99,6 +99,16 @@ impl Signer {
         self.allow(vote.kind.into(), vote.height, vote.round, header_of(&vote.id))?;
         let signature = self.key.sign(&vote.signed_bytes(self.genesis));
         Ok(SignedMessage::new(vote, VoteSignature(signature)))
+    }
+
+    /// Whose signatures these are.
+    pub fn public(&self) -> PublicKey {
+        self.key.public()
+    }
+
+    /// Writes an entry of the log in this validator's name.
+    pub fn entry(&self, nonce: u64, body: EntryBody) -> Entry {
+        Entry::sign(&self.key, self.genesis, nonce, body)
     }
 
     /// Signs `proposal`, unless another one was signed in its place.

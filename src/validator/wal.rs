@@ -86,6 +86,18 @@ pub struct Wal {
     /// The height to name before the next record, if that has not been done.
     heading: Option<Record>,
     unwritten: Vec<Record>,
+    #[cfg(test)]
+    tear: Option<Tear>,
+}
+
+/// The crash that a test wants: it comes with a later flush, of which only so much reaches the disk.
+#[cfg(test)]
+#[derive(Debug, Clone, Copy)]
+pub struct Tear {
+    /// Flushes that still succeed.
+    pub after: u32,
+    /// Bytes that the one after them writes; as many as there are if that is less.
+    pub bytes: usize,
 }
 
 fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> WalError {
@@ -282,8 +294,18 @@ impl Wal {
             sync_directory_of(&lock_path)?;
         }
         let path = path.to_owned();
-        let wal =
-            Self { path, file, _lock: lock, owner, sequence, len, heading: None, unwritten: Vec::new() };
+        let wal = Self {
+            path,
+            file,
+            _lock: lock,
+            owner,
+            sequence,
+            len,
+            heading: None,
+            unwritten: Vec::new(),
+            #[cfg(test)]
+            tear: None,
+        };
         Ok((wal, past))
     }
 
@@ -320,11 +342,35 @@ impl Wal {
             return Ok(());
         }
         let bytes = frame(self.sequence + 1, &self.unwritten);
+        #[cfg(test)]
+        self.tear(&bytes)?;
         let written = self.file.write_all(&bytes).and_then(|()| self.file.sync_data());
         written.map_err(io("write", &self.path))?;
         self.unwritten.clear();
         self.sequence += 1;
         self.len += bytes.len() as u64;
         Ok(())
+    }
+
+    /// Has a later flush end in a crash.
+    #[cfg(test)]
+    pub fn tear_at(&mut self, tear: Option<Tear>) {
+        self.tear = tear;
+    }
+
+    #[cfg(test)]
+    fn tear(&mut self, bytes: &[u8]) -> Result<(), WalError> {
+        match &mut self.tear {
+            None => Ok(()),
+            Some(Tear { after: 0, bytes: most }) => {
+                let written = self.file.write_all(&bytes[..bytes.len().min(*most)]);
+                let torn = written.and(Err(io::ErrorKind::Interrupted.into()));
+                torn.map_err(io("write", &self.path))
+            }
+            Some(tear) => {
+                tear.after -= 1;
+                Ok(())
+            }
+        }
     }
 }

@@ -11,6 +11,7 @@ mod operators;
 mod proofs;
 mod replicas;
 mod rights;
+mod shown;
 
 use super::*;
 use crate::crypto::{SecretKey, Signature};

@@ -1,10 +1,11 @@
-//! A log that was signed twice, as a node sees it that has one side of it.
+//! A log that was signed twice, as a node sees it that has one side of it; and one that a node has not fetched yet.
 
 use std::path::Path;
 
 use super::tests::{key, start_net};
 use super::*;
-use crate::log::{Block, Certificate, EntryBody, VoteKind, vote_bytes};
+use crate::id::SnapshotId;
+use crate::log::{Block, Certificate, EntryBody, Publish, VoteKind, vote_bytes};
 
 /// A log of four validators, all of whose keys are here.
 struct Log {
@@ -22,8 +23,12 @@ impl Log {
 
     /// One height more, of the given time, signed by all.
     fn decide(&self, time_ms: u64) -> Block {
+        self.decide_with(time_ms, vec![])
+    }
+
+    fn decide_with(&self, time_ms: u64, entries: Vec<Entry>) -> Block {
         let ledger = self.chain.ledger();
-        let (header, body) = ledger.propose(vec![], time_ms, key(1).public());
+        let (header, body) = ledger.propose(entries, time_ms, key(1).public());
         let (height, id) = (header.height, header.id());
         let message = vote_bytes(self.chain.genesis(), VoteKind::Precommit, height, 0, Some(id));
         let votes = (1..=4).map(|seed| (key(seed).public(), key(seed).sign(&message)));
@@ -135,4 +140,93 @@ async fn a_peer_that_is_behind_is_no_liar() {
     networks.stop().await;
     net.shutdown().await;
     short_net.shutdown().await;
+}
+
+fn publish(genesis: Genesis, version: &str, nonce: u64) -> Entry {
+    let body = EntryBody::Publish(Publish {
+        name: "data".parse().unwrap(),
+        version: version.parse().unwrap(),
+        snapshot: SnapshotId::of(version.as_bytes()),
+        bytes: 1,
+        inodes: 1,
+        parent: None,
+        replicas: Vec::new(),
+    });
+    Entry::sign(&key(50), genesis, nonce, body)
+}
+
+/// As after joining a long log, of which nothing has come yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_is_shown_to_a_node_that_has_not_caught_up_and_never_goes_back() {
+    let [there, rolled, here, mirror] = [(); 4].map(|()| tempfile::tempdir().unwrap());
+    let start = now_ms() - 100_000;
+    let document = document(start);
+    let genesis = document.id();
+    let (log, old) = (Log::new(there.path(), &document), Log::new(rolled.path(), &document));
+    for (height, version) in [(1, "v1"), (2, "v2")] {
+        old.chain
+            .commit(log.decide_with(start + 1_000 * height, vec![publish(genesis, version, height)]))
+            .unwrap();
+    }
+    let pinned = log.decide(start + 3_000).header;
+    log.decide_with(start + 4_000, vec![publish(genesis, "v4", 4)]);
+    let (net_there, _inbox) = start_net(there.path(), 11, &log.registry).await;
+    let (net_rolled, _inbox) = start_net(rolled.path(), 12, &old.registry).await;
+    let paths = Paths::under(here.path()).unwrap();
+    paths.create().unwrap();
+    let own = Registry::default();
+    let (net, _submissions) = start_net(here.path(), 9, &own).await;
+    let networks = open(&paths, &net, own).await;
+    net.connect(&net_there.addresses()[0]).await.unwrap();
+    // A log that nobody fetches.
+    let chain = Log::new(mirror.path(), &document).chain;
+    let joined = Joined { chain, stale: None, behind: true };
+    let named = |text: &str| text.parse::<Named>().unwrap();
+    let pin = Pin { height: 3, header: pinned.id() };
+    let seen = networks.shown(&joined, &named("data"), Some(pin)).await.unwrap();
+    assert_eq!((seen.version.label.as_str(), seen.height), ("v4", 4));
+    let seen = networks.shown(&joined, &named("data@v1"), None).await.unwrap();
+    assert_eq!(seen.version.snapshot, SnapshotId::of(b"v1"));
+    let nothing = networks.shown(&joined, &named("data@v9"), None).await.err().unwrap();
+    assert_eq!(nothing.kind, Kind::NotFound);
+    assert_eq!(joined.chain.ledger().height(), 0);
+
+    // Another run finds only a peer whose log ends earlier.
+    networks.stop().await;
+    net_there.shutdown().await;
+    drop(networks);
+    let own = Registry::default();
+    let networks = open(&paths, &net, own).await;
+    net.connect(&net_rolled.addresses()[0]).await.unwrap();
+    let refused = networks.shown(&joined, &named("data"), None).await.err().unwrap();
+    assert!(refused.message.contains("below height 4"), "{refused}");
+    networks.stop().await;
+    for net in [net, net_rolled] {
+        net.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_pin_is_noticed_on_the_way() {
+    let [there, here, mirror] = [(); 3].map(|()| tempfile::tempdir().unwrap());
+    let start = now_ms() - 100_000;
+    let document = document(start);
+    let log = Log::new(there.path(), &document);
+    log.decide_with(start + 1_000, vec![publish(document.id(), "v1", 1)]);
+    log.decide(start + 2_000);
+    let (net_there, _inbox) = start_net(there.path(), 11, &log.registry).await;
+    let paths = Paths::under(here.path()).unwrap();
+    paths.create().unwrap();
+    let own = Registry::default();
+    let (net, _submissions) = start_net(here.path(), 9, &own).await;
+    let networks = open(&paths, &net, own).await;
+    net.connect(&net_there.addresses()[0]).await.unwrap();
+    let joined = Joined { chain: Log::new(mirror.path(), &document).chain, stale: None, behind: true };
+    let pin = Pin { height: 1, header: crate::id::HeaderId::of(b"another") };
+    let refused = networks.shown(&joined, &"data".parse().unwrap(), Some(pin)).await.err().unwrap();
+    assert!(refused.kind == Kind::Corrupt && refused.message.contains("pinned"), "{refused}");
+    networks.stop().await;
+    for net in [net, net_there] {
+        net.shutdown().await;
+    }
 }

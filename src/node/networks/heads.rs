@@ -115,13 +115,18 @@ impl Networks {
         }
     }
 
-    async fn ask_for_update(&self, genesis: Genesis, peer: &str, height: u64) -> Result<Update, Error> {
+    pub(super) async fn ask_for_update(
+        &self,
+        genesis: Genesis,
+        peer: &str,
+        height: u64,
+    ) -> Result<Update, Error> {
         let bytes = self.net.update(peer, genesis, height).await?;
         Ok(Update::decode(&bytes)?)
     }
 
     /// Writes both headers down, tells the operator of this node and the validators.
-    async fn on_fork(&self, chain: &Chain, fork: Fork) -> Error {
+    pub(super) async fn on_fork(&self, chain: &Chain, fork: Fork) -> Error {
         let genesis = chain.genesis();
         let path = self.dir.join(format!("{genesis}.{FORK_FILE}"));
         if let Err(error) = off(|| write(&self.dir, &path, &codec::encode(&fork))) {
@@ -147,11 +152,11 @@ impl Networks {
     }
 }
 
-fn refused(peer: &str, error: &LightError) -> Error {
+pub(super) fn refused(peer: &str, error: &LightError) -> Error {
     Error::new(Kind::Corrupt, format!("peer {peer} shows a head of the log that is not believed: {error}"))
 }
 
-fn write(dir: &Path, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+pub(super) fn write(dir: &Path, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let mut file = tempfile::NamedTempFile::new_in(dir)?;
     file.write_all(bytes)?;
     file.as_file().sync_all()?;

@@ -9,6 +9,7 @@
 
 mod follow;
 mod heads;
+mod light;
 mod members;
 mod quorum;
 
@@ -18,6 +19,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -25,7 +27,7 @@ use super::error::{Error, Kind};
 use super::keys::Keys;
 use super::report::{NetworkOf, NetworkStatus};
 use super::state::State;
-use super::{now_ms, off};
+use super::{Named, now_ms, off};
 use crate::chain::{Chain, Registry};
 use crate::config::Paths;
 use crate::crypto::PublicKey;
@@ -40,6 +42,8 @@ use heads::Forks;
 
 /// How long to wait for nodes of the local network to be found when nobody else has a genesis document.
 const DISCOVERY: Duration = Duration::from_secs(5);
+/// How long joining a network waits for its whole log; the rest of it is fetched in the background.
+const FIRST_CATCH_UP: Duration = Duration::from_secs(3);
 /// How often a lone validator proves that its log is fresh, in milliseconds. Every proof is a height that every start
 /// replays: at the usual 30 seconds that would be a million a year.
 const LONE_HEARTBEAT_MS: u64 = 600_000;
@@ -56,6 +60,8 @@ pub struct Joined {
     pub chain: Arc<Chain>,
     /// Why the log may be behind, when it could not be brought up to date.
     pub stale: Option<Error>,
+    /// The log is long, and still being fetched: `Networks::shown` knows what a name means.
+    pub behind: bool,
 }
 
 /// All networks of this node.
@@ -69,6 +75,8 @@ pub struct Networks {
     discovers: bool,
     validators: Mutex<BTreeMap<Genesis, Arc<Validator>>>,
     forks: Forks,
+    /// Held while a peer shows what a name means.
+    showing: tokio::sync::Mutex<()>,
     /// Of each network: its nodes find each other there.
     swarms: Mutex<Vec<SwarmGuard>>,
     /// Serialises creating and joining, so that no log file is opened twice.
@@ -90,6 +98,7 @@ impl Networks {
     ) -> Result<Arc<Self>, Error> {
         let networks = Arc::new(Self {
             forks: Forks::open(&paths.networks())?,
+            showing: tokio::sync::Mutex::default(),
             dir: paths.networks(),
             keys,
             state,
@@ -265,25 +274,27 @@ impl Networks {
             self.remember(genesis, peers, &connected)?;
             self.make_default(genesis)?;
             drop(_changing);
-            let stale = self.catch_up(&chain).await.err();
+            let caught_up = timeout(FIRST_CATCH_UP, self.catch_up(&chain)).await;
+            let (behind, stale) = (caught_up.is_err(), caught_up.ok().and_then(Result::err));
             if let Some(error) = &stale {
                 tracing::warn!(%error, %genesis, "using the log as it is known here");
             }
-            return Ok(Joined { chain, stale });
+            return Ok(Joined { chain, stale, behind });
         }
         let document = self.ask_for_genesis(genesis, connected.as_ref().err()).await?;
         let chain = self.adopt(&document)?;
         self.remember(genesis, peers, &connected)?;
         self.make_default(genesis)?;
-        let caught_up = self.catch_up(&chain).await;
-        if caught_up.is_ok() && self.is_member(&chain) {
+        let caught_up = timeout(FIRST_CATCH_UP, self.catch_up(&chain)).await;
+        if matches!(caught_up, Ok(Ok(()))) && self.is_member(&chain) {
             tracing::info!(%genesis, height = chain.ledger().height(), "deciding from here on");
             self.validate(chain.clone())?;
         } else {
             self.tasks.spawn(self.clone().follow(chain.clone()));
         }
-        caught_up?;
-        Ok(Joined { chain, stale: None })
+        let behind = caught_up.is_err();
+        caught_up.unwrap_or(Ok(()))?;
+        Ok(Joined { chain, stale: None, behind })
     }
 
     fn connected(&self) -> Vec<PeerInfo> {

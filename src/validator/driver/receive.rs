@@ -53,7 +53,7 @@ impl Driver {
                 self.offer(from, height);
                 Ok(())
             }
-            Message::Decided(block) => self.receive_block(*block, now),
+            Message::Decided(block) => self.receive_block(from, *block, now),
         }
     }
 
@@ -158,12 +158,18 @@ impl Driver {
         }
     }
 
-    fn receive_block(&mut self, block: Block, now: Now) -> Result<(), ValidatorError> {
+    fn receive_block(&mut self, from: PublicKey, block: Block, now: Now) -> Result<(), ValidatorError> {
         if block.header.height != self.shell.height.0 {
             return Ok(());
         }
         match self.app.commit(block) {
-            Ok(()) => self.catch_up(now),
+            Ok(()) => {
+                self.catch_up(now)?;
+                // Whoever had this one may have the next: the others go on meanwhile, and to be told of each height only
+                // when its votes are sent again would be too slow to reach them ever.
+                self.shell.outbox.push((Some(from), Message::Want { height: self.shell.height.0 }));
+                Ok(())
+            }
             Err(error) => {
                 tracing::warn!(%error, "a block that another validator sent as decided is not");
                 Ok(())

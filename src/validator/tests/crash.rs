@@ -59,11 +59,6 @@ fn record(
     Recorded { wal: read("wal"), lock: read("wal.lock"), turns }
 }
 
-/// A directory in memory where there is one: thousands of runs sync several times each.
-fn scratch() -> TempDir {
-    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
-}
-
 /// Cuts the log of a recorded run at every byte, and lets `tempt` try to lead the restarted validator astray.
 fn cut_everywhere(
     me: &SecretKey,

@@ -4,6 +4,7 @@ mod alone;
 mod bytes;
 mod crash;
 mod forged;
+mod sim;
 mod together;
 
 use std::path::{Path, PathBuf};
@@ -50,6 +51,11 @@ fn four() -> Vec<SecretKey> {
     keys.sort_by_key(SecretKey::public);
     keys.rotate_left(1);
     keys
+}
+
+/// A directory in memory where there is one: thousands of runs sync several times each.
+fn scratch() -> TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
 }
 
 fn chain(dir: &Path, doc: &GenesisDoc) -> Arc<Chain> {
