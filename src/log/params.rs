@@ -16,11 +16,16 @@ pub const DEFAULT_HEARTBEAT_MS: u64 = 30_000;
 /// How long, by default, an epoch lasts at least.
 pub const DEFAULT_EPOCH_MS: u64 = 3_600_000;
 
+/// The longest block time: whoever publishes waits for so long.
+pub const MAX_BLOCK_MS: u64 = 10_000;
+
 /// Parameters that no network can have: the founder's or an admin's mistake.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParamsError {
     #[error("a heartbeat of {0} ms is outside 1,000 to 86,400,000")]
     Heartbeat(u64),
+    #[error("a block time of {0} ms is above {MAX_BLOCK_MS}")]
+    BlockTime(u64),
     #[error("an epoch of {0} ms is outside 1,000 to 2,592,000,000")]
     Epoch(u64),
     #[error("{0} seats are outside 1 to {MAX_VALIDATORS}")]
@@ -72,6 +77,10 @@ pub struct Params {
     /// Whether a new name needs the role publisher.
     #[n(6)]
     pub publishers_only: bool,
+    /// How long after a height validators begin the next one for entries that wait, in milliseconds, so that they share
+    /// it; 0 to begin at once.
+    #[n(7)]
+    pub block_ms: u64,
 }
 
 impl Params {
@@ -85,6 +94,9 @@ impl Params {
         let most = MAX_WITNESSES as u32;
         if !(1_000..=86_400_000).contains(&self.heartbeat_ms) {
             return Err(ParamsError::Heartbeat(self.heartbeat_ms));
+        }
+        if self.block_ms > MAX_BLOCK_MS {
+            return Err(ParamsError::BlockTime(self.block_ms));
         }
         if !(1_000..=2_592_000_000).contains(&self.epoch_ms) {
             return Err(ParamsError::Epoch(self.epoch_ms));
@@ -111,6 +123,7 @@ impl Default for Params {
             replicas: 0,
             audits: 1,
             publishers_only: false,
+            block_ms: 0,
         }
     }
 }

@@ -3,7 +3,8 @@
 //! Owns: the mempool, and the rule when a height is worth deciding.
 //! Must not know: votes, rounds in progress, the write-ahead log.
 //! Invariant: heights are lazy. One begins only for an entry that would execute, or to prove with an empty block that
-//! the log is fresh, `heartbeat_ms` (a parameter of the network) after the last.
+//! the log is fresh, `heartbeat_ms` after the last; for entries, not sooner than `block_ms` after it (parameters of the
+//! network, the latter 0 unless it was set).
 //! Trust: entries and candidates are foreign; the ledger executes them before anything is said about them.
 //! Threads: the driver's; every call may block on the disk.
 
@@ -16,7 +17,7 @@ use super::{Committed, Now, ValidatorError};
 use crate::chain::Chain;
 use crate::crypto::{PublicKey, Signature};
 use crate::id::EntryId;
-use crate::log::{Admission, Block, Certificate, Entry, Ledger};
+use crate::log::{Admission, Block, Certificate, Entry, Ledger, Params};
 
 /// How far ahead of our clock a block's time may be, in milliseconds. Further ahead it is voted against, so that one
 /// wrong clock cannot carry the log's time away.
@@ -73,15 +74,16 @@ impl App {
         Block::decode(encoded.first().ok_or_else(missing)?).map_err(ValidatorError::chain)
     }
 
-    /// When the next height is due, in milliseconds since 1970: at once if entries wait, after the heartbeat if not,
-    /// never before the first entry of all.
-    pub fn due_ms(&self) -> Option<u64> {
-        if !self.mempool.is_empty() {
-            return Some(0);
-        }
-        let ledger = self.ledger();
-        let heartbeat = ledger.params().heartbeat_ms;
-        ledger.head().map(|head| head.time_ms.saturating_add(heartbeat))
+    /// When the next height is due, in milliseconds since 1970: the block time after the last if entries wait, after the
+    /// heartbeat if not, never before the first entry of all.
+    pub fn due_ms(&self, now: Now) -> Option<u64> {
+        let (ledger, waiting) = (self.ledger(), !self.mempool.is_empty());
+        let Some(head) = ledger.head() else { return waiting.then_some(0) };
+        let Params { block_ms, heartbeat_ms, .. } = *ledger.params();
+        // A clock that is behind the log's time, maybe by hours, says nothing about how long ago the last height was.
+        let at_once = waiting && head.time_ms > now.unix_ms;
+        let pause = if waiting { block_ms } else { heartbeat_ms };
+        Some(if at_once { 0 } else { head.time_ms.saturating_add(pause) })
     }
 
     /// A block of what waits, by `proposer`.

@@ -10,7 +10,7 @@
 
 mod receive;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -62,8 +62,8 @@ pub struct Driver {
     /// A height that the write-ahead log has begun and the chain, put back to an earlier state, has yet to reach.
     owed: Option<(u64, bool, Vec<Record>)>,
     work: VecDeque<Work>,
-    /// Blocks of this height that have been executed, or could not be.
-    judged: HashSet<HeaderId>,
+    /// Blocks of this height that have been executed, or could not be, and who proposed them here first.
+    judged: HashMap<HeaderId, PublicKey>,
     /// Checked messages of the next height.
     ahead: Vec<(PublicKey, Message)>,
 }
@@ -116,7 +116,7 @@ impl Driver {
             running: false,
             owed: None,
             work: VecDeque::new(),
-            judged: HashSet::new(),
+            judged: HashMap::new(),
             ahead: Vec::new(),
         };
         driver.resume(past, now)?;
@@ -193,7 +193,7 @@ impl Driver {
         for record in records {
             match record {
                 Record::Candidate(candidate) => {
-                    self.judged.insert(candidate.header.id());
+                    self.judged.insert(candidate.header.id(), candidate.header.proposer);
                     self.shell.candidates.insert(candidate.header.id(), *candidate);
                 }
                 Record::Input(input) => {
@@ -273,7 +273,7 @@ impl Driver {
             if !self.work.is_empty() || self.shell.wanted.is_some() {
                 continue;
             }
-            let due = self.app.due_ms().is_some_and(|due| due <= now.unix_ms);
+            let due = self.app.due_ms(now).is_some_and(|due| due <= now.unix_ms);
             // At most one height a turn begins this way, so that what arrives meanwhile goes into the next.
             if began || self.running || !due || !self.may_decide() {
                 return Ok(());
@@ -288,7 +288,7 @@ impl Driver {
         if self.running {
             return self.shell.timers.next().map(|due| due.saturating_duration_since(now.instant));
         }
-        let due = self.app.due_ms().filter(|_| self.may_decide())?;
+        let due = self.app.due_ms(now).filter(|_| self.may_decide())?;
         Some(std::time::Duration::from_millis(due.saturating_sub(now.unix_ms)))
     }
 
@@ -366,7 +366,7 @@ impl Driver {
         if self.shell.voting {
             self.shell.wal.append(Record::Candidate(Box::new(candidate.clone())));
         }
-        self.judged.insert(candidate.header.id());
+        self.judged.entry(candidate.header.id()).or_insert(candidate.header.proposer);
         self.shell.candidates.insert(candidate.header.id(), candidate);
     }
 

@@ -7,6 +7,7 @@
 
 mod compare;
 mod corpus;
+mod log;
 mod machine;
 mod measure;
 mod report;
@@ -42,6 +43,7 @@ enum Tool {
     },
     /// Measure bcai beside other means to the same end, and say which targets are met
     Compare(compare::Compare),
+    Log(log::Log),
     Swarm(swarm::Swarm),
     Peer(swarm::Peer),
     Crowd(swarm::Crowd),
@@ -56,6 +58,7 @@ fn main() -> anyhow::Result<()> {
             Ok(())
         }
         Tool::Compare(compare) => compare.run(),
+        Tool::Log(log) => log.run(),
         Tool::Swarm(swarm) => swarm.run(),
         Tool::Peer(peer) => peer.run(),
         Tool::Crowd(crowd) => crowd.run(),

@@ -210,13 +210,14 @@ fn parameters_change_by_an_admins_entry() {
     assert_eq!(network.ledger.head().unwrap().params, params.digest());
     assert_ne!(network.ledger.head().map(|head| head.params), before);
     assert_eq!(network.ledger.params(), &params);
-    let wrong: [fn(&mut Params); 6] = [
+    let wrong: [fn(&mut Params); 7] = [
         |p| p.heartbeat_ms = 0,
         |p| p.epoch_ms = 999,
         |p| p.seats = 0,
         |p| p.replicas = 17,
         |p| p.audits = 17,
         |p| p.audits = 0,
+        |p| p.block_ms = 10_001,
     ];
     for change in wrong {
         let mut bad = params.clone();

@@ -17,8 +17,9 @@ use crate::validator::signing::{self, SignedProposal, SignedVote};
 use crate::validator::wire::{Candidate, Message};
 use crate::validator::{Now, ValidatorError};
 
-/// Most blocks of one height that are judged. Honest proposers make one each; the rest is somebody's flood.
-const MAX_CANDIDATES: usize = 64;
+/// Most blocks of one height and of one proposer that are judged. An honest one makes one, and brings back few of others
+/// that are not known here; the rest is a flood, which must leave room for what others propose.
+const MAX_CANDIDATES: usize = 4;
 /// Most messages of the next height that are kept until this one is decided.
 const MAX_AHEAD: usize = 512;
 /// Most of them that may bring a block along.
@@ -122,10 +123,11 @@ impl Driver {
         let (id, author) = (proposal.id, proposal.proposer);
         let valid_round = proposal.locked.map_or(Round::Nil, Round::new);
         self.step(Input::Proposal(proposal), now)?;
-        if self.judged.contains(&id) || self.judged.len() >= MAX_CANDIDATES {
+        let theirs = self.judged.values().filter(|by| **by == author).count();
+        if self.judged.contains_key(&id) || theirs >= MAX_CANDIDATES {
             return Ok(());
         }
-        self.judged.insert(id);
+        self.judged.insert(id, author);
         let valid = self.app.judge(&candidate, now);
         if valid {
             self.keep(*candidate);

@@ -166,6 +166,30 @@ fn a_log_put_back_to_an_earlier_state_is_not_continued_differently() {
 }
 
 #[test]
+fn entries_wait_for_the_block_time_and_share_a_height() {
+    let mut doc = network(&[key(1)]);
+    doc.params.block_ms = 500;
+    let mut bench = Bench::new(&key(1), &doc);
+    let submit = |bench: &mut Bench, author| {
+        let (reply, answer) = oneshot::channel();
+        let event = Event::Submit(Box::new(publish(author, &doc, 1)), reply);
+        bench.driver.turn(vec![event], bench.now).unwrap();
+        answer
+    };
+    // Whoever publishes after a pause does not wait.
+    submit(&mut bench, 50).try_recv().unwrap().unwrap();
+    let waiting = [51, 52].map(|author| submit(&mut bench, author));
+    assert_eq!(bench.ledger().height(), 1);
+    assert_eq!(bench.driver.idle_for(bench.now), Some(Duration::from_millis(500)));
+    bench.wait(Duration::from_millis(499));
+    assert_eq!(bench.ledger().height(), 1);
+    bench.wait(Duration::from_millis(1));
+    for mut answer in waiting {
+        assert_eq!(answer.try_recv().unwrap().unwrap().height, 2);
+    }
+}
+
+#[test]
 fn a_heartbeat_comes_when_due_and_not_before_the_first_entry() {
     let mut doc = network(&[key(1)]);
     doc.params.heartbeat_ms = 30_000;

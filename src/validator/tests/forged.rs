@@ -92,6 +92,28 @@ fn a_block_that_does_not_execute_or_comes_from_the_future_is_voted_against() {
     }
 }
 
+/// A proposer whose turn it was sent 64 blocks, after which no block of anybody was looked at: the height could not be
+/// decided by those who had got them.
+#[test]
+fn a_flood_of_blocks_leaves_room_for_those_of_others() {
+    let (keys, doc) = (four(), network(&four()));
+    let mut bench = Bench::new(&keys[3], &doc);
+    let ledger = bench.ledger();
+    let flood = (0..200).map(|at| {
+        let (header, body) = ledger.propose(vec![], START_MS + at, keys[0].public());
+        proposal(&keys[0], &doc, 0, Candidate { header, body })
+    });
+    bench.turn(flood.collect::<Vec<_>>());
+    let nil = |kind, k: usize| vote(&keys[k], &doc, kind, 1, 0, None);
+    bench.turn([0, 1, 2].map(|k| nil(Prevote, k)));
+    bench.turn([0, 1, 2].map(|k| nil(Precommit, k)));
+    let mut said = votes(&bench.wait(Duration::from_secs(2)));
+    let honest = candidate(&ledger, vec![publish(50, &doc, 1)], &keys[1]);
+    let id = Some(honest.header.id());
+    said.extend(votes(&bench.turn([proposal(&keys[1], &doc, 1, honest)])));
+    assert_eq!(said.last(), Some(&(keys[3].public(), Prevote, 1, id)), "{said:?}");
+}
+
 #[test]
 fn a_block_is_believed_only_with_its_certificate() {
     let (keys, doc) = (four(), network(&four()));

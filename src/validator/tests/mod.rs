@@ -1,5 +1,6 @@
 //! What the tests of the validator share: keys, logs in temporary directories, and a driver without a runtime.
 
+mod accusing;
 mod alone;
 mod bytes;
 mod crash;

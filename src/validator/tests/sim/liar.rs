@@ -1,6 +1,6 @@
 //! Validators that break the rules. Each is two machines with one key, either with a log of its own and heard by some
 //! of the others only, so that it proposes and votes twice. Beside that, what it votes is turned into the opposite for
-//! some, and it says again what others said long ago.
+//! some, what it proposes into a block that does not execute, and it says again what others said long ago.
 
 use std::rc::Rc;
 
@@ -11,9 +11,10 @@ use rand::seq::IndexedRandom;
 use super::machine::Machine;
 use super::world::Micros;
 use crate::id::HeaderId;
-use crate::validator::context::{Vote, VoteSignature, header_of};
-use crate::validator::signing::SignedVote;
-use crate::validator::wire::Message;
+use crate::log::Header;
+use crate::validator::context::{Proposal, Vote, VoteSignature, header_of};
+use crate::validator::signing::{SignedProposal, SignedVote};
+use crate::validator::wire::{Candidate, Message};
 use arc_malachitebft_core_types::NilOrVal;
 
 /// How long a twin keeps those that it is in touch with.
@@ -60,9 +61,15 @@ impl Lies {
         self.heard.choose(rng).cloned()
     }
 
-    /// A vote of the same place for something else.
+    /// A vote of the same place for something else, or in the place of a proposal one of a block that does not execute.
     pub fn contradict(&self, liar: &Machine, message: &Message, rng: &mut StdRng) -> Option<Message> {
-        let Message::Vote { vote, again } = message else { return None };
+        let (vote, again) = match message {
+            Message::Vote { vote, again } => (vote, again),
+            Message::Proposal { proposal, candidate } if rng.random_bool(0.3) => {
+                return Some(wrong(liar, proposal, candidate));
+            }
+            _ => return None,
+        };
         let id = match header_of(&vote.id) {
             Some(_) if rng.random_bool(0.5) => NilOrVal::Nil,
             other => self.ids.choose(rng).filter(|id| other != Some(**id)).map(|id| NilOrVal::Val(*id))?,
@@ -71,4 +78,13 @@ impl Lies {
         let signature = VoteSignature(liar.sign(&vote.signed_bytes(liar.chain.genesis())));
         Some(Message::Vote { vote: SignedVote::new(vote, signature), again: *again })
     }
+}
+
+/// A proposal of a block whose header says something else than follows from it.
+fn wrong(liar: &Machine, proposal: &SignedProposal, candidate: &Candidate) -> Message {
+    let header = Header { log_size: candidate.header.log_size + 1, ..candidate.header.clone() };
+    let proposal = Proposal { id: header.id(), ..proposal.message.clone() };
+    let signature = VoteSignature(liar.sign(&proposal.signed_bytes(liar.chain.genesis())));
+    let candidate = Box::new(Candidate { header, body: candidate.body.clone() });
+    Message::Proposal { proposal: SignedProposal::new(proposal, signature), candidate }
 }

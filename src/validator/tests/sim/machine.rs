@@ -120,16 +120,18 @@ impl Machine {
         }
     }
 
-    /// Has it end so; whether it has ended already.
-    pub fn doom(&mut self, end: End) -> bool {
+    /// Has it end so, at once or in a later turn.
+    pub fn doom(&mut self, end: End) {
         match (end, &mut self.driver) {
             (End::Torn(tear), Some(driver)) => {
                 driver.tear_at(Some(tear));
-                false
             }
-            _ => {
+            (end, _) => {
                 self.crash();
-                true
+                if matches!(end, End::Robbed) {
+                    // There is none yet if it has never been a validator.
+                    let _ = std::fs::remove_file(&self.wal);
+                }
             }
         }
     }

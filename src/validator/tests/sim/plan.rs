@@ -21,6 +21,8 @@ pub enum End {
     Killed,
     /// Within a turn, at a flush of its write-ahead log.
     Torn(Tear),
+    /// Between two turns, and its write-ahead log is lost.
+    Robbed,
 }
 
 #[derive(Debug, Clone)]
@@ -122,7 +124,13 @@ impl Plan {
             twice: *[0.0, 0.05, 0.2].choose(rng).unwrap(),
             late: *[0.0, 0.05, 0.3].choose(rng).unwrap(),
         };
-        let crashes = (0..rng.random_range(0..=4)).map(|_| crash(rng, honest, storm)).collect();
+        let mut crashes: Vec<Crash> =
+            (0..rng.random_range(0..=4)).map(|_| crash(rng, honest, storm)).collect();
+        // One that is silent for a height is as good as a liar for its progress.
+        let robbed = liars == 0 && !crashes.is_empty() && rng.random_bool(0.3);
+        if robbed {
+            crashes[0].end = End::Robbed;
+        }
         let cuts = (0..rng.random_range(0..=2)).map(|_| cut(rng, storm)).collect();
         let entries = (0..rng.random_range(2..=8)).map(|_| rng.random_range(0..storm)).collect();
         Self {
@@ -131,8 +139,8 @@ impl Plan {
             liars,
             joiners,
             leaves,
-            // Who is no validator yet hears of blocks in no other way.
-            follow: joiners > 0 || leaves || rng.random_bool(0.5),
+            // Who is no validator yet, or must be silent, hears of blocks in no other way.
+            follow: joiners > 0 || leaves || robbed || rng.random_bool(0.5),
             heartbeat_ms: if changes { 1_000 } else { *[2_000, 86_400_000].choose(rng).unwrap() },
             epoch_ms: if changes { 2_000 } else { 86_400_000 },
             storm,
