@@ -71,6 +71,9 @@ enum What {
         /// Longest time without a height, in seconds
         #[arg(long, value_name = "SECONDS")]
         heartbeat: Option<u64>,
+        /// How long the next height is put off, in milliseconds, so that entries share it; 0: not at all
+        #[arg(long, value_name = "MS")]
+        block_time: Option<u64>,
         /// How long an epoch lasts at least, in seconds
         #[arg(long, value_name = "SECONDS")]
         epoch: Option<u64>,
@@ -103,11 +106,21 @@ impl Validator {
             What::Release { operator } => OperatorRequest::Release { operator },
             What::Stake { holder, amount } => OperatorRequest::Stake { holder, amount },
             What::Delegate { operator } => OperatorRequest::Delegate { operator },
-            What::Params { policy, heartbeat, epoch, seats, replicas, audits, publishers_only } => {
+            What::Params {
+                policy,
+                heartbeat,
+                block_time,
+                epoch,
+                seats,
+                replicas,
+                audits,
+                publishers_only,
+            } => {
                 let ms = |seconds: Option<u64>| seconds.map(|seconds| seconds.saturating_mul(1000));
                 OperatorRequest::Params(NewParams {
                     policy,
                     heartbeat_ms: ms(heartbeat),
+                    block_ms: block_time,
                     epoch_ms: ms(epoch),
                     seats,
                     replicas,
@@ -158,7 +171,12 @@ fn text(report: &ValidatorsReport) -> String {
         ),
         format!("policy    {}, {} seats at most", params.policy, params.seats),
         format!("epoch     {}, until the first height after {}", report.epoch, output::time(ends)),
-        format!("lengths   heartbeat {}, epoch {}", seconds(params.heartbeat_ms), seconds(params.epoch_ms)),
+        format!(
+            "lengths   heartbeat {}, block {} ms, epoch {}",
+            seconds(params.heartbeat_ms),
+            params.block_ms,
+            seconds(params.epoch_ms)
+        ),
         format!("this node {}", part(own)),
     ];
     if own.stake > 0 {

@@ -31,6 +31,7 @@ pub enum OperatorRequest {
 pub struct NewParams {
     pub policy: Option<String>,
     pub heartbeat_ms: Option<u64>,
+    pub block_ms: Option<u64>,
     pub epoch_ms: Option<u64>,
     pub seats: Option<u32>,
     pub replicas: Option<u32>,
@@ -73,6 +74,7 @@ pub struct ValidatorsReport {
 pub struct ParamsReport {
     pub policy: String,
     pub heartbeat_ms: u64,
+    pub block_ms: u64,
     pub epoch_ms: u64,
     pub seats: u32,
     pub replicas: u32,
