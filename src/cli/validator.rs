@@ -74,6 +74,9 @@ enum What {
         /// How long an epoch lasts at least, in seconds
         #[arg(long, value_name = "SECONDS")]
         epoch: Option<u64>,
+        /// Shortest time between two heights, in milliseconds; entries gather meanwhile
+        #[arg(long, value_name = "MS")]
+        block_time: Option<u64>,
         /// Most operators that vote
         #[arg(long, value_name = "N")]
         seats: Option<u32>,
@@ -103,7 +106,16 @@ impl Validator {
             What::Release { operator } => OperatorRequest::Release { operator },
             What::Stake { holder, amount } => OperatorRequest::Stake { holder, amount },
             What::Delegate { operator } => OperatorRequest::Delegate { operator },
-            What::Params { policy, heartbeat, epoch, seats, replicas, audits, publishers_only } => {
+            What::Params {
+                policy,
+                heartbeat,
+                epoch,
+                block_time,
+                seats,
+                replicas,
+                audits,
+                publishers_only,
+            } => {
                 let ms = |seconds: Option<u64>| seconds.map(|seconds| seconds.saturating_mul(1000));
                 OperatorRequest::Params(NewParams {
                     policy,
@@ -113,6 +125,7 @@ impl Validator {
                     replicas,
                     audits,
                     publishers_only,
+                    block_ms: block_time,
                 })
             }
         };
@@ -158,7 +171,12 @@ fn text(report: &ValidatorsReport) -> String {
         ),
         format!("policy    {}, {} seats at most", params.policy, params.seats),
         format!("epoch     {}, until the first height after {}", report.epoch, output::time(ends)),
-        format!("lengths   heartbeat {}, epoch {}", seconds(params.heartbeat_ms), seconds(params.epoch_ms)),
+        format!(
+            "lengths   heartbeat {}, epoch {}, block time {} ms at least",
+            seconds(params.heartbeat_ms),
+            seconds(params.epoch_ms),
+            params.block_ms
+        ),
         format!("this node {}", part(own)),
     ];
     if own.stake > 0 {
