@@ -77,6 +77,9 @@ enum What {
         /// How long an epoch lasts at least, in seconds
         #[arg(long, value_name = "SECONDS")]
         epoch: Option<u64>,
+        /// Shortest time between two heights, in milliseconds; entries gather meanwhile
+        #[arg(long, value_name = "MS")]
+        block_time: Option<u64>,
         /// Most operators that vote
         #[arg(long, value_name = "N")]
         seats: Option<u32>,
@@ -109,8 +112,8 @@ impl Validator {
             What::Params {
                 policy,
                 heartbeat,
-                block_time,
                 epoch,
+                block_time,
                 seats,
                 replicas,
                 audits,
@@ -126,6 +129,7 @@ impl Validator {
                     replicas,
                     audits,
                     publishers_only,
+                    block_ms: block_time,
                 })
             }
         };
@@ -172,10 +176,10 @@ fn text(report: &ValidatorsReport) -> String {
         format!("policy    {}, {} seats at most", params.policy, params.seats),
         format!("epoch     {}, until the first height after {}", report.epoch, output::time(ends)),
         format!(
-            "lengths   heartbeat {}, block {} ms, epoch {}",
+            "lengths   heartbeat {}, epoch {}, block time {} ms at least",
             seconds(params.heartbeat_ms),
-            params.block_ms,
-            seconds(params.epoch_ms)
+            seconds(params.epoch_ms),
+            params.block_ms
         ),
         format!("this node {}", part(own)),
     ];

@@ -37,6 +37,7 @@ pub struct NewParams {
     pub replicas: Option<u32>,
     pub audits: Option<u32>,
     pub publishers_only: Option<bool>,
+    pub block_ms: Option<u64>,
 }
 
 /// That it was decided, and when weights can follow at the earliest.
@@ -80,6 +81,8 @@ pub struct ParamsReport {
     pub replicas: u32,
     pub audits: u32,
     pub publishers_only: bool,
+    #[serde(default)]
+    pub block_ms: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
