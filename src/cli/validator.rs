@@ -77,9 +77,6 @@ enum What {
         /// How long an epoch lasts at least, in seconds
         #[arg(long, value_name = "SECONDS")]
         epoch: Option<u64>,
-        /// Shortest time between two heights, in milliseconds; entries gather meanwhile
-        #[arg(long, value_name = "MS")]
-        block_time: Option<u64>,
         /// Most operators that vote
         #[arg(long, value_name = "N")]
         seats: Option<u32>,
@@ -112,8 +109,8 @@ impl Validator {
             What::Params {
                 policy,
                 heartbeat,
-                epoch,
                 block_time,
+                epoch,
                 seats,
                 replicas,
                 audits,
@@ -129,7 +126,6 @@ impl Validator {
                     replicas,
                     audits,
                     publishers_only,
-                    block_ms: block_time,
                 })
             }
         };
@@ -176,10 +172,10 @@ fn text(report: &ValidatorsReport) -> String {
         format!("policy    {}, {} seats at most", params.policy, params.seats),
         format!("epoch     {}, until the first height after {}", report.epoch, output::time(ends)),
         format!(
-            "lengths   heartbeat {}, epoch {}, block time {} ms at least",
+            "lengths   heartbeat {}, block {} ms, epoch {}",
             seconds(params.heartbeat_ms),
-            seconds(params.epoch_ms),
-            params.block_ms
+            params.block_ms,
+            seconds(params.epoch_ms)
         ),
         format!("this node {}", part(own)),
     ];

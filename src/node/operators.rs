@@ -228,7 +228,6 @@ fn params(params: &Params) -> ParamsReport {
         replicas: params.replicas,
         audits: params.audits,
         publishers_only: params.publishers_only,
-        block_ms: params.block_ms,
     }
 }
 
@@ -250,6 +249,5 @@ fn changed(now: &Params, new: &NewParams) -> Result<Params, Error> {
         replicas: new.replicas.unwrap_or(now.replicas),
         audits: new.audits.unwrap_or(now.audits),
         publishers_only: new.publishers_only.unwrap_or(now.publishers_only),
-        block_ms: new.block_ms.unwrap_or(now.block_ms),
     })
 }

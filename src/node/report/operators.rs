@@ -37,7 +37,6 @@ pub struct NewParams {
     pub replicas: Option<u32>,
     pub audits: Option<u32>,
     pub publishers_only: Option<bool>,
-    pub block_ms: Option<u64>,
 }
 
 /// That it was decided, and when weights can follow at the earliest.
@@ -81,8 +80,6 @@ pub struct ParamsReport {
     pub replicas: u32,
     pub audits: u32,
     pub publishers_only: bool,
-    #[serde(default)]
-    pub block_ms: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
