@@ -15,7 +15,9 @@ fn two() -> (Site, Site) {
     let source = first.dir("source");
     fs::write(source.join("file"), "content").unwrap();
     let uri = first.publish(&source, "data@v1");
-    first.ok(["validator", "params", "--epoch", "1", "--heartbeat", "1"]);
+    first.ok(["validator", "params", "--epoch", "1", "--heartbeat", "1", "--block-time", "20"]);
+    assert_eq!(first.json(["validator"])["params"]["block_ms"], 20);
+    first.fails(2, ["validator", "params", "--block-time", "9999999"]);
     let second = Site::new();
     second.ok(["init", "--join", &uri]);
     (first, second)

@@ -71,12 +71,12 @@ enum What {
         /// Longest time without a height, in seconds
         #[arg(long, value_name = "SECONDS")]
         heartbeat: Option<u64>,
+        /// How long the next height is put off, in milliseconds, so that entries share it; 0: not at all
+        #[arg(long, value_name = "MS")]
+        block_time: Option<u64>,
         /// How long an epoch lasts at least, in seconds
         #[arg(long, value_name = "SECONDS")]
         epoch: Option<u64>,
-        /// Shortest time between two heights, in milliseconds; entries gather meanwhile
-        #[arg(long, value_name = "MS")]
-        block_time: Option<u64>,
         /// Most operators that vote
         #[arg(long, value_name = "N")]
         seats: Option<u32>,
@@ -109,8 +109,8 @@ impl Validator {
             What::Params {
                 policy,
                 heartbeat,
-                epoch,
                 block_time,
+                epoch,
                 seats,
                 replicas,
                 audits,
@@ -120,12 +120,12 @@ impl Validator {
                 OperatorRequest::Params(NewParams {
                     policy,
                     heartbeat_ms: ms(heartbeat),
+                    block_ms: block_time,
                     epoch_ms: ms(epoch),
                     seats,
                     replicas,
                     audits,
                     publishers_only,
-                    block_ms: block_time,
                 })
             }
         };
@@ -172,10 +172,10 @@ fn text(report: &ValidatorsReport) -> String {
         format!("policy    {}, {} seats at most", params.policy, params.seats),
         format!("epoch     {}, until the first height after {}", report.epoch, output::time(ends)),
         format!(
-            "lengths   heartbeat {}, epoch {}, block time {} ms at least",
+            "lengths   heartbeat {}, block {} ms, epoch {}",
             seconds(params.heartbeat_ms),
-            seconds(params.epoch_ms),
-            params.block_ms
+            params.block_ms,
+            seconds(params.epoch_ms)
         ),
         format!("this node {}", part(own)),
     ];

@@ -222,12 +222,12 @@ fn params(params: &Params) -> ParamsReport {
     ParamsReport {
         policy: policy(params.policy).to_owned(),
         heartbeat_ms: params.heartbeat_ms,
+        block_ms: params.block_ms,
         epoch_ms: params.epoch_ms,
         seats: params.seats,
         replicas: params.replicas,
         audits: params.audits,
         publishers_only: params.publishers_only,
-        block_ms: params.block_ms,
     }
 }
 
@@ -243,11 +243,11 @@ fn changed(now: &Params, new: &NewParams) -> Result<Params, Error> {
     Ok(Params {
         policy,
         heartbeat_ms: new.heartbeat_ms.unwrap_or(now.heartbeat_ms),
+        block_ms: new.block_ms.unwrap_or(now.block_ms),
         epoch_ms: new.epoch_ms.unwrap_or(now.epoch_ms),
         seats: new.seats.unwrap_or(now.seats),
         replicas: new.replicas.unwrap_or(now.replicas),
         audits: new.audits.unwrap_or(now.audits),
         publishers_only: new.publishers_only.unwrap_or(now.publishers_only),
-        block_ms: new.block_ms.unwrap_or(now.block_ms),
     })
 }

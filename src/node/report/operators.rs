@@ -31,12 +31,12 @@ pub enum OperatorRequest {
 pub struct NewParams {
     pub policy: Option<String>,
     pub heartbeat_ms: Option<u64>,
+    pub block_ms: Option<u64>,
     pub epoch_ms: Option<u64>,
     pub seats: Option<u32>,
     pub replicas: Option<u32>,
     pub audits: Option<u32>,
     pub publishers_only: Option<bool>,
-    pub block_ms: Option<u64>,
 }
 
 /// That it was decided, and when weights can follow at the earliest.
@@ -74,13 +74,12 @@ pub struct ValidatorsReport {
 pub struct ParamsReport {
     pub policy: String,
     pub heartbeat_ms: u64,
+    pub block_ms: u64,
     pub epoch_ms: u64,
     pub seats: u32,
     pub replicas: u32,
     pub audits: u32,
     pub publishers_only: bool,
-    #[serde(default)]
-    pub block_ms: u64,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
