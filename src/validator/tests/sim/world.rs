@@ -93,6 +93,7 @@ pub struct World {
     events: u64,
     now: Micros,
     start: Instant,
+    /// One way between a machine and each of those before it.
     delays: Vec<Vec<Micros>>,
     wishes: Vec<Wish>,
     heights: Vec<u64>,
@@ -148,13 +149,7 @@ impl World {
         for (at, machine) in machines.iter().enumerate() {
             homes.entry(machine.id).or_default().push(at);
         }
-        let mut delays = vec![vec![0; count]; count];
-        for a in 0..count {
-            for b in 0..a {
-                let delay = rng.random_range(WAN);
-                (delays[a][b], delays[b][a]) = (delay, delay);
-            }
-        }
+        let delays = (0..count).map(|a| (0..a).map(|_| rng.random_range(WAN)).collect()).collect();
         let checks = Checks::new(machines.iter().filter(|m| m.honest).map(|m| m.id));
         Self {
             weather: plan.weather,
@@ -421,6 +416,10 @@ impl World {
         Ok(())
     }
 
+    fn delay(&self, a: usize, b: usize) -> Micros {
+        self.delays[a.max(b)][a.min(b)]
+    }
+
     fn is_cut(&self, a: usize, b: usize) -> bool {
         let apart = |cut: &Cut| {
             cut.during.contains(&self.now) && (cut.group >> (a % 64) & 1) != (cut.group >> (b % 64) & 1)
@@ -442,7 +441,7 @@ impl World {
         let from = self.machines[at].id;
         let copies = if self.chance(self.weather.twice) { 2 } else { 1 };
         for _ in 0..copies {
-            let base = self.delays[at][to];
+            let base = self.delay(at, to);
             let jitter = self.rng.random_range(0..=base / 10);
             let late = if self.chance(self.weather.late) { self.rng.random_range(0..2 * SECOND) } else { 0 };
             let message = message.clone();
@@ -468,7 +467,7 @@ impl World {
         let bytes = self.machines[other].chain.blocks(from, 1 << 20).map_err(|error| error.to_string())?;
         if !bytes.is_empty() {
             let blocks = bytes.iter().map(|bytes| Block::decode(bytes).unwrap()).collect();
-            let there_and_back = 2 * self.delays[at][other];
+            let there_and_back = 2 * self.delay(at, other);
             self.push(self.now + there_and_back, What::Blocks { to: at, blocks });
         }
         Ok(())
