@@ -105,15 +105,25 @@ fn report(genesis: Genesis, proven: proof::Proven) -> Proven {
 impl Node {
     /// Proves a version to whoever has the network's id.
     pub async fn prove(&self, request: &ProofRequest) -> Result<Proof, Error> {
-        let (chain, named) = match request.reference.parse()? {
-            Reference::Named(named) => (self.networks.default_network()?, named),
-            Reference::Uri(uri) => (self.join(&uri).await?.chain, uri.named),
+        let (chain, named, behind) = match request.reference.parse()? {
+            Reference::Named(named) => (self.networks.default_network()?, named, false),
+            Reference::Uri(uri) => {
+                let joined = self.join(&uri).await?;
+                (joined.chain, uri.named, joined.behind)
+            }
             Reference::Snapshot(id) => {
                 return Err(Error::usage(format!("a snapshot such as {id} is in no log by itself"))
                     .hint("name a version: bcai log --proof NAME@VERSION"));
             }
         };
         self.networks.check_whole(&chain.genesis())?;
+        if behind {
+            let (genesis, height) = (chain.genesis(), chain.ledger().height());
+            let message =
+                format!("the log of network {genesis} is still being fetched: height {height} so far");
+            return Err(Error::new(Kind::Unreachable, message)
+                .hint("try again in a while; `bcai status` shows its height"));
+        }
         let bytes = off(|| prove(&chain, &named))?;
         let proven = check_proof(&bytes, &Expected { genesis: chain.genesis(), named: None })?;
         Ok(Proof { proof: BASE64.encode(&bytes), proven })
