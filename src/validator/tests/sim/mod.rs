@@ -148,14 +148,14 @@ fn a_storm_over_twenty_validators_breaks_nothing() {
 }
 
 #[test]
-#[ignore = "on demand: BCAI_SIM_SEEDS storms (10) over 100 validators; half a minute each, when optimised"]
+#[ignore = "on demand: BCAI_SIM_SEEDS storms (10) over 100 validators; a minute each, when optimised"]
 fn storms_over_a_hundred_validators_on_demand() {
     let (first, count) = (number("BCAI_SIM_FIRST", 0), number("BCAI_SIM_SEEDS", 10));
     check("100 validators", first, count, |seed| Plan::storm_over(seed, 100));
 }
 
 #[test]
-#[ignore = "on demand: the row of the design's table that is in virtual time; a minute when optimised"]
+#[ignore = "on demand: the row of the design's table that is in virtual time; ten seconds when optimised"]
 fn a_hundred_validators_over_a_wide_area_on_demand() {
     wide_area(100, Duration::from_secs(4));
 }
