@@ -405,7 +405,9 @@ impl World {
         };
         for key in wanted {
             for home in self.homes.get(&key).cloned().unwrap_or_default() {
-                let lie = opposite.clone().filter(|_| self.rng.random_bool(0.5));
+                // A block that does not execute could only be decided if everybody had it.
+                let told = |lie: &Rc<Message>| matches!(**lie, Message::Proposal { .. });
+                let lie = opposite.clone().filter(|lie| told(lie) || self.rng.random_bool(0.5));
                 self.send(at, home, lie.unwrap_or_else(|| message.clone()));
                 if !self.machines[at].honest && self.rng.random_bool(0.05) {
                     let said = self.lies.again(&mut self.rng);
