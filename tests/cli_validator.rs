@@ -146,7 +146,7 @@ fn stake_is_given_by_admins_and_counts_where_its_holder_puts_it() {
     for (code, site, args) in [
         (2, &first, &["validator", "stake", "zz", "1"][..]),
         (2, &first, &["validator", "params", "--policy", "lottery"]),
-        (1, &first, &["validator", "params", "--epoch", "0"]),
+        (2, &first, &["validator", "params", "--epoch", "0"]),
         (1, &first, &["validator", "release", &founder]),
         (1, &first, &["validator", "delegate", &holder]),
         (12, &second, &["validator", "release", &founder]),

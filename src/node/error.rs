@@ -146,6 +146,7 @@ fn refusal(error: &Refusal) -> Kind {
     match error {
         Refusal::NoDataset { .. } | Refusal::NoVersion { .. } | Refusal::AllYanked { .. } => Kind::NotFound,
         Refusal::NotOwner { .. } | Refusal::NeedsRole { .. } => Kind::Denied,
+        Refusal::Params(_) => Kind::Usage,
         _ => Kind::Failed,
     }
 }
