@@ -100,7 +100,7 @@ impl Executed<'_> {
         let Ledger { doc, genesis, validators, sets, .. } = self.on;
         let height = self.header.height;
         let verdict = match checks {
-            Checks::Now => certificate.verify(*genesis, validators, height, self.id),
+            Checks::Now | Checks::AuthorsKnown => certificate.verify(*genesis, validators, height, self.id),
             Checks::Later(claims) => {
                 certificate.claims(*genesis, validators, height, self.id).map(|votes| claims.extend(votes))
             }
@@ -307,6 +307,17 @@ impl Ledger {
         self.begun().admit(self.genesis, entry, &mut Checks::Now)
     }
 
+    /// As `admit`, for entries that it has let in under an earlier head: the signature of an author stays what it was, and
+    /// checking it is most of the work.
+    pub fn admit_again<'a>(
+        &self,
+        entries: impl IntoIterator<Item = &'a Entry>,
+    ) -> Vec<Result<Admission, Refusal>> {
+        let state = self.begun();
+        let again = |entry| state.admit(self.genesis, entry, &mut Checks::AuthorsKnown);
+        entries.into_iter().map(again).collect()
+    }
+
     /// The state that the next body is executed on.
     fn begun(&self) -> State {
         let mut state = self.state.clone();
@@ -314,8 +325,8 @@ impl Ledger {
         state
     }
 
-    /// The next block, of those `entries` that execute one after the other and fit. The others are left out; `admit`
-    /// says why, or that they have yet to come. A `time_ms` before the newest header's is raised to it.
+    /// The next block, of those `entries`, which were admitted before, that execute one after the other and fit. The others
+    /// are left out; `admit` says why, or that they have yet to come. A `time_ms` before the newest header's is raised to it.
     pub fn propose(&self, entries: Vec<Entry>, time_ms: u64, proposer: PublicKey) -> (Header, Body) {
         let (height, time_ms) = (self.height() + 1, time_ms.max(self.time_ms()));
         let (mut state, mut accepted, mut room) = (self.begun(), Vec::new(), MAX_BODY_ENTRY_BYTES);
@@ -324,7 +335,7 @@ impl Ledger {
             if accepted.len() == MAX_BODY_ENTRIES || len > room {
                 break;
             }
-            let outcome = state.execute(self.genesis, &entry, height, time_ms, &mut Checks::Now);
+            let outcome = state.execute(self.genesis, &entry, height, time_ms, &mut Checks::AuthorsKnown);
             if outcome == Ok(Admission::New) {
                 room -= len;
                 accepted.push(entry);

@@ -17,7 +17,7 @@ use super::{Committed, Now, ValidatorError};
 use crate::chain::Chain;
 use crate::crypto::{PublicKey, Signature};
 use crate::id::EntryId;
-use crate::log::{Admission, Block, Certificate, Entry, Ledger, Params};
+use crate::log::{Admission, Block, Certificate, Entry, Ledger, Params, Refusal};
 
 /// How far ahead of our clock a block's time may be, in milliseconds. Further ahead it is voted against, so that one
 /// wrong clock cannot carry the log's time away.
@@ -55,7 +55,11 @@ impl App {
 
     /// What is already certain about `entry`.
     fn outcome(&self, ledger: &Ledger, entry: &Entry) -> Option<Result<Committed, ValidatorError>> {
-        match ledger.admit(entry) {
+        self.settled(ledger.admit(entry))
+    }
+
+    fn settled(&self, admission: Result<Admission, Refusal>) -> Option<Result<Committed, ValidatorError>> {
+        match admission {
             Ok(Admission::New) => None,
             Ok(Admission::Already { height, entry }) => Some(self.committed(height, entry)),
             Err(refusal) => Some(Err(ValidatorError::Refused(refusal))),
@@ -143,7 +147,10 @@ impl App {
         // What was left out may have become wrong, or already true, by what was decided.
         let ledger = self.ledger();
         let mut mempool = std::mem::take(&mut self.mempool);
-        mempool.review(|entry| self.outcome(&ledger, entry));
+        mempool.review(|entries| {
+            let again = ledger.admit_again(entries.iter().copied());
+            again.into_iter().map(|admission| self.settled(admission)).collect()
+        });
         self.mempool = mempool;
         Ok(())
     }

@@ -84,10 +84,18 @@ impl Mempool {
         answer(waiting.replies, outcome);
     }
 
-    /// Removes every entry for which `judge` has an outcome, and tells those who wait.
-    pub fn review(&mut self, mut judge: impl FnMut(&Entry) -> Option<Result<Committed, ValidatorError>>) {
-        let settled: Vec<_> =
-            self.queue.values().filter_map(|w| Some((w.entry.id(), judge(&w.entry)?))).collect();
+    /// Removes every entry for which `judge`, given all of them, has an outcome in its place, and tells those who wait.
+    pub fn review(
+        &mut self,
+        judge: impl FnOnce(&[&Entry]) -> Vec<Option<Result<Committed, ValidatorError>>>,
+    ) {
+        let entries: Vec<&Entry> = self.queue.values().map(|waiting| &waiting.entry).collect();
+        let outcomes = judge(&entries);
+        let settled: Vec<_> = entries
+            .into_iter()
+            .zip(outcomes)
+            .filter_map(|(entry, outcome)| Some((entry.id(), outcome?)))
+            .collect();
         for (id, outcome) in settled {
             self.settle(&id, &outcome);
         }

@@ -188,3 +188,26 @@ fn an_entry_of_a_later_kind_says_upgrade() {
     let text = Entry::decode(&bytes).unwrap_err().to_string();
     assert!(text.contains("entry kind 23 is not known to this version of bcai; upgrade bcai"), "{text}");
 }
+
+/// Whoever builds a block has admitted its entries; whoever votes for it has not, and checks everything.
+#[test]
+fn what_was_admitted_is_judged_again_as_before_and_a_voter_checks_authors() {
+    let mut network = Network::of([1]);
+    let (mine, theirs) =
+        (network.entry(50, 1, publish("photos", "v1", 1)), network.entry(51, 1, publish("photos", "v1", 2)));
+    for entry in [&mine, &theirs] {
+        assert_eq!(network.ledger.admit(entry), Ok(Admission::New));
+    }
+    network.decide(vec![mine.clone()]);
+    let again = network.ledger.admit_again([&mine, &theirs]);
+    assert_eq!(again, [network.ledger.admit(&mine), network.ledger.admit(&theirs)]);
+    assert!(matches!(again[1], Err(Refusal::NotOwner { .. })), "{again:?}");
+
+    let mut forged = network.entry(52, 1, publish("films", "v1", 3));
+    forged.signature = mine.signature;
+    assert!(matches!(network.ledger.admit(&forged), Err(Refusal::Signature(_))));
+    let (header, body) = network.propose(vec![forged]);
+    let refused = network.ledger.execute(&header, &body).err().unwrap();
+    let LogError::Entry { cause, .. } = refused else { panic!("{refused}") };
+    assert!(matches!(*cause, Refusal::Signature(_)), "{cause}");
+}
