@@ -7,7 +7,6 @@ mod common;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -84,12 +83,14 @@ fn a_machine_without_fuse_says_so() {
     assert_eq!(site.ok(["cat", "data/file"]), "content");
 }
 
-/// A small file system that is unmounted with the test.
-struct SmallDisk<'a>(&'a Path);
+/// A small file system under the home of a node, unmounted with the test.
+struct SmallDisk<'a>(&'a Site);
 
 impl Drop for SmallDisk<'_> {
     fn drop(&mut self) {
-        let _ = Command::new("umount").arg("-l").arg(self.0).status();
+        // Without its socket the daemon could not be told to end, and would outlive the test.
+        self.0.run(["stop"]);
+        let _ = Command::new("umount").arg("-l").arg(&self.0.home).status();
     }
 }
 
@@ -100,7 +101,7 @@ fn a_full_disk_loses_nothing_that_was_published() {
     fs::create_dir_all(&site.home).unwrap();
     let small = ["-t", "tmpfs", "-o", "size=96m", "tmpfs"];
     assert!(Command::new("mount").args(small).arg(&site.home).status().unwrap().success());
-    let _disk = SmallDisk(&site.home);
+    let _disk = SmallDisk(&site);
     site.ok(["init"]);
     let source = site.dir("source");
     fs::write(source.join("a"), noise(1, 1 << 20)).unwrap();
