@@ -73,7 +73,8 @@ async fn a_peer_that_declines_is_asked_after_one_that_delivers() {
             source.fetch(object.id(), Class::Fault).await.unwrap();
         }
     };
-    // On a busy machine the one that delivers may be late once, and a late object is asked of a second peer.
+    // On a busy machine the one that delivers may be late, and a late object is asked of a second peer: four at first, and one
+    // in twenty after that, is what the scheduler allows for that (`HEDGES`, `HEDGE_SHARE`), and no more.
     let mut asked = 0;
     tokio::pin!(rest);
     loop {
@@ -87,7 +88,7 @@ async fn a_peer_that_declines_is_asked_after_one_that_delivers() {
             }
         }
     }
-    assert!(asked < objects.len() / 4, "it was asked for {asked} of {}", objects.len());
+    assert!(asked <= 4, "it was asked for {asked} of {}", objects.len());
 }
 
 /// A node of another program, found on the local network, was asked like any other. Since no stream could be opened
