@@ -66,6 +66,8 @@ enum What {
     /// Change parameters of the network (admins)
     Params {
         /// How validators are weighed: equal, delegated (by stake), useful-work (by proven storage) or hybrid (both)
+        ///
+        /// Nodes of this version do not prove what they store by themselves, so that scores stay 0.
         #[arg(long)]
         policy: Option<String>,
         /// Longest time without a height, in seconds
@@ -81,6 +83,8 @@ enum What {
         #[arg(long, value_name = "N")]
         seats: Option<u32>,
         /// Acknowledgements of storage nodes that a version needs
+        ///
+        /// No command of this version asks for any, so that with more than 0 every `bcai publish` is refused.
         #[arg(long, value_name = "N")]
         replicas: Option<u32>,
         /// Auditors who confirm that something is stored
