@@ -7,14 +7,14 @@
 //! Threads: the runtime.
 
 use super::error::{Error, Kind};
-use super::networks::Joined;
+use super::networks::{Joined, check_pin};
 use super::report::{CreateRequest, JoinRequest, NetworkOf, Quorum, Resolved, VersionOf};
 use super::{Named, Node, Reference, Uri, now_ms, off};
 use crate::chain::Chain;
 use crate::crypto::PublicKey;
 use crate::id::Genesis;
 use crate::log::Version;
-use crate::log::light::{LightError, Pin};
+use crate::log::light::Trusted;
 
 /// How far the clock goes on before that is remembered.
 const CLOCK_STEP_MS: u64 = 3_600_000;
@@ -72,7 +72,11 @@ impl Node {
     /// What a URI means in a log of which most is not here yet.
     async fn resolve_behind(&self, joined: &Joined, uri: &Uri) -> Result<Resolved, Error> {
         let seen = self.networks.shown(joined, &uri.named, uri.pin).await?;
-        Ok(resolved(joined.chain.genesis(), &uri.named, &seen.version, seen.height))
+        let resolved = resolved(joined.chain.genesis(), &uri.named, &seen.version, seen.trusted.height());
+        if is_moving(&uri.named, &resolved) {
+            self.check_fresh(&joined.chain, &seen.trusted)?;
+        }
+        Ok(resolved)
     }
 
     /// As `lookup`, of a log that has not forked; what may mean another version later, only if the log is not too old to
@@ -80,16 +84,15 @@ impl Node {
     fn lookup_fresh(&self, chain: &Chain, named: &Named) -> Result<Resolved, Error> {
         self.networks.check_whole(&chain.genesis())?;
         let resolved = lookup(chain, named)?;
-        let version = resolved.version.as_ref().map(|version| version.version.as_str());
-        if named.selector.as_deref() != version {
-            self.check_fresh(chain)?;
+        if is_moving(named, &resolved) {
+            self.check_fresh(chain, &chain.ledger().trusted())?;
         }
         Ok(resolved)
     }
 
     /// Whether the newest block known here is new enough to tell which version is the newest. A validator that decides the
     /// log knows without one.
-    fn check_fresh(&self, chain: &Chain) -> Result<(), Error> {
+    fn check_fresh(&self, chain: &Chain, trusted: &Trusted) -> Result<(), Error> {
         if self.max_log_age.is_zero() || self.networks.decides(&chain.genesis()) {
             return Ok(());
         }
@@ -98,8 +101,8 @@ impl Node {
             off(|| self.state.update(|facts| facts.clock_ms = now))?;
         }
         let max = u64::try_from(self.max_log_age.as_millis()).unwrap_or(u64::MAX);
-        let trusted = chain.ledger().trusted().at_time(seen);
-        trusted.check_fresh(now, max).map_err(|error| Error::new(Kind::Unreachable, error.to_string()))
+        let fresh = trusted.at_time(seen).check_fresh(now, max);
+        fresh.map_err(|error| Error::new(Kind::Unreachable, error.to_string()))
     }
 
     /// Creates a network of this node's own, unless it has one.
@@ -138,23 +141,10 @@ impl Node {
     }
 }
 
-/// Whether a log has led to the head that a user was told of.
-fn check_pin(chain: &Chain, pin: Option<Pin>) -> Result<(), Error> {
-    let Some(pin) = pin else { return Ok(()) };
-    let height = chain.ledger().height();
-    if pin.height > height {
-        let text = format!(
-            "the log is known here up to height {height}, and the pin in the URI is of height {}",
-            pin.height
-        );
-        return Err(Error::new(Kind::Unreachable, text)
-            .hint("connect to a peer that has more of it: a URI that ends in ?peer=ADDRESS"));
-    }
-    let found = off(|| chain.block(pin.height))?.header.id();
-    match found == pin.header {
-        true => Ok(()),
-        false => Err(Error::new(Kind::Corrupt, LightError::Pinned { pin, found }.to_string())),
-    }
+/// Whether a name may mean another version later.
+fn is_moving(named: &Named, resolved: &Resolved) -> bool {
+    let version = resolved.version.as_ref().map(|version| version.version.as_str());
+    named.selector.as_deref() != version
 }
 
 fn lookup(chain: &Chain, named: &Named) -> Result<Resolved, Error> {

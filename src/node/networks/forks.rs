@@ -184,12 +184,18 @@ async fn a_name_is_shown_to_a_node_that_has_not_caught_up_and_never_goes_back() 
     let named = |text: &str| text.parse::<Named>().unwrap();
     let pin = Pin { height: 3, header: pinned.id() };
     let seen = networks.shown(&joined, &named("data"), Some(pin)).await.unwrap();
-    assert_eq!((seen.version.label.as_str(), seen.height), ("v4", 4));
+    assert_eq!((seen.version.label.as_str(), seen.trusted.height()), ("v4", 4));
     let seen = networks.shown(&joined, &named("data@v1"), None).await.unwrap();
     assert_eq!(seen.version.snapshot, SnapshotId::of(b"v1"));
     let nothing = networks.shown(&joined, &named("data@v9"), None).await.err().unwrap();
     assert_eq!(nothing.kind, Kind::NotFound);
     assert_eq!(joined.chain.ledger().height(), 0);
+    // Neither a pin that no peer's log has reached is passed over, nor one of which only a later head was kept.
+    for height in [2, 900] {
+        let pin = Pin { height, header: pinned.id() };
+        let refused = networks.shown(&joined, &named("data"), Some(pin)).await.err().unwrap();
+        assert!(refused.message.contains(&format!("height {height}")), "{refused}");
+    }
 
     // Another run finds only a peer whose log ends earlier.
     networks.stop().await;

@@ -152,6 +152,25 @@ impl Networks {
     }
 }
 
+/// Whether a log has led to the head that a user was told of.
+pub(in crate::node) fn check_pin(chain: &Chain, pin: Option<Pin>) -> Result<(), Error> {
+    let Some(pin) = pin else { return Ok(()) };
+    let height = chain.ledger().height();
+    if pin.height > height {
+        let text = format!(
+            "the log is known here up to height {height}, and the pin in the URI is of height {}",
+            pin.height
+        );
+        return Err(Error::new(Kind::Unreachable, text)
+            .hint("if it is still being fetched, try again in a moment; else connect to a peer that has more of it: a URI that ends in ?peer=ADDRESS"));
+    }
+    let found = off(|| chain.block(pin.height))?.header.id();
+    match found == pin.header {
+        true => Ok(()),
+        false => Err(Error::new(Kind::Corrupt, LightError::Pinned { pin, found }.to_string())),
+    }
+}
+
 pub(super) fn refused(peer: &str, error: &LightError) -> Error {
     Error::new(Kind::Corrupt, format!("peer {peer} shows a head of the log that is not believed: {error}"))
 }

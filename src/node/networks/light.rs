@@ -8,7 +8,7 @@
 
 use std::cmp::Reverse;
 
-use super::heads::{refused, write};
+use super::heads::{check_pin, refused, write};
 use super::{Error, Genesis, Joined, Kind, Named, Networks, off};
 use crate::chain::Chain;
 use crate::log::Version;
@@ -18,10 +18,10 @@ use crate::log::shown::{Question, Shown, ShownError};
 /// How the file of what is trusted ends, after the network's id.
 const TRUST_FILE: &str = "trust";
 
-/// A version, and the height of the head under which it was shown.
+/// A version, and what was trusted of the log when it was shown.
 pub(in crate::node) struct Seen {
     pub version: Version,
-    pub height: u64,
+    pub trusted: Trusted,
 }
 
 impl Networks {
@@ -72,11 +72,15 @@ impl Networks {
     ) -> Result<Seen, Error> {
         let genesis = chain.genesis();
         let mut trusted = self.trusted(chain)?;
-        if let Some(pin) = pin.filter(|pin| pin.height > trusted.height() && pin.height <= height) {
-            trusted = self.climb(chain, peer, trusted, pin.height).await?;
-            let found = trusted.head().map(|head| head.header.id());
-            if let Some(found) = found.filter(|found| *found != pin.header) {
-                return Err(refused(peer, &LightError::Pinned { pin, found }));
+        if let Some(pin) = pin {
+            trusted = self.climb(chain, peer, trusted, pin.height.min(height)).await?;
+            match trusted.head().map(|head| &head.header) {
+                Some(head) if head.height == pin.height && head.id() == pin.header => {}
+                Some(head) if head.height == pin.height => {
+                    return Err(refused(peer, &LightError::Pinned { pin, found: head.id() }));
+                }
+                // Passed before, without its header being kept, or not reached.
+                _ => check_pin(chain, Some(pin))?,
             }
         }
         trusted = self.climb(chain, peer, trusted, height).await?;
@@ -89,7 +93,7 @@ impl Networks {
             ShownError::Nothing(refusal) => refusal.into(),
             other => Error::new(Kind::Corrupt, format!("peer {peer}: {other}")),
         })?;
-        Ok(Seen { version, height: trusted.height() })
+        Ok(Seen { version, trusted })
     }
 
     /// Trusts the head at `height` if `peer` can prove it, step by step on disk.

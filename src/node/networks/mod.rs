@@ -39,6 +39,7 @@ use crate::store::LogStore;
 use crate::validator::link::{Link, MAX_MESSAGE_LEN};
 use crate::validator::{Committed, Validator, ValidatorError};
 use heads::Forks;
+pub(super) use heads::check_pin;
 
 /// How long to wait for nodes of the local network to be found when nobody else has a genesis document.
 const DISCOVERY: Duration = Duration::from_secs(5);
