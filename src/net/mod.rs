@@ -30,6 +30,7 @@ mod peers;
 mod relays;
 mod rules;
 mod secure;
+mod sending;
 mod serve;
 mod session;
 mod shared;
