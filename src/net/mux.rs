@@ -170,7 +170,7 @@ impl StreamMuxer for Muxer {
 
     fn poll_inbound(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Substream, Self::Error>> {
         match ready!(self.incoming.poll_recv(cx)) {
-            Some(stream) => Poll::Ready(Ok(Substream { stream, _place: None })),
+            Some(stream) => Poll::Ready(Ok(Substream::new(stream, None))),
             // The task has ended, and `poll` says why.
             None => Poll::Pending,
         }
@@ -191,7 +191,7 @@ impl StreamMuxer for Muxer {
         let stream = ready!(opened.poll_unpin(cx)).map_err(|_| yamux::ConnectionError::Closed);
         let place = place.take();
         this.opening = None;
-        Poll::Ready(stream.map(|stream| Substream { stream, _place: place }))
+        Poll::Ready(stream.map(|stream| Substream::new(stream, place)))
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
@@ -211,7 +211,15 @@ impl StreamMuxer for Muxer {
 /// One stream, and its place among those that this side has opened.
 pub(super) struct Substream {
     stream: yamux::Stream,
+    /// This side writes no more.
+    is_finished: bool,
     _place: Option<OwnedSemaphorePermit>,
+}
+
+impl Substream {
+    fn new(stream: yamux::Stream, place: Option<OwnedSemaphorePermit>) -> Substream {
+        Substream { stream, is_finished: false, _place: place }
+    }
 }
 
 impl AsyncRead for Substream {
@@ -220,7 +228,13 @@ impl AsyncRead for Substream {
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        // Yamux tells no end from a connection that was lost, but only the latter also ends what this side writes. Who negotiates
+        // a protocol would take the end for a refusal.
+        if read == 0 && !buffer.is_empty() && !self.is_finished && self.stream.is_closed() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        Poll::Ready(Ok(read))
     }
 }
 
@@ -234,6 +248,7 @@ impl AsyncWrite for Substream {
     }
 
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.is_finished = true;
         Pin::new(&mut self.stream).poll_close(cx)
     }
 }

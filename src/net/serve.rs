@@ -55,6 +55,10 @@ const STALLED: Duration = Duration::from_secs(30);
 
 /// How long whoever was given an object is taken to have it, and how many objects are remembered.
 const LATELY: Duration = Duration::from_secs(10);
+/// A reader that was sent something so lately is still being sent to.
+const BUSY: Duration = Duration::from_millis(100);
+/// Objects noted for a reader.
+const MAX_SENT_ON: usize = 1024;
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(16 << 10).expect("it is not zero");
 
 pub(super) struct Server {
@@ -65,8 +69,24 @@ pub(super) struct Server {
     lately: Mutex<Lately>,
 }
 
-/// Whom objects were given to last, and when.
-type Lately = LruCache<ObjectId, (PeerId, tokio::time::Instant)>;
+/// What was sent for later, and when.
+struct Lately {
+    /// Whom objects were given to last.
+    given: LruCache<ObjectId, (PeerId, tokio::time::Instant)>,
+    /// The last two who were given anything.
+    to: [(PeerId, tokio::time::Instant); 2],
+}
+
+impl Lately {
+    fn on_given(&mut self, object: ObjectId, to: PeerId) {
+        let now = tokio::time::Instant::now();
+        self.given.put(object, (to, now));
+        if self.to[0].0 != to {
+            self.to[1] = self.to[0];
+        }
+        self.to[0] = (to, now);
+    }
+}
 
 /// One session, seen from the side that serves.
 struct Served {
@@ -84,12 +104,26 @@ struct Served {
 struct State {
     serving: Serving,
     attached: [bool; 2],
+    /// For what the reader was sent elsewhere.
+    sent_on: HashSet<ObjectId>,
+}
+
+impl State {
+    /// Whether the reader may be sent elsewhere for an object, which is noted. (When too many are noted all are forgotten: who is
+    /// told twice loses a second.)
+    fn is_sent_on(&mut self, object: ObjectId) -> bool {
+        if self.sent_on.len() >= MAX_SENT_ON {
+            self.sent_on.clear();
+        }
+        self.sent_on.insert(object)
+    }
 }
 
 impl Server {
     pub(super) fn new(shared: Arc<Shared>) -> Server {
         let opening = Arc::new(Semaphore::new(MAX_OPENING));
-        let lately = Mutex::new(LruCache::new(REMEMBERED));
+        let never = (shared.me, tokio::time::Instant::now());
+        let lately = Mutex::new(Lately { given: LruCache::new(REMEMBERED), to: [never; 2] });
         Server { shared, sessions: Mutex::default(), opening, loaded: LOADED.map(Semaphore::new), lately }
     }
 
@@ -196,6 +230,8 @@ impl Server {
         loop {
             let wanted = self.next(served, lane, at_once, writer).await?;
             if wanted.is_empty() {
+                // There are many readers, and few who want something.
+                frames = Vec::new();
                 served.work[lane as usize].notified().await;
                 continue;
             }
@@ -234,7 +270,9 @@ impl Server {
                             let place = match loaded.try_acquire() {
                                 Ok(place) => place,
                                 // The semaphore is never closed.
-                                Err(_) if wanted.is_empty() => loaded.acquire().await.map_err(|_| FrameError::Closed)?,
+                                Err(_) if wanted.is_empty() => {
+                                    loaded.acquire().await.map_err(|_| FrameError::Closed)?
+                                }
                                 Err(_) => {
                                     served.state().serving.put_back(request);
                                     break;
@@ -323,7 +361,7 @@ impl Server {
                     append(frames, *request, packed, sent, len);
                     content += u64::from(len);
                     if sent == 0 {
-                        self.lately().put(*object, (served.peer, tokio::time::Instant::now()));
+                        self.lately().on_given(*object, served.peer);
                     }
                     if !last {
                         continue;
@@ -338,18 +376,22 @@ impl Server {
     }
 
     /// Who else can give an object that is wanted for later: whoever was given it a moment ago or is being given it, while
-    /// this node has more to send than it can at once. What it has only just got itself it gives to everybody who asks:
-    /// there are others who have it, and they cannot all reach each other.
+    /// somebody else is being sent to: what a link carries for one it does not carry for another. (That is not seen by what
+    /// waits here, as the kernel takes much of it at once.) A reader is told once, and given the object when it asks again. What
+    /// this node has only just got itself it gives to everybody who asks: there are others who have it, and they cannot all
+    /// reach each other.
     fn elsewhere(&self, served: &Served, object: ObjectId, class: Class) -> Option<PeerId> {
-        if class <= Class::Readahead || self.loaded[Lane::Bulk as usize].available_permits() > 0 {
+        if class <= Class::Readahead || self.shared.hot.has(&object) {
             return None;
         }
-        if self.shared.hot.has(&object) {
-            return None;
-        }
-        let (peer, at) = self.lately().get(&object).copied()?;
-        (peer != served.peer && at.elapsed() < LATELY && self.shared.table.is_connected(&peer))
-            .then_some(peer)
+        let other = {
+            let mut lately = self.lately();
+            let (peer, at) = lately.given.get(&object).copied()?;
+            let sends = |(to, at): &(PeerId, tokio::time::Instant)| *to != served.peer && at.elapsed() < BUSY;
+            let is_busy = lately.to.iter().any(sends);
+            (is_busy && peer != served.peer && at.elapsed() < LATELY).then_some(peer)
+        }?;
+        (self.shared.table.is_connected(&other) && served.state().is_sent_on(object)).then_some(other)
     }
 
     fn lately(&self) -> MutexGuard<'_, Lately> {

@@ -5,6 +5,7 @@ mod found;
 mod hostile;
 mod letters;
 mod limits;
+pub(super) mod links;
 mod logs;
 mod objects;
 mod origins;
