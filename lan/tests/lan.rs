@@ -9,6 +9,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
+use std::time::Duration;
 
 use bcai_lan::{Lan, Rate};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -100,4 +101,23 @@ fn what_a_node_sends_is_counted() {
     let sent = (lan.sent(0).unwrap() - before) as usize;
     // Headers come on top, and little has to be sent again.
     assert!((BYTES..BYTES + BYTES / 5).contains(&sent), "{sent}");
+}
+
+#[test]
+#[cfg_attr(
+    not(nat),
+    ignore = "needs root, to make network namespaces, and nft (nftables), to make routers of them"
+)]
+fn who_is_behind_a_router_gets_out_and_nobody_gets_in() {
+    let mut lan = Lan::new(2, None).unwrap();
+    let home = lan.behind(1).unwrap();
+    let outside = inside(&lan, 0, || TcpListener::bind((lan.address(0), 0)).unwrap());
+    let port = outside.local_addr().unwrap().port();
+    let out = inside(&lan, home, || TcpStream::connect((lan.address(0), port)).unwrap());
+    let (_, from) = outside.accept().unwrap();
+    assert_eq!(from.ip().to_string(), lan.address(1), "it is seen as its router");
+    // Not even to the port that it has just come from.
+    let back = inside(&lan, 0, || TcpStream::connect_timeout(&from, Duration::from_millis(300)));
+    assert!(back.is_err());
+    drop(out);
 }

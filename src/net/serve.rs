@@ -57,8 +57,9 @@ const STALLED: Duration = Duration::from_secs(30);
 const LATELY: Duration = Duration::from_secs(10);
 /// A reader that was sent something so lately is still being sent to.
 const BUSY: Duration = Duration::from_millis(100);
-/// Objects noted for a reader.
-const MAX_SENT_ON: usize = 1024;
+/// How often a reader is sent elsewhere for one object, and how many objects are counted for it.
+const MAX_SENT_ON: u8 = 2;
+const MAX_COUNTED: usize = 1024;
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(16 << 10).expect("it is not zero");
 
 pub(super) struct Server {
@@ -104,18 +105,20 @@ struct Served {
 struct State {
     serving: Serving,
     attached: [bool; 2],
-    /// For what the reader was sent elsewhere.
-    sent_on: HashSet<ObjectId>,
+    /// For what the reader was sent elsewhere, and how often.
+    sent_on: HashMap<ObjectId, u8>,
 }
 
 impl State {
-    /// Whether the reader may be sent elsewhere for an object, which is noted. (When too many are noted all are forgotten: who is
-    /// told twice loses a second.)
-    fn is_sent_on(&mut self, object: ObjectId) -> bool {
-        if self.sent_on.len() >= MAX_SENT_ON {
+    /// Whether the reader may be sent elsewhere for an object, which is counted. (When too many are counted all are forgotten: who is
+    /// told more often loses seconds.)
+    fn sends_on(&mut self, object: ObjectId) -> bool {
+        if self.sent_on.len() >= MAX_COUNTED {
             self.sent_on.clear();
         }
-        self.sent_on.insert(object)
+        let times = self.sent_on.entry(object).or_default();
+        *times = times.saturating_add(1);
+        *times <= MAX_SENT_ON
     }
 }
 
@@ -377,7 +380,7 @@ impl Server {
 
     /// Who else can give an object that is wanted for later: whoever was given it a moment ago or is being given it, while
     /// somebody else is being sent to: what a link carries for one it does not carry for another. (That is not seen by what
-    /// waits here, as the kernel takes much of it at once.) A reader is told once, and given the object when it asks again. What
+    /// waits here, as the kernel takes much of it at once.) A reader is told a few times, and given the object when it asks again. What
     /// this node has only just got itself it gives to everybody who asks: there are others who have it, and they cannot all
     /// reach each other.
     fn elsewhere(&self, served: &Served, object: ObjectId, class: Class) -> Option<PeerId> {
@@ -391,7 +394,7 @@ impl Server {
             let is_busy = lately.to.iter().any(sends);
             (is_busy && peer != served.peer && at.elapsed() < LATELY).then_some(peer)
         }?;
-        (self.shared.table.is_connected(&other) && served.state().is_sent_on(object)).then_some(other)
+        (self.shared.table.is_connected(&other) && served.state().sends_on(object)).then_some(other)
     }
 
     fn lately(&self) -> MutexGuard<'_, Lately> {

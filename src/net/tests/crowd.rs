@@ -45,6 +45,7 @@ async fn all_get_everything(setting: Setting) {
     let objects: Vec<Checked> = (0..objects).map(|n| noise(n, len)).collect();
     source.publish(&objects);
     let size = (objects.len() * len) as f64;
+    let begun = Instant::now();
     let swarm = SwarmId::new(&SnapshotId::of(b"crowd"), None);
     let mut nodes = Vec::new();
     for number in 1..=receivers {
@@ -60,6 +61,8 @@ async fn all_get_everything(setting: Setting) {
     })
     .await;
     let connections = nodes.iter().map(|node| node.net.shared.table.connected_count()).sum::<usize>();
+
+    let found = begun.elapsed();
 
     let wanted = ids(&objects);
     let before = link.sent();
@@ -84,7 +87,8 @@ async fn all_get_everything(setting: Setting) {
     let sent = link.sent() - before;
     println!(
         "{receivers} receivers of {:.1} MB at {} KB/s with {} connections each: the last after {:.2} of the bound of \
-         {bound:.1} s, half after {:.2}, the first after {:.2}; the source sent {:.2} copies",
+         {bound:.1} s, half after {:.2}, the first after {:.2}; the source sent {:.2} copies; they had found each other \
+         within {:.1} s",
         size / 1e6,
         rate / 1000,
         connections / receivers,
@@ -92,6 +96,7 @@ async fn all_get_everything(setting: Setting) {
         parts(&took[took.len() / 2]),
         parts(&took[0]),
         sent as f64 / size,
+        found.as_secs_f64(),
     );
     join_all(nodes.iter().map(|node| node.net.shutdown())).await;
     source.net.shutdown().await;
@@ -110,7 +115,8 @@ async fn a_crowd_gets_everything_from_one_source() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "on demand: minutes of both cores without optimisation"]
 async fn a_hundred_nodes_get_everything_from_one_source() {
-    let setting = Setting { receivers: 99, objects: 200, len: 16 << 10, rate: 400_000, max_peers: 24 };
+    let setting = Setting { receivers: 99, objects: 100, len: 32 << 10, rate: 400_000, max_peers: 12 };
     all_get_everything(setting).await;
 }
