@@ -151,6 +151,7 @@ fn publish(genesis: Genesis, version: &str, nonce: u64) -> Entry {
         inodes: 1,
         parent: None,
         replicas: Vec::new(),
+        copies: None,
     });
     Entry::sign(&key(50), genesis, nonce, body)
 }
