@@ -42,7 +42,7 @@ mod transport;
 mod watchers;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};

@@ -252,7 +252,10 @@ impl Node {
 
     async fn resume(&self, job: Job) {
         let _turn = self.pins.turn.lock().await;
-        if let Err(error) = self.release_unpinned(&job).await {
+        // That walks all pins: only if there is something to let go of.
+        if off(|| self.store.has_stale_marks()).unwrap_or(true)
+            && let Err(error) = self.release_unpinned(&job).await
+        {
             tracing::warn!(%error, "what was unpinned is not released yet");
         }
         let stop = job.cancellation();
@@ -276,7 +279,7 @@ impl Node {
                     Ok(()) => {
                         let seconds = begun.elapsed().as_secs_f64();
                         tracing::info!(reference = pin.reference, bytes = pin.bytes, seconds, "held whole");
-                        self.replicas.trouble().remove(&pin.snapshot);
+                        self.replicas.ended(pin.snapshot, None);
                     }
                     Err(error) if error.kind == Kind::Unreachable => {
                         tracing::debug!(reference = pin.reference, %error, "cannot go on with this pin yet");
@@ -285,7 +288,7 @@ impl Node {
                     Err(error) => {
                         tracing::warn!(reference = pin.reference, %error, "cannot go on with this pin");
                         if pin.replica_of.is_some() {
-                            self.replicas.trouble().insert(pin.snapshot, error.message);
+                            self.replicas.ended(pin.snapshot, Some(error));
                         }
                     }
                 }

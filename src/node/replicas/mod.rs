@@ -17,6 +17,7 @@ mod work;
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use super::error::Error;
 use super::report::{Ack, ReplicaStatus, UnderReplicated};
@@ -41,8 +42,8 @@ pub(super) struct Replicas {
     surveys: Mutex<BTreeMap<Genesis, Survey>>,
     promises: Promises,
     work: Work,
-    /// Why a replica could not be brought here when it was last tried.
-    trouble: Mutex<BTreeMap<SnapshotId, String>>,
+    /// When and why a replica could not be brought here.
+    trouble: Mutex<BTreeMap<SnapshotId, (Instant, String)>>,
     taken_over: AtomicU64,
     taken_over_bytes: AtomicU64,
 }
@@ -65,8 +66,15 @@ impl Replicas {
         self.surveys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Why a replica could not be brought here when it was last tried.
-    pub(super) fn trouble(&self) -> MutexGuard<'_, BTreeMap<SnapshotId, String>> {
+    /// Notes how bringing a replica here ended: with why it failed, or well.
+    pub(super) fn ended(&self, snapshot: SnapshotId, failed: Option<Error>) {
+        match failed {
+            Some(error) => _ = self.trouble().insert(snapshot, (Instant::now(), error.message)),
+            None => _ = self.trouble().remove(&snapshot),
+        }
+    }
+
+    fn trouble(&self) -> MutexGuard<'_, BTreeMap<SnapshotId, (Instant, String)>> {
         // One entry is changed at a time.
         self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -96,9 +104,9 @@ impl Node {
         let (ledger, genesis) = (chain.ledger(), chain.genesis());
         let pins = off(|| self.store.pins())?;
         let here: Vec<_> = pins.iter().filter(|pin| pin.whole && pin.replica_of == Some(genesis)).collect();
+        let wanted = self.replicas.promises.wanted(chain)?;
         let surveys = self.replicas.surveys();
         let Some(survey) = surveys.get(&genesis) else { return Ok(None) };
-        let wanted = self.replicas.promises.wanted(chain)?;
         let lost_after = self.replicas.settings.lost_after;
         let under = wanted.values().filter_map(|wanted| {
             let seen = survey.seen(&ledger, &wanted.snapshot, lost_after);

@@ -135,7 +135,7 @@ impl Node {
                 self.begin_replica(genesis, snapshot, name.to_string(), bytes)?;
             }
         }
-        if let Some(cause) = self.replicas.trouble().get(&snapshot) {
+        if let Some((_, cause)) = self.replicas.trouble().get(&snapshot) {
             return Ok(ReplicaAnswer::failed(cause));
         }
         Ok(ReplicaAnswer::Coming { bytes: self.come_of(&snapshot) })

@@ -22,6 +22,8 @@ use crate::store::PinRecord;
 
 /// How often it is looked at most, and at least; in between as often as it takes to notice in time who is lost.
 const LOOK: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// How long after a failure that need not pass by itself a replica is tried again.
+const TRY_AGAIN: Duration = Duration::from_secs(600);
 /// How long what was asked to be held is held for a version that does not come, in milliseconds.
 const UNPUBLISHED_MS: u64 = 86_400_000;
 
@@ -58,6 +60,7 @@ impl Node {
         }
         let snapshots: Vec<SnapshotId> = wanted.keys().copied().collect();
         self.survey(chain, &snapshots).await?;
+        self.try_again();
         if ledger.storage_nodes().any(|node| *node == me) {
             self.take_over(chain, &ledger, &wanted)?;
             self.work(chain, wanted.values()).await;
@@ -88,11 +91,27 @@ impl Node {
                 copies = wanted.copies,
                 "this node takes a replica"
             );
-            self.begin_replica(chain.genesis(), wanted.snapshot, wanted.version.clone(), wanted.bytes)?;
+            let version = wanted.version.clone();
+            if let Err(error) = self.begin_replica(chain.genesis(), wanted.snapshot, version, wanted.bytes) {
+                tracing::warn!(version = wanted.version, %error, "this replica cannot be taken");
+                continue;
+            }
             self.replicas.taken_over.fetch_add(1, Relaxed);
             self.replicas.taken_over_bytes.fetch_add(wanted.bytes, Relaxed);
         }
         Ok(())
+    }
+
+    /// Goes on with replicas that could not be brought here some time ago.
+    fn try_again(self: &Arc<Self>) {
+        let mut trouble = self.replicas.trouble();
+        let before = trouble.len();
+        trouble.retain(|_, (when, _)| when.elapsed() < TRY_AGAIN);
+        let over = trouble.len() < before;
+        drop(trouble);
+        if over {
+            self.resume_pins();
+        }
     }
 
     /// Stops holding what nobody wants any more, or others hold.

@@ -6,13 +6,13 @@
 //! Threads: any; entries are read from the disk once.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Error;
 use crate::chain::Chain;
 use crate::crypto::PublicKey;
-use crate::id::{EntryId, SnapshotId};
-use crate::log::{Dataset, EntryBody, Ledger, Version};
+use crate::id::{EntryId, Genesis, SnapshotId};
+use crate::log::{Dataset, EntryBody, Label, Ledger, Name, Version};
 use crate::node::off;
 use crate::replicate;
 
@@ -22,8 +22,8 @@ pub(super) struct Wanted {
     pub snapshot: SnapshotId,
     /// `NAME@VERSION`; of several the first by name.
     pub version: String,
-    pub name: crate::log::Name,
-    pub label: crate::log::Label,
+    pub name: Name,
+    pub label: Label,
     pub bytes: u64,
     pub copies: usize,
     /// The dataset's owner, and who has acknowledged it, by the first keys of their identities.
@@ -45,18 +45,37 @@ impl Wanted {
 /// What one entry promised: copies, and the keys that had acknowledged.
 type Promise = (usize, Vec<PublicKey>);
 
-/// What the entries of versions say of replicas, as they were read.
+/// All that a log wants to be on storage nodes, by snapshot.
+pub(super) type AllWanted = Arc<BTreeMap<SnapshotId, Wanted>>;
+
+/// What the entries of versions say of replicas, as they were read, and what that amounts to.
 #[derive(Default)]
-pub(super) struct Promises(Mutex<HashMap<EntryId, Promise>>);
+pub(super) struct Promises {
+    entries: Mutex<HashMap<EntryId, Promise>>,
+    /// Of each network, as of a height: it is asked for every few seconds.
+    lists: Mutex<BTreeMap<Genesis, (u64, AllWanted)>>,
+}
 
 impl Promises {
     /// All that a log wants to be on storage nodes, by snapshot.
-    pub fn wanted(&self, chain: &Chain) -> Result<BTreeMap<SnapshotId, Wanted>, Error> {
+    pub fn wanted(&self, chain: &Chain) -> Result<AllWanted, Error> {
         let ledger = chain.ledger();
+        let lists = || self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((height, list)) = lists().get(&chain.genesis())
+            && *height == ledger.height()
+        {
+            return Ok(list.clone());
+        }
+        let list = Arc::new(self.list(chain, &ledger)?);
+        lists().insert(chain.genesis(), (ledger.height(), list.clone()));
+        Ok(list)
+    }
+
+    fn list(&self, chain: &Chain, ledger: &Ledger) -> Result<BTreeMap<SnapshotId, Wanted>, Error> {
         let mut all: BTreeMap<SnapshotId, Wanted> = BTreeMap::new();
         for dataset in ledger.datasets() {
             for version in dataset.versions.iter().filter(|version| version.yanked.is_none()) {
-                let Some(wanted) = self.of_version(chain, &ledger, dataset, version)? else { continue };
+                let Some(wanted) = self.of_version(chain, ledger, dataset, version)? else { continue };
                 match all.get_mut(&version.snapshot) {
                     None => _ = all.insert(version.snapshot, wanted),
                     // Two names for one snapshot want it as often as the one that wants it more.
@@ -99,7 +118,7 @@ impl Promises {
     }
 
     fn promise(&self, chain: &Chain, version: &Version) -> Result<Promise, Error> {
-        let known = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = || self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         let id = version.published.entry;
         if let Some(promise) = known().get(&id) {
             return Ok(promise.clone());
