@@ -24,7 +24,7 @@ use super::error::{Error, Kind};
 use crate::chain::Chain;
 use crate::config::Paths;
 use crate::crypto::{PublicKey, SecretKey};
-use crate::log::{Ledger, RoleSet, Standing};
+use crate::log::{Ledger, Standing};
 
 /// First line of a key file; the second is the 32 secret bytes in hex.
 const HEADER: &str = "bcai identity 1";
@@ -99,7 +99,7 @@ impl Keys {
         }
         let keys = next.into_iter().chain([identity.clone(), self.running.clone()]);
         let mut known =
-            keys.filter(|key| knows(ledger, &key.public()) && ledger.acting(&key.public()).is_ok());
+            keys.filter(|key| ledger.knows(&key.public()) && ledger.acting(&key.public()).is_ok());
         known.next().unwrap_or(identity)
     }
 
@@ -214,21 +214,10 @@ pub fn has_key(paths: &Paths) -> bool {
     paths.identity().exists()
 }
 
-/// Whether a log has anything that belongs to this key, or to the identity that it is one of.
-pub fn knows(ledger: &Ledger, key: &PublicKey) -> bool {
-    ledger.nonce(key) > 0
-        || ledger.identity(key).is_some()
-        || ledger.voter(key).is_some()
-        || ledger.operator(key).is_some()
-        || ledger.holder(key).is_some()
-        || ledger.roles(key).is_ok_and(|roles| roles != RoleSet::NONE)
-        || ledger.datasets().any(|dataset| dataset.grants.contains_key(key))
-}
-
 /// Whether what belongs to `identity` in a log has not gone over to `next` yet.
 pub fn holds(ledger: &Ledger, identity: &SecretKey, next: &SecretKey) -> bool {
     let successor = ledger.identity(&identity.public()).and_then(|identity| identity.successor);
-    knows(ledger, &identity.public()) && successor != Some(next.public())
+    ledger.knows(&identity.public()) && successor != Some(next.public())
 }
 
 /// Whether this key votes or is to vote in a network.

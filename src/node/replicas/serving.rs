@@ -54,7 +54,8 @@ impl Node {
         let (ReplicaRequest::State { genesis, .. }
         | ReplicaRequest::Keep { genesis, .. }
         | ReplicaRequest::Audit { genesis, .. }) = &request;
-        let Some(chain) = self.networks.get(genesis) else {
+        let chain = self.networks.get(genesis).filter(|chain| chain.ledger().admits(from));
+        let Some(chain) = chain else {
             return Ok(ReplicaAnswer::refused(&"this network is not followed there"));
         };
         let answer = self.answer_by_log(&chain, from, &request).await?;
