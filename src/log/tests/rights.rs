@@ -176,9 +176,8 @@ fn a_key_becomes_nobodys_heir_unasked() {
 fn a_network_for_members_admits_whoever_the_log_gives_a_part() {
     let mut network = photos();
     network.say(OWNER, grant(OTHER, &[Role::Reader]));
-    let admitted = |network: &Network| {
-        [1, OWNER, OTHER, NEW, 60, 61].map(|seed| network.ledger.admits(&public(seed)))
-    };
+    let admitted =
+        |network: &Network| [1, OWNER, OTHER, NEW, 60, 61].map(|seed| network.ledger.admits(&public(seed)));
     assert_eq!(admitted(&network), [true; 6], "it is open to everybody");
     let params = Params { members_only: Some(true), ..network.ledger.params().clone() };
     network.say(1, EntryBody::Params(params));
