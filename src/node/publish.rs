@@ -202,6 +202,7 @@ fn ingest_options(request: &SnapshotRequest) -> Result<ingest::Options, Error> {
         skip_special: request.skip_special,
         in_place: request.in_place,
         paranoid: request.paranoid,
+        keys: None,
     })
 }
 
