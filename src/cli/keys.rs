@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::{Context, exit_code, output};
 use crate::api::route;
-use crate::node::report::{KeyInNetwork, KeysReport, RightsDecided, RightsRequest, RotatedKey};
+use crate::node::report::{KeyInNetwork, KeysReport, RightsDecided, RightsRequest, RotatedDataset, RotatedKey};
 use crate::node::{Error, Kind, has_key, new_key};
 
 /// This machine's key: show it, make one, put another in its place; give rights to others'
@@ -22,7 +22,7 @@ use crate::node::{Error, Kind, has_key, new_key};
 #[derive(Debug, Args)]
 #[command(
     disable_help_subcommand = true,
-    after_help = "Examples:\n  bcai keys\n  bcai keys rotate\n  bcai keys grant KEY validator\n  bcai keys grant KEY publisher --dataset photos"
+    after_help = "Examples:\n  bcai keys\n  bcai keys rotate\n  bcai keys grant KEY validator\n  bcai keys grant KEY publisher --dataset photos\n  bcai keys revoke KEY --dataset photos\n  bcai keys rotate --dataset photos"
 )]
 pub struct Keys {
     #[command(subcommand)]
@@ -44,11 +44,20 @@ enum What {
     /// old one, and only then the new one is used: for entries at once, as the peer id from the next start of the node on.
     /// Names, roles, grants and stake go over to it. If this is interrupted, or a network cannot be reached, run it
     /// again: it goes on with the same new key. A key that votes goes on voting, and stays the peer id meanwhile.
-    Rotate,
+    ///
+    /// With --dataset it is the key of an encrypted dataset that is rotated: later versions are sealed with the new one, which is
+    /// given to all who have a right to it. Nothing is encrypted or sent again, and earlier versions stay readable by who could
+    /// read them. `bcai keys revoke` does it by itself.
+    Rotate {
+        /// The key of this dataset, instead of this node's own
+        #[arg(long, value_name = "NAME")]
+        dataset: Option<String>,
+    },
     /// Give a key roles, beside those that it has
     ///
     /// The roles: reader, publisher, storage, validator (may join the validators), admin (all of these, and may give them). In
-    /// the whole network an admin of it gives them; with --dataset the dataset's owner does, and only there.
+    /// the whole network an admin of it gives them; with --dataset the dataset's owner does, and only there. Readers, publishers and
+    /// admins of an encrypted dataset are given its key too, which opens all versions.
     Grant {
         /// As `bcai keys` shows it on the other node
         key: String,
@@ -59,6 +68,9 @@ enum What {
         dataset: Option<String>,
     },
     /// Take roles back from a key; without ROLES, all
+    ///
+    /// Who was given the key of an encrypted dataset keeps what opens the versions that there are; the key is rotated, so that later
+    /// ones are closed to them. What was read once cannot be taken back.
     Revoke {
         /// As `bcai keys` shows it on the other node
         key: String,
@@ -74,7 +86,8 @@ impl Keys {
         match self.what.unwrap_or(What::Show) {
             What::Show => show(ctx).map(|()| ExitCode::SUCCESS),
             What::New => new(ctx).map(|()| ExitCode::SUCCESS),
-            What::Rotate => rotate(ctx),
+            What::Rotate { dataset: None } => rotate(ctx),
+            What::Rotate { dataset: Some(name) } => rotate_dataset(ctx, &name).map(|()| ExitCode::SUCCESS),
             What::Grant { key, roles, dataset } => {
                 rights(ctx, &RightsRequest { key, roles, dataset, revoke: false }).map(|()| ExitCode::SUCCESS)
             }
@@ -147,9 +160,38 @@ fn rights(ctx: &Context, request: &RightsRequest) -> Result<(), Error> {
         let roles = if done.roles.is_empty() { "no role".to_owned() } else { done.roles.join(", ") };
         let place = request.dataset.as_deref().unwrap_or("this network");
         let is = if done.decided.already { "has already" } else { "has now" };
-        output::safe(&format!("{} {is} {roles} in {place}, height {}", request.key, done.decided.height))
+        let key = if done.has_key { ", and its key" } else { "" };
+        let mut text =
+            format!("{} {is} {roles} in {place}{key}, height {}", request.key, done.decided.height);
+        if let Some(rotated) = &done.rotated {
+            text.push('\n');
+            text.push_str(&rotated_dataset(rotated));
+        }
+        if done.must_rotate {
+            text.push_str(&format!(
+                "\nLATER VERSIONS ARE STILL OPEN TO THEM: the owner of {place} has to run bcai keys rotate --dataset {place}"
+            ));
+        }
+        output::safe_lines(&text)
     });
     Ok(())
+}
+
+fn rotate_dataset(ctx: &Context, name: &str) -> Result<(), Error> {
+    let done: RotatedDataset =
+        ctx.with_daemon(async |client| client.post(route::KEYS_ROTATE_DATASET, &name).await)?;
+    ctx.output.confirm(&done, |done| output::safe_lines(&rotated_dataset(done)));
+    Ok(())
+}
+
+fn rotated_dataset(done: &RotatedDataset) -> String {
+    format!(
+        "later versions of {} are sealed with generation {} of its key, which {} reader(s) were given: {:.1} ms",
+        done.name,
+        done.generation,
+        done.readers,
+        done.seconds * 1e3
+    )
 }
 
 fn rotate(ctx: &Context) -> Result<ExitCode, Error> {

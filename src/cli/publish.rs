@@ -39,6 +39,16 @@ pub struct Publish {
     /// Amazon's AWS_ENDPOINT, with AWS_ALLOW_HTTP=true if that is not encrypted.
     #[arg(long, value_name = "URL")]
     origin: Option<String>,
+    /// Encrypt it, so that only those read it whom `bcai keys grant KEY reader --dataset NAME` gives the key
+    ///
+    /// Later versions of the dataset are encrypted without asking. Names, sizes and contents of files are not to be seen by nodes
+    /// that only store or pass it on; how many objects there are, and how long each is, is. The key is in dataset.keys, beside
+    /// identity.key: back up both, without them nobody can be given the key any more.
+    #[arg(long)]
+    encrypt: bool,
+    /// Publish in plain, for everybody to read, though earlier versions are encrypted
+    #[arg(long, conflicts_with = "encrypt")]
+    plaintext: bool,
     #[command(flatten)]
     ingest: IngestArgs,
 }
@@ -56,7 +66,8 @@ impl Publish {
         // A mistake in it is told before anything is read.
         let origin = self.origin.map(|url| url.parse::<OriginUrl>()).transpose()?;
         let origin = origin.map(|url| url.to_string());
-        let request = PublishRequest { source, target: self.target, origin };
+        let (encrypt, plaintext) = (self.encrypt, self.plaintext);
+        let request = PublishRequest { source, target: self.target, origin, encrypt, plaintext };
         let mut meter = ctx.output.progress();
         let done: Published = ctx
             .with_daemon(async |client| client.job(route::PUBLISH, &request, |now| meter.show(now)).await)?;

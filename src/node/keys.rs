@@ -28,6 +28,8 @@ use crate::log::{Ledger, RoleSet, Standing};
 
 /// First line of a key file; the second is the 32 secret bytes in hex.
 const HEADER: &str = "bcai identity 1";
+/// Digits of a public key by which the file of a key that was replaced is called.
+const RETIRED_LEN: usize = 10;
 
 /// The keys of a node that runs.
 pub struct Keys {
@@ -101,6 +103,22 @@ impl Keys {
         let mut known =
             keys.filter(|key| knows(ledger, &key.public()) && ledger.acting(&key.public()).is_ok());
         known.next().unwrap_or(identity)
+    }
+
+    /// All keys that this node has or had, the newest first: what was wrapped for an earlier one still opens.
+    pub fn all(&self) -> Result<Vec<SecretKey>, Error> {
+        let Held { identity, next } = self.held();
+        let mut all: Vec<SecretKey> = next.into_iter().chain([identity, self.running.clone()]).collect();
+        let failed = |error| Error::io("cannot list", &self.identity, error);
+        let Some(dir) = self.identity.parent() else { return Ok(all) };
+        for file in std::fs::read_dir(dir).map_err(failed)?.flatten().map(|file| file.path()) {
+            let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let retired = name.strip_prefix("identity.key.");
+            if retired.is_some_and(|end| end.len() == RETIRED_LEN && end.bytes().all(|b| b.is_ascii_hexdigit())) {
+                all.extend(read(&file)?);
+            }
+        }
+        Ok(all)
     }
 
     fn held(&self) -> Held {
@@ -271,7 +289,7 @@ fn read(path: &Path) -> Result<Option<SecretKey>, Error> {
     }
 }
 
-fn check_mode(path: &Path) -> Result<(), Error> {
+pub(super) fn check_mode(path: &Path) -> Result<(), Error> {
     let metadata = std::fs::metadata(path).map_err(|error| Error::io("cannot read", path, error))?;
     let mode = metadata.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
@@ -291,12 +309,17 @@ fn parse(text: &str) -> Option<SecretKey> {
 }
 
 fn create(path: &Path) -> Result<SecretKey, Error> {
-    let mut secret = [0; 32];
-    getrandom::fill(&mut secret)
-        .map_err(|error| Error::new(Kind::Failed, format!("the kernel gave no random bytes: {error}")))?;
-    let key = SecretKey::from_bytes(secret);
+    let key = SecretKey::from_bytes(random()?);
     write(path, &key)?;
     Ok(key)
+}
+
+/// Random bytes for a key.
+pub(super) fn random() -> Result<[u8; 32], Error> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| Error::new(Kind::Failed, format!("the kernel gave no random bytes: {error}")))?;
+    Ok(bytes)
 }
 
 /// Writes a key where there is none.
@@ -312,7 +335,7 @@ fn write(path: &Path, key: &SecretKey) -> Result<(), Error> {
     write().map_err(|error| Error::io("cannot write", path, error))
 }
 
-fn sync_dir(path: &Path) -> std::io::Result<()> {
+pub(super) fn sync_dir(path: &Path) -> std::io::Result<()> {
     std::fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
 }
 

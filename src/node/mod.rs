@@ -8,6 +8,7 @@
 
 mod alerts;
 mod cache;
+mod dataset_keys;
 mod diff;
 mod error;
 mod export;
@@ -34,6 +35,7 @@ pub mod report;
 mod resolve;
 mod rights;
 mod rotate;
+mod sealing;
 mod state;
 mod swarms;
 mod text;
@@ -85,6 +87,7 @@ const LOCK_TRIES: usize = 50;
 pub struct Node {
     paths: Paths,
     keys: Arc<Keys>,
+    dataset_keys: dataset_keys::DatasetKeys,
     state: Arc<State>,
     store: Store,
     net: Net,
@@ -122,6 +125,7 @@ impl Node {
         let lock = Lock::take(&paths.lock())?;
         let state = Arc::new(State::open(&paths.state())?);
         let keys = Arc::new(Keys::load(&paths, state.is_new())?);
+        let dataset_keys = dataset_keys::DatasetKeys::load(&paths, keys.clone())?;
         let store = open_store(&paths, &config, &state).await?;
         let (submissions, inbox) = tokio::sync::mpsc::channel(64);
         let registry = crate::chain::Registry::default();
@@ -156,6 +160,7 @@ impl Node {
             _lock: lock,
             paths,
             keys,
+            dataset_keys,
             state,
             store,
             net,

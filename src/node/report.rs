@@ -112,6 +112,12 @@ pub struct PublishRequest {
     /// Where to upload it to as well.
     #[serde(default)]
     pub origin: Option<String>,
+    /// Encrypt it, as all later versions of the dataset.
+    #[serde(default)]
+    pub encrypt: bool,
+    /// In plain, also if earlier versions are encrypted.
+    #[serde(default)]
+    pub plaintext: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -30,9 +30,28 @@ impl Node {
             true if named == RoleSet::NONE => RoleSet::NONE,
             true => held.iter().filter(|role| !named.has(*role)).collect(),
         };
+        let wrap = match &name {
+            Some(name) => self.wrap_for(&chain, name, key, roles)?,
+            None => None,
+        };
+        let has_key = wrap.is_some();
+        let loses_key = match &name {
+            Some(name) => self.loses_key(&ledger, name, &ledger.acting(&key)?, roles),
+            None => false,
+        };
+        let (mut rotated, mut must_rotate) = (None, loses_key);
+        if let Some(name) = name.as_ref().filter(|name| loses_key && self.can_rotate_dataset(&chain, name)) {
+            let _one_at_a_time = self.publishing.lock().await;
+            let grant = Grant { name: name.clone(), to: key, roles, wrap: None };
+            rotated = Some(self.rotate_dataset_key(&chain, name, Some(grant)).await?);
+            must_rotate = false;
+        }
+        // What was decided between the steps of a rotation is decided already.
         let body = match &name {
             None => EntryBody::Role(RoleChange { to: key, roles }),
-            Some(name) => EntryBody::Grant(Grant { name: name.clone(), to: key, roles, wrap: None }),
+            Some(name) => {
+                EntryBody::Grant(Grant { name: name.clone(), to: key, roles, wrap: wrap.map(Into::into) })
+            }
         };
         let decided = self.decide(&chain, body).await.map_err(|error| match (error.kind, &name) {
             (Kind::Denied, Some(_)) => {
@@ -44,7 +63,8 @@ impl Node {
             _ => error,
         });
         let (height, round, already) = decided?;
-        Ok(RightsDecided { decided: Decided { height, round, already }, roles: names(roles) })
+        let decided = Decided { height, round, already };
+        Ok(RightsDecided { decided, roles: names(roles), has_key, rotated, must_rotate })
     }
 }
 
