@@ -61,7 +61,8 @@ fn snapshot(objects: &mut Vec<Checked>) -> Snapshot {
     let mut entries: Vec<Entry> = (0..NAMES).map(|number| entry(&file_name(number), file())).collect();
     entries.push(entry("deep", Node::Dir { meta: Meta::default(), tree, totals }));
     let (tree, totals) = directory(entries, objects);
-    let snapshot = Snapshot { root: Meta::default(), tree, totals, chunking: "auto".parse().unwrap(), sealed: None };
+    let snapshot =
+        Snapshot { root: Meta::default(), tree, totals, chunking: "auto".parse().unwrap(), sealed: None };
     let id = ObjectId::from(snapshot.id());
     objects.push(Checked::pack(id.kind, snapshot.encode().into(), Compression::Lz4));
     snapshot

@@ -10,8 +10,8 @@ use bcai::crypto::wrap::{Subject, Wrap};
 use bcai::crypto::{PublicKey, SecretKey};
 use bcai::id::{BlobId, ChunkId, FileHash, Genesis, KeyId, Kind, ObjectId, SnapshotId, TreeId};
 use bcai::manifest::{
-    BlobBuilder, BlobChild, BlobNode, Content, Entry, Extent, Inventory, ManifestError, Meta, Name, Node, Sealed,
-    Snapshot, Totals, TreeBuilder, TreeChild, TreeNode, Xattr,
+    BlobBuilder, BlobChild, BlobNode, Content, Entry, Extent, Inventory, ManifestError, Meta, Name, Node,
+    Sealed, Snapshot, Totals, TreeBuilder, TreeChild, TreeNode, Xattr,
 };
 use bcai::pack::Compression;
 use bcai::pack::sealed::{self, Plain};
@@ -160,10 +160,14 @@ fn sealed_objects() {
         let bytes = fixture(file);
         let id = ObjectId::of(Kind::Chunk, &bytes);
         assert_eq!(sealed::open(&keys, Kind::Chunk, &id, &bytes).as_ref(), Ok(&plain));
-        let again = Plain::new(Kind::Chunk, &plain, Compression::None).and_then(|plain| plain.seal(&keys, generation));
+        let again = Plain::new(Kind::Chunk, &plain, Compression::None)
+            .and_then(|plain| plain.seal(&keys, generation));
         assert_eq!(again.as_deref(), Some(&bytes[..]));
     }
-    assert_eq!(dataset_key(3).id().to_string(), "602c6ece1cf5fef80c056eff5f873f93de337e10b6ad8bdd4807e8f084ce0753");
+    assert_eq!(
+        dataset_key(3).id().to_string(),
+        "602c6ece1cf5fef80c056eff5f873f93de337e10b6ad8bdd4807e8f084ce0753"
+    );
 }
 
 #[test]

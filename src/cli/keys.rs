@@ -12,7 +12,9 @@ use serde_json::json;
 
 use super::{Context, exit_code, output};
 use crate::api::route;
-use crate::node::report::{KeyInNetwork, KeysReport, RightsDecided, RightsRequest, RotatedDataset, RotatedKey};
+use crate::node::report::{
+    KeyInNetwork, KeysReport, RightsDecided, RightsRequest, RotatedDataset, RotatedKey,
+};
 use crate::node::{Error, Kind, has_key, new_key};
 
 /// This machine's key: show it, make one, put another in its place; give rights to others'

@@ -40,7 +40,9 @@ pub enum SealError {
     #[error("{0} bytes are too few to be sealed")]
     TooShort(usize),
     /// Another key is needed, which its owner may give.
-    #[error("sealed with generation {found} of the dataset's key, and the newest that is known here is {newest}")]
+    #[error(
+        "sealed with generation {found} of the dataset's key, and the newest that is known here is {newest}"
+    )]
     Generation { found: u32, newest: u32 },
     /// Damage, another key, or sealed as an object of another kind.
     #[error("not sealed as such with the dataset's key, or changed since")]
@@ -220,7 +222,12 @@ impl Keyring {
         let context = context(kind, generation);
         sealing
             .cipher(&iv)
-            .decrypt_inout_detached(&Nonce::default(), &context, message.as_mut_slice().into(), &Tag::from(*tag))
+            .decrypt_inout_detached(
+                &Nonce::default(),
+                &context,
+                message.as_mut_slice().into(),
+                &Tag::from(*tag),
+            )
             .map_err(|_| SealError::Refused)?;
         Ok(message)
     }

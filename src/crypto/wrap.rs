@@ -123,7 +123,8 @@ impl Wrap {
 
     /// Reads foreign bytes. Says nothing about what is in them.
     pub fn decode(bytes: &[u8]) -> Result<Self, WrapError> {
-        let bytes: &[u8; WRAP_LEN] = bytes.try_into().map_err(|_| WrapError::Malformed("its length is another"))?;
+        let bytes: &[u8; WRAP_LEN] =
+            bytes.try_into().map_err(|_| WrapError::Malformed("its length is another"))?;
         if bytes[0] != VERSION {
             return Err(WrapError::Malformed("its version is another: upgrade bcai"));
         }

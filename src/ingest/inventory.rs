@@ -109,7 +109,9 @@ impl Walk<'_> {
                             self.chunks(&std::mem::take(&mut chunks), out)?;
                             self.tree(tree.as_bytes(), out)?;
                         }
-                        Node::File { content: Content::Empty, .. } | Node::Symlink { .. } | Node::Link { .. } => {}
+                        Node::File { content: Content::Empty, .. }
+                        | Node::Symlink { .. }
+                        | Node::Link { .. } => {}
                     }
                 }
                 self.chunks(&chunks, out)

@@ -23,15 +23,15 @@ use std::collections::HashSet;
 
 use minicbor::{Decode, Encode};
 
+use super::inventory::stored;
 use super::source::{Stamp, meta};
 use super::walk::{Item, Job, What};
-use super::inventory::stored;
 use super::{IngestError, Run};
 use crate::chunking::Chunking;
 use crate::codec;
 use crate::id::{BlobId, ID_LEN, KeyId, Kind, ObjectId};
-use crate::pack::sealed;
 use crate::manifest::{BlobNode, Content, Meta, Name, Node, Xattr};
+use crate::pack::sealed;
 use crate::store::{DirId, Keep, Listing, PutOutside, StoreError};
 
 /// The version of the rows, and of the rule by which files become chunks: if either changes, so does this number.

@@ -103,7 +103,9 @@ pub enum IngestError {
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
     /// The user's mistake.
-    #[error("{0} cannot be encrypted: its chunks may be as long as an object may be, and encryption adds to that; take a smaller size")]
+    #[error(
+        "{0} cannot be encrypted: its chunks may be as long as an object may be, and encryption adds to that; take a smaller size"
+    )]
     TooLongToSeal(Chunking),
     /// The user's mistake.
     #[error("files cannot be kept in place when they are encrypted: what is served is not what is in them")]

@@ -93,7 +93,8 @@ impl<'a> Outbox<'a> {
             let bytes = plain.seal(keys, generation).ok_or_else(too_long)?;
             Ok::<_, IngestError>((ObjectId::of(Kind::Chunk, &bytes), bytes))
         };
-        let here = |id: &ObjectId| Ok::<_, StoreError>(self.run.store.missing(&[*id], Keep::Published)?.is_empty());
+        let here =
+            |id: &ObjectId| Ok::<_, StoreError>(self.run.store.missing(&[*id], Keep::Published)?.is_empty());
         let now = sealed(newest)?;
         if newest == 0 || here(&now.0)? {
             return Ok(now);

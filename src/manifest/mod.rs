@@ -110,7 +110,11 @@ where
         return Err(ManifestError::Version { what, found });
     }
     let Versioned { version, body } = codec::decode(what, bytes, max)?;
-    if known.contains(&version) { Ok((version, body)) } else { Err(ManifestError::Version { what, found: version }) }
+    if known.contains(&version) {
+        Ok((version, body))
+    } else {
+        Err(ManifestError::Version { what, found: version })
+    }
 }
 
 /// Decodes an array of at most `MAX_NODE_ITEMS`, so that a node cannot expand to many times its encoding.

@@ -7,7 +7,8 @@ use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode};
 
 use super::{
-    FORMAT_VERSION, MAX_SNAPSHOT_LEN, ManifestError, Meta, SEALED_VERSION, Totals, decode_object, encode_object, require,
+    FORMAT_VERSION, MAX_SNAPSHOT_LEN, ManifestError, Meta, SEALED_VERSION, Totals, decode_object,
+    encode_object, require,
 };
 use crate::chunking::Chunking;
 use crate::id::{KeyId, SnapshotId, TreeId};

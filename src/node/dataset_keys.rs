@@ -69,8 +69,9 @@ impl DatasetKeys {
         }
         let damaged = |line: usize, cause: &str| {
             let message = format!("{}: line {line} is damaged: {cause}", path.display());
-            Error::new(Kind::Corrupt, message)
-                .hint("restore the file from a backup; without it what it opens can no longer be read from here")
+            Error::new(Kind::Corrupt, message).hint(
+                "restore the file from a backup; without it what it opens can no longer be read from here",
+            )
         };
         let mut held = BTreeMap::new();
         let secrets = keys.all()?;
@@ -125,8 +126,11 @@ impl DatasetKeys {
         let mut held = self.held();
         let name = &place.1;
         let entry = held.get_mut(place).filter(|held| held.can_rotate()).ok_or_else(|| {
-            Error::new(Kind::Denied, format!("the key of {name} cannot be rotated on this node"))
-                .hint(format!("the node that published {name} first can; and it can be rotated {MAX_GENERATION} times"))
+            Error::new(Kind::Denied, format!("the key of {name} cannot be rotated on this node")).hint(
+                format!(
+                    "the node that published {name} first can; and it can be rotated {MAX_GENERATION} times"
+                ),
+            )
         })?;
         entry.generation += 1;
         let current = entry.current();
@@ -137,7 +141,7 @@ impl DatasetKeys {
     /// The key of a dataset that was granted to this node, which is kept from then on if it is newer than what is here.
     pub fn granted(&self, place: &Place, ledger: &Ledger) -> Result<Option<DatasetKey>, Error> {
         let Some(dataset) = ledger.dataset(place.1.as_str()) else { return Ok(None) };
-        let Some(key) = self.unwrap(place, ledger, dataset)? else { return Ok(None) };
+        let Some(key) = self.opened(place, ledger, dataset)? else { return Ok(None) };
         let mut held = self.held();
         let is_newer = held.get(place).is_none_or(|held| held.key.generation() < key.generation());
         if is_newer {
@@ -147,7 +151,7 @@ impl DatasetKeys {
         Ok(Some(key))
     }
 
-    fn unwrap(&self, place: &Place, ledger: &Ledger, dataset: &Dataset) -> Result<Option<DatasetKey>, Error> {
+    fn opened(&self, place: &Place, ledger: &Ledger, dataset: &Dataset) -> Result<Option<DatasetKey>, Error> {
         let own = self.keys.author(ledger).public();
         let first = ledger.acting(&own).unwrap_or(own);
         let Some(bytes) = dataset.grants.get(&first).and_then(|granted| granted.wrap.as_ref()) else {
@@ -156,7 +160,8 @@ impl DatasetKeys {
         let subject = Subject { genesis: place.0, name: place.1.as_str() };
         // It was wrapped for the key that this node had then.
         let opened = Wrap::decode(bytes).and_then(|wrap| {
-            let secret = self.keys.all().ok().and_then(|all| all.into_iter().find(|key| key.public() == wrap.to));
+            let secret =
+                self.keys.all().ok().and_then(|all| all.into_iter().find(|key| key.public() == wrap.to));
             let secret = secret.ok_or(crate::crypto::wrap::WrapError::NotForThis { for_whom: wrap.to })?;
             wrap.open(subject, &secret)
         });
@@ -170,7 +175,13 @@ impl DatasetKeys {
     }
 
     /// Wraps a key for somebody, as a grant has it.
-    pub fn wrap(&self, key: &DatasetKey, place: &Place, from: PublicKey, to: PublicKey) -> Result<Wrap, Error> {
+    pub fn wrap(
+        &self,
+        key: &DatasetKey,
+        place: &Place,
+        from: PublicKey,
+        to: PublicKey,
+    ) -> Result<Wrap, Error> {
         let subject = Subject { genesis: place.0, name: place.1.as_str() };
         let wrap = Wrap::new(key, subject, from, to, random()?);
         wrap.map_err(|error| Error::new(Kind::Failed, format!("cannot wrap the key of {}: {error}", place.1)))
@@ -186,7 +197,8 @@ impl DatasetKeys {
         }
         let write = || {
             // Temporary files are created 0600.
-            let mut file = tempfile::NamedTempFile::new_in(self.path.parent().unwrap_or(std::path::Path::new(".")))?;
+            let mut file =
+                tempfile::NamedTempFile::new_in(self.path.parent().unwrap_or(std::path::Path::new(".")))?;
             file.write_all(text.as_bytes())?;
             file.as_file().sync_all()?;
             file.persist(&self.path)?;
@@ -206,7 +218,8 @@ fn parse(line: &str, secrets: &[SecretKey]) -> Result<(Place, Held), String> {
     let bytes = HEXLOWER.decode(word()?.as_bytes()).map_err(|_| "its key is not in hex")?;
     let wrap = Wrap::decode(&bytes).map_err(|error| error.to_string())?;
     let secret = secrets.iter().find(|secret| secret.public() == wrap.to);
-    let secret = secret.ok_or_else(|| format!("its key is wrapped for {}, which is not a key of this node", wrap.to))?;
+    let secret = secret
+        .ok_or_else(|| format!("its key is wrapped for {}, which is not a key of this node", wrap.to))?;
     let subject = Subject { genesis, name: name.as_str() };
     let key = wrap.open(subject, secret).map_err(|error| error.to_string())?;
     if generation > key.generation() {

@@ -114,7 +114,9 @@ impl Keys {
         for file in std::fs::read_dir(dir).map_err(failed)?.flatten().map(|file| file.path()) {
             let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             let retired = name.strip_prefix("identity.key.");
-            if retired.is_some_and(|end| end.len() == RETIRED_LEN && end.bytes().all(|b| b.is_ascii_hexdigit())) {
+            if retired
+                .is_some_and(|end| end.len() == RETIRED_LEN && end.bytes().all(|b| b.is_ascii_hexdigit()))
+            {
                 all.extend(read(&file)?);
             }
         }

@@ -158,12 +158,16 @@ impl Node {
     /// A version that was sealed before a rotation of the key would be open to those for whose sake it was rotated.
     fn check_generation(&self, chain: &Chain, name: &Name, keys: Option<&Keyring>) -> Result<(), Error> {
         let Some(keys) = keys else { return Ok(()) };
-        let is_newest = self.dataset_key(chain, name)?.is_none_or(|key| key.generation() == keys.generation());
+        let is_newest =
+            self.dataset_key(chain, name)?.is_none_or(|key| key.generation() == keys.generation());
         if is_newest {
             return Ok(());
         }
-        Err(Error::new(Kind::Busy, format!("the key of {name} was rotated meanwhile, and what was read is sealed with the old one"))
-            .hint("publish again: what has not changed is not read again"))
+        Err(Error::new(
+            Kind::Busy,
+            format!("the key of {name} was rotated meanwhile, and what was read is sealed with the old one"),
+        )
+        .hint("publish again: what has not changed is not read again"))
     }
 
     /// The snapshot object of a snapshot that was built here. What was only fetched may be incomplete and evicted, and

@@ -57,7 +57,9 @@ impl Node {
         let key = key.or_else(|| self.dataset_keys.by_id(generation, id));
         let newest = key.as_ref().map(DatasetKey::generation);
         let keys = key.map(Keyring::new).filter(|keys| keys.has(generation, id));
-        keys.map(Arc::new).ok_or_else(|| self.no_key(resolved, named.map(|(_, name)| name), chain.as_deref(), generation, newest))
+        keys.map(Arc::new).ok_or_else(|| {
+            self.no_key(resolved, named.map(|(_, name)| name), chain.as_deref(), generation, newest)
+        })
     }
 
     /// The dataset of which a snapshot is a version, as far as the logs here say.
@@ -65,7 +67,8 @@ impl Node {
         self.networks.all().iter().find_map(|chain| {
             let ledger = chain.ledger();
             let mut datasets = ledger.datasets();
-            let found = datasets.find(|dataset| dataset.versions.iter().any(|version| version.snapshot == *snapshot))?;
+            let found = datasets
+                .find(|dataset| dataset.versions.iter().any(|version| version.snapshot == *snapshot))?;
             Some((chain.genesis(), found.name.clone()))
         })
     }
@@ -86,16 +89,20 @@ impl Node {
             Some(newest) if newest < generation => format!(
                 "no key for this dataset: {what} is encrypted with generation {generation} of its key, and this node was given generation {newest}"
             ),
-            Some(_) => format!("wrong key for this dataset: {what} is encrypted with another key than the one that this node has"),
+            Some(_) => format!(
+                "wrong key for this dataset: {what} is encrypted with another key than the one that this node has"
+            ),
             None => format!("no key for this dataset: {what} is encrypted"),
         };
         let error = Error::new(Kind::Denied, message);
         let (Some(name), Some(chain)) = (name, chain) else {
-            return error.hint("ask its owner to run `bcai keys grant` for this node; `bcai keys` shows its key");
+            return error
+                .hint("ask its owner to run `bcai keys grant` for this node; `bcai keys` shows its key");
         };
         let ledger = chain.ledger();
         let own = self.keys.author(&ledger).public();
-        let owner = ledger.dataset(name.as_str()).map_or("its owner".into(), |dataset| dataset.owner.to_string());
+        let owner =
+            ledger.dataset(name.as_str()).map_or("its owner".into(), |dataset| dataset.owner.to_string());
         error.hint(format!("ask {owner} to run `bcai keys grant {own} reader --dataset {name}`"))
     }
 
@@ -115,7 +122,8 @@ impl Node {
         let ledger = chain.ledger();
         let own = self.keys.author(&ledger).public();
         let dataset = ledger.dataset(name.as_str());
-        let owns = dataset.is_none_or(|dataset| ledger.acting(&own).is_ok_and(|first| first == dataset.owner));
+        let owns =
+            dataset.is_none_or(|dataset| ledger.acting(&own).is_ok_and(|first| first == dataset.owner));
         let encrypted = match dataset {
             Some(dataset) => self.is_encrypted(dataset).await?,
             None => false,
@@ -127,7 +135,12 @@ impl Node {
                 Ok(Some(Arc::new(Keyring::new(key))))
             }
             _ => {
-                let error = Error::new(Kind::Denied, format!("no key for this dataset: {name} is to be encrypted, and its key is not on this node"));
+                let error = Error::new(
+                    Kind::Denied,
+                    format!(
+                        "no key for this dataset: {name} is to be encrypted, and its key is not on this node"
+                    ),
+                );
                 let owner = dataset.map(|dataset| dataset.owner.to_string()).unwrap_or_default();
                 Err(match owns {
                     true => error.hint("restore dataset.keys from a backup, or publish under a new name; --plaintext publishes for everybody to read"),
@@ -154,13 +167,20 @@ impl Node {
 
     /// Refuses to make a snapshot that was built before a version of a dataset whose readers could not open it, or of one that is
     /// encrypted while it is not.
-    pub(super) fn check_sealed(&self, name: &Name, snapshot: &Snapshot, keys: Option<&Keyring>) -> Result<(), Error> {
+    pub(super) fn check_sealed(
+        &self,
+        name: &Name,
+        snapshot: &Snapshot,
+        keys: Option<&Keyring>,
+    ) -> Result<(), Error> {
         let usage = |message: String, hint: &str| Err(Error::usage(message).hint(hint));
         match (&snapshot.sealed, keys) {
             (None, None) => Ok(()),
             (Some(sealed), Some(keys)) if keys.has(sealed.generation, &sealed.key) => Ok(()),
             (Some(_), _) => usage(
-                format!("this snapshot is encrypted, and not with the key of {name}: nobody who reads {name} could open it"),
+                format!(
+                    "this snapshot is encrypted, and not with the key of {name}: nobody who reads {name} could open it"
+                ),
                 "publish the directory that it was made from",
             ),
             (None, Some(_)) => usage(
@@ -215,22 +235,24 @@ impl Node {
         let chain = self.networks.default_network()?;
         let name: Name = name.parse()?;
         let _one_at_a_time = self.publishing.lock().await;
-        self.rotate_dataset_key(&chain, &name, None).await
+        Ok(self.rotate_dataset_key(&chain, &name, None).await?.1)
     }
 
-    /// The same, for who holds `publishing`. `revoked` is decided between the two steps.
+    /// The same, for who holds `publishing`. `revoked` is decided between the two steps: at which height and round, and whether it
+    /// was before.
     pub(super) async fn rotate_dataset_key(
         &self,
         chain: &Chain,
         name: &Name,
         revoked: Option<Grant>,
-    ) -> Result<RotatedDataset, Error> {
+    ) -> Result<(Option<(u64, u32, bool)>, RotatedDataset), Error> {
         let started = Instant::now();
         let key = off(|| self.dataset_keys.rotate(&(chain.genesis(), name.clone())))?;
         let author = self.keys.author(&chain.ledger());
-        if let Some(grant) = revoked {
-            self.decide_as(chain, &author, EntryBody::Grant(grant)).await?;
-        }
+        let decided = match revoked {
+            Some(grant) => Some(self.decide_as(chain, &author, EntryBody::Grant(grant)).await?),
+            None => None,
+        };
         let ledger = chain.ledger();
         let dataset = ledger.dataset(name.as_str());
         let mut readers = 0;
@@ -244,12 +266,8 @@ impl Node {
             self.decide_as(chain, &author, EntryBody::Grant(grant)).await?;
             readers += 1;
         }
-        Ok(RotatedDataset {
-            name: name.to_string(),
-            generation: key.generation(),
-            readers,
-            seconds: started.elapsed().as_secs_f64(),
-        })
+        let (generation, seconds) = (key.generation(), started.elapsed().as_secs_f64());
+        Ok((decided, RotatedDataset { name: name.to_string(), generation, readers, seconds }))
     }
 }
 

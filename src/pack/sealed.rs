@@ -83,8 +83,9 @@ mod tests {
     #[test]
     fn the_key_of_the_cipher_depends_on_the_compressed_bytes() {
         let text: Bytes = b"All work and no play. ".repeat(100).into();
-        let [lz4, zstd] = [Compression::Lz4, Compression::Zstd(3)]
-            .map(|compression| Plain::new(Kind::Chunk, &text, compression).unwrap().seal(&keys(), 1).unwrap());
+        let [lz4, zstd] = [Compression::Lz4, Compression::Zstd(3)].map(|compression| {
+            Plain::new(Kind::Chunk, &text, compression).unwrap().seal(&keys(), 1).unwrap()
+        });
         // Other bytes, hence another hash, which is the cipher's key.
         assert_ne!(lz4[4..36], zstd[4..36]);
         for sealed in [lz4, zstd] {

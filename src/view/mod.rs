@@ -149,8 +149,7 @@ impl View {
         let snapshot = match &stored.sealed {
             None => stored,
             Some(sealed) => {
-                let no_key =
-                    || ViewError::Sealed { id, key: sealed.key, generation: sealed.generation };
+                let no_key = || ViewError::Sealed { id, key: sealed.key, generation: sealed.generation };
                 let keys = options.keys.clone().filter(|keys| keys.has(sealed.generation, &sealed.key));
                 nodes.unseal(id, sealed, keys.ok_or_else(no_key)?)?
             }
@@ -160,11 +159,7 @@ impl View {
 
     /// The snapshot as it is stored, for those who fetch, count and keep its objects: what is encrypted is not opened, and
     /// is to them one file that consists of all objects.
-    pub async fn open_stored(
-        fetcher: Fetcher,
-        cache: Cache,
-        id: SnapshotId,
-    ) -> Result<Arc<Self>, ViewError> {
+    pub async fn open_stored(fetcher: Fetcher, cache: Cache, id: SnapshotId) -> Result<Arc<Self>, ViewError> {
         let nodes = nodes::Nodes::new(fetcher, cache);
         let snapshot = nodes.snapshot(id).await?;
         Ok(Arc::new(Self { id, snapshot, nodes, options: Options::default() }))

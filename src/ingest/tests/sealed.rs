@@ -89,7 +89,8 @@ fn only_those_with_the_key_read_it() {
         assert!(matches!(refused, Some(ViewError::Sealed { generation: 0, .. })), "{refused:?}");
     }
     let packs = packs(&bench);
-    for secret in [&b"confidential-name"[..], b"a very secret sentence", b"file-17", &noise(1, 5 << 20)[100..140]]
+    for secret in
+        [&b"confidential-name"[..], b"a very secret sentence", b"file-17", &noise(1, 5 << 20)[100..140]]
     {
         assert!(!holds(&packs, secret), "{}", String::from_utf8_lossy(secret));
     }
