@@ -10,12 +10,12 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::{Context, exit_code, output};
+use super::{Context, exit_code, output, passphrase};
 use crate::api::route;
 use crate::node::report::{
     KeyInNetwork, KeysReport, RightsDecided, RightsRequest, RotatedDataset, RotatedKey,
 };
-use crate::node::{Error, Kind, has_key, new_key};
+use crate::node::{self, Error, Kind, Node, has_key, is_key_locked, new_key};
 
 /// This machine's key: show it, make one, put another in its place; give rights to others'
 ///
@@ -55,6 +55,16 @@ enum What {
         #[arg(long, value_name = "NAME")]
         dataset: Option<String>,
     },
+    /// Lock this node's keys with a passphrase, or with another one
+    ///
+    /// Every start of the node asks for it then, at the terminal, or takes it from BCAI_PASSPHRASE or the file that
+    /// BCAI_PASSPHRASE_FILE names. The node has to be stopped for this. Whoever forgets the passphrase has lost the keys, those of
+    /// datasets too.
+    Passphrase {
+        /// Unlock them for good
+        #[arg(long)]
+        remove: bool,
+    },
     /// Give a key roles, beside those that it has
     ///
     /// The roles: reader, publisher, storage, validator (may join the validators), admin (all of these, and may give them). In
@@ -90,6 +100,7 @@ impl Keys {
             What::New => new(ctx).map(|()| ExitCode::SUCCESS),
             What::Rotate { dataset: None } => rotate(ctx),
             What::Rotate { dataset: Some(name) } => rotate_dataset(ctx, &name).map(|()| ExitCode::SUCCESS),
+            What::Passphrase { remove } => change_passphrase(ctx, remove).map(|()| ExitCode::SUCCESS),
             What::Grant { key, roles, dataset } => {
                 rights(ctx, &RightsRequest { key, roles, dataset, revoke: false }).map(|()| ExitCode::SUCCESS)
             }
@@ -103,15 +114,16 @@ impl Keys {
 fn show(ctx: &Context) -> Result<(), Error> {
     // Looking must not make one.
     if !has_key(&ctx.paths) {
-        return Err(Error::not_found(format!(
-            "this node has no key: there is no {}",
-            ctx.paths.identity().display()
-        ))
-        .hint("bcai keys new makes one, and so does bcai init"));
+        return Err(no_key(ctx));
     }
     let keys: KeysReport = ctx.with_daemon(async |client| client.get(route::KEYS).await)?;
     ctx.output.result(&keys, text);
     Ok(())
+}
+
+fn no_key(ctx: &Context) -> Error {
+    Error::not_found(format!("this node has no key: there is no {}", ctx.paths.identity().display()))
+        .hint("bcai keys new makes one, and so does bcai init")
 }
 
 fn text(keys: &KeysReport) -> String {
@@ -150,8 +162,28 @@ fn in_network(network: &KeyInNetwork, key: &str) -> String {
 }
 
 fn new(ctx: &Context) -> Result<(), Error> {
-    let key = new_key(&ctx.paths)?;
+    let key = new_key(&ctx.paths, None)?;
     ctx.output.result(&json!({ "key": key.to_string() }), |_| key.to_string());
+    Ok(())
+}
+
+fn change_passphrase(ctx: &Context, remove: bool) -> Result<(), Error> {
+    if !has_key(&ctx.paths) {
+        return Err(no_key(ctx));
+    }
+    if let Some(pid) = Node::running(&ctx.paths)? {
+        return Err(Error::new(
+            Kind::Busy,
+            format!("the node is running, pid {pid}, and would go on with the old passphrase"),
+        )
+        .hint("bcai stop, then run it again"));
+    }
+    let old = is_key_locked(&ctx.paths).then(passphrase::present).transpose()?;
+    let new = if remove { None } else { Some(passphrase::new(ctx)?) };
+    let files = node::change_passphrase(&ctx.paths, old, new)?;
+    let done = if remove { "unlocked" } else { "locked" };
+    ctx.output
+        .confirm(&json!({ "files": files, "locked": !remove }), |_| format!("{files} key file(s) {done}"));
     Ok(())
 }
 

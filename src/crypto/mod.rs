@@ -1,5 +1,5 @@
 //! Ed25519 keys and signatures: who wrote an entry, who voted, who is at the other end. Below, what is secret: the keys of
-//! datasets (`dataset`), and these wrapped for somebody (`wrap`).
+//! datasets (`dataset`), these wrapped for somebody (`wrap`), and a key locked with a passphrase (`vault`).
 //!
 //! Owns: the newtypes, their 32- and 64-byte encodings, and the one rule by which a signature counts.
 //! Must not know: what is signed. Callers put a tag of their own in front of every message.
@@ -11,6 +11,7 @@
 pub mod dataset;
 #[cfg(test)]
 pub mod memory;
+pub mod vault;
 pub mod wrap;
 
 use std::fmt;

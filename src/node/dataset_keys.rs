@@ -10,14 +10,14 @@
 //! A key that was granted is kept too: who loses the right to later versions keeps what opens those of before.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use data_encoding::HEXLOWER;
 
 use super::error::{Error, Kind};
-use super::keys::{Keys, check_mode, random, sync_dir};
+use super::key_files::{check_mode, put, random};
+use super::keys::Keys;
 use crate::config::Paths;
 use crate::crypto::dataset::{DatasetKey, MAX_GENERATION};
 use crate::crypto::wrap::{Subject, Wrap};
@@ -74,7 +74,7 @@ impl DatasetKeys {
             )
         };
         let mut held = BTreeMap::new();
-        let secrets = keys.all()?;
+        let secrets = keys.all();
         for (number, line) in text.lines().enumerate() {
             if number == 0 {
                 if line != HEADER {
@@ -160,8 +160,7 @@ impl DatasetKeys {
         let subject = Subject { genesis: place.0, name: place.1.as_str() };
         // It was wrapped for the key that this node had then.
         let opened = Wrap::decode(bytes).and_then(|wrap| {
-            let secret =
-                self.keys.all().ok().and_then(|all| all.into_iter().find(|key| key.public() == wrap.to));
+            let secret = self.keys.all().into_iter().find(|key| key.public() == wrap.to);
             let secret = secret.ok_or(crate::crypto::wrap::WrapError::NotForThis { for_whom: wrap.to })?;
             wrap.open(subject, &secret)
         });
@@ -195,16 +194,7 @@ impl DatasetKeys {
             let (genesis, name) = place;
             text.push_str(&format!("{genesis} {name} {generation} {}\n", HEXLOWER.encode(&wrap.encode())));
         }
-        let write = || {
-            // Temporary files are created 0600.
-            let mut file =
-                tempfile::NamedTempFile::new_in(self.path.parent().unwrap_or(std::path::Path::new(".")))?;
-            file.write_all(text.as_bytes())?;
-            file.as_file().sync_all()?;
-            file.persist(&self.path)?;
-            sync_dir(&self.path)
-        };
-        write().map_err(|error| Error::io("cannot write", &self.path, error))
+        put(&self.path, &text, |file| file.persist(&self.path).map(drop))
     }
 }
 
@@ -238,7 +228,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let paths = Paths::under(dir.path()).unwrap();
         paths.create().unwrap();
-        let keys = Arc::new(Keys::load(&paths, true).unwrap());
+        let keys = Arc::new(Keys::load(&paths, true, None).unwrap());
         (dir, paths, keys)
     }
 

@@ -15,6 +15,7 @@ mod export;
 mod hints;
 mod history;
 mod job;
+mod key_files;
 mod keys;
 mod lock;
 mod mounts;
@@ -62,7 +63,8 @@ use crate::view::Cache;
 
 pub use error::{Error, Kind};
 pub use job::Job;
-pub use keys::{has_key, new_key};
+pub use key_files::Passphrase;
+pub use keys::{change_passphrase, has_key, is_key_locked, new_key};
 pub use proofs::{Expected, check_proof};
 pub use reference::{Named, Reference, ReferenceError, Uri};
 pub use transfers::JobKind;
@@ -119,12 +121,16 @@ impl Node {
     }
 
     /// Opens everything, restores what was mounted when the last daemon was killed, and returns the node and the
-    /// socket that it will answer on.
-    pub async fn start(paths: Paths, config: Config) -> Result<(Arc<Self>, UnixListener), Error> {
+    /// socket that it will answer on. The passphrase is that of its keys, if they are locked.
+    pub async fn start(
+        paths: Paths,
+        config: Config,
+        passphrase: Option<Passphrase>,
+    ) -> Result<(Arc<Self>, UnixListener), Error> {
         paths.create()?;
         let lock = Lock::take(&paths.lock())?;
         let state = Arc::new(State::open(&paths.state())?);
-        let keys = Arc::new(Keys::load(&paths, state.is_new())?);
+        let keys = Arc::new(Keys::load(&paths, state.is_new(), passphrase)?);
         let dataset_keys = dataset_keys::DatasetKeys::load(&paths, keys.clone())?;
         let store = open_store(&paths, &config, &state).await?;
         let (submissions, inbox) = tokio::sync::mpsc::channel(64);
