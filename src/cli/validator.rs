@@ -83,8 +83,6 @@ enum What {
         #[arg(long, value_name = "N")]
         seats: Option<u32>,
         /// Acknowledgements of storage nodes that a version needs
-        ///
-        /// No command of this version asks for any, so that with more than 0 every `bcai publish` is refused.
         #[arg(long, value_name = "N")]
         replicas: Option<u32>,
         /// Auditors who confirm that something is stored

@@ -36,7 +36,8 @@ pub(super) const SWARM_PROTOCOL: StreamProtocol = StreamProtocol::new("/bcai/swa
 pub(super) const LOG_PROTOCOL: StreamProtocol = StreamProtocol::new("/bcai/log/1");
 /// The protocol of announcements.
 pub(super) const PEERS_PROTOCOL: StreamProtocol = StreamProtocol::new("/bcai/peers/1");
-
+/// The protocol of replicas.
+pub(super) const REPLICA_PROTOCOL: StreamProtocol = StreamProtocol::new("/bcai/replica/1");
 /// The protocol of validators.
 pub(super) const VALIDATOR_PROTOCOL: StreamProtocol = StreamProtocol::new("/bcai/validator/1");
 

@@ -32,6 +32,7 @@ mod reached;
 mod reading;
 mod reference;
 mod remount;
+mod replicas;
 pub mod report;
 mod resolve;
 mod rights;
@@ -107,6 +108,7 @@ pub struct Node {
     transfers: transfers::Transfers,
     alerts: alerts::Alerts,
     limited: peers::Limited,
+    replicas: replicas::Replicas,
     started: Instant,
     /// How old the newest block of a log may be; zero for no limit.
     max_log_age: Duration,
@@ -161,6 +163,7 @@ impl Node {
             transfers: transfers::Transfers::default(),
             alerts: alerts::Alerts::default(),
             limited: peers::Limited::default(),
+            replicas: replicas::Replicas::new(config.replicas.clone()),
             started: Instant::now(),
             max_log_age: Duration::from_secs(config.max_log_age.saturating_mul(86_400)),
             _lock: lock,
@@ -186,6 +189,10 @@ impl Node {
         node.tidy_mounts();
         node.resume_pins();
         node.watch_alerts();
+        if config.mode != net::Mode::Anonymous {
+            node.answer_about_replicas(node.net.replica_calls());
+            node.tend_replicas();
+        }
         tracing::info!(pid = std::process::id(), peer = node.net.peer_id(), "node is ready");
         Ok((node, listener))
     }
@@ -259,6 +266,7 @@ impl Node {
             alerts_acknowledged: acknowledged,
             limits: self.limits(),
             origins: self.origins.status(),
+            replicas: self.replica_status()?,
         })
     }
 

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::error::{Error, Kind};
 use super::job::{Job, cancelled};
+use super::replicas::Subject;
 use super::report::{Progress, PublishRequest, Published, SnapshotRequest, Snapshotted, Source};
 use super::text::escape;
 use super::{Named, Node, Reference, Uri, now_ms, off};
@@ -106,6 +107,12 @@ impl Node {
             Some(url) => Some(self.upload(url, &chain, &name, snapshot, &stored, job).await?),
             None => None,
         };
+        let subject = Subject { name: &name, snapshot, bytes: stored.totals.bytes };
+        let (replicas, copies) = match self.is_published(&chain, subject, version.as_str()) {
+            true => (Vec::new(), 0),
+            false => self.replicate(&chain, subject, (request.replicas, request.ack), job).await?,
+        };
+        let acknowledged = replicas.len();
         job.set(Progress { phase: "commit".into(), ..job.progress() });
         let started = Instant::now();
         let body = EntryBody::Publish(Publish {
@@ -118,7 +125,8 @@ impl Node {
                 .ledger()
                 .dataset(name.as_str())
                 .and_then(|known| known.latest().map(|v| v.label.clone())),
-            replicas: Vec::new(),
+            replicas,
+            copies: (copies > 0).then_some(copies as u32),
         });
         let (height, round, already) = {
             let _one_at_a_time = self.publishing.lock().await;
@@ -139,6 +147,8 @@ impl Node {
             commit_ms,
             ingest,
             upload,
+            copies,
+            acknowledged,
         })
     }
 

@@ -51,6 +51,11 @@ impl Node {
         if !globs.is_all() {
             return self.open(resolved, self.fetcher.clone()).await;
         }
+        self.open_stored(resolved).await
+    }
+
+    /// As it is stored, whoever may read it.
+    pub(super) async fn open_stored(&self, resolved: &Resolved) -> Result<Arc<View>, Error> {
         let snapshot = resolved.snapshot.parse()?;
         self.origins.attend(snapshot);
         Ok(View::open_stored(self.fetcher.clone(), self.nodes.clone(), snapshot).await?)

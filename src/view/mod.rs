@@ -21,6 +21,7 @@ mod mounted;
 mod neighbours;
 mod nodes;
 mod novel;
+mod nth;
 #[cfg(test)]
 mod tests;
 mod walk;

@@ -135,7 +135,7 @@ impl Networks {
 
     /// Takes over what connected peers have and we have not. Fails when no peer could be asked, or all failed.
     /// Peers that are slower than the first good one get a moment more: it may not be the one that knows most.
-    pub(super) async fn catch_up(&self, chain: &Chain) -> Result<(), Error> {
+    pub(in crate::node) async fn catch_up(&self, chain: &Chain) -> Result<(), Error> {
         let genesis = chain.genesis();
         let peers = self.connected();
         let mut pulls: FuturesUnordered<_> = peers.iter().map(|peer| self.pull(chain, &peer.id)).collect();
