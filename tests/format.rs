@@ -196,7 +196,7 @@ fn the_inventory_of_sealed_objects() {
         inventory.push(ChunkId::of(&number.to_le_bytes()), 57 + number, &mut count).unwrap();
     }
     let sealed = Sealed { key: KeyId::of(&[7; 32]), generation: 3, snapshot: Vec::new().into() };
-    let shown = inventory.finish(sealed, &mut count).unwrap();
+    let shown = inventory.finish(|_| Ok(sealed), &mut count).unwrap();
     assert_eq!(shown.totals, totals(1, 5000, 12_782_500));
     assert_eq!(shown.id().to_string(), "e5ecd992a300d3488888262d8ba7b42354abcec30226ee65b47dd77231e25ce4");
     assert_eq!(nodes, 13);

@@ -119,9 +119,11 @@ struct Sealing {
 
 impl Sealing {
     /// The hash that names a message to the cipher.
-    fn iv_of(&self, kind: u8, parts: &[&[u8]]) -> [u8; IV_LEN] {
+    fn iv_of(&self, what: What<'_>, parts: &[&[u8]]) -> [u8; IV_LEN] {
         let mut hasher = blake3::Hasher::new_keyed(&self.iv);
-        hasher.update(&[kind]);
+        // All that is authenticated: a key of the cipher must not meet one message in two contexts either.
+        hasher.update(&[what.kind]);
+        hasher.update(what.bound_to);
         for part in parts {
             hasher.update(part);
         }
@@ -135,10 +137,19 @@ impl Sealing {
     }
 }
 
-/// What is authenticated beside the message: what it is, and by which generation of the key.
-fn context(kind: u8, generation: u32) -> [u8; 1 + GENERATION_LEN] {
-    let [a, b, c, d] = generation.to_le_bytes();
-    [kind, a, b, c, d]
+/// What a message is.
+#[derive(Debug, Clone, Copy)]
+pub struct What<'a> {
+    pub kind: u8,
+    /// What it goes with, and with nothing else. All messages of one kind are bound to as many bytes.
+    pub bound_to: &'a [u8],
+}
+
+impl What<'_> {
+    /// What is authenticated beside the message.
+    fn context(self, generation: u32) -> Vec<u8> {
+        [&[self.kind][..], &generation.to_le_bytes(), self.bound_to].concat()
+    }
 }
 
 /// The keys of a dataset up to one generation, ready to seal and to open.
@@ -187,11 +198,11 @@ impl Keyring {
         self.key.at(generation).is_some_and(|key| key.id() == *id)
     }
 
-    /// Seals a message of this kind, which is the concatenation of `parts`: [`SEAL_LEN`] bytes more. The same message gives the same
+    /// Seals a message, which is the concatenation of `parts`: [`SEAL_LEN`] bytes more. The same message gives the same
     /// bytes. Nothing for a generation that is later than the newest.
-    pub fn seal(&self, generation: u32, kind: u8, parts: &[&[u8]]) -> Option<Vec<u8>> {
+    pub fn seal(&self, generation: u32, what: What<'_>, parts: &[&[u8]]) -> Option<Vec<u8>> {
         let sealing = self.sealing.get(generation as usize)?;
-        let iv = sealing.iv_of(kind, parts);
+        let iv = sealing.iv_of(what, parts);
         let len: usize = parts.iter().map(|part| part.len()).sum();
         let mut sealed = Vec::with_capacity(len + SEAL_LEN);
         sealed.extend_from_slice(&generation.to_le_bytes());
@@ -199,14 +210,14 @@ impl Keyring {
         parts.iter().for_each(|part| sealed.extend_from_slice(part));
         let message = (&mut sealed[HEADER_LEN..]).into();
         let cipher = sealing.cipher(&iv);
-        let tag = cipher.encrypt_inout_detached(&Nonce::default(), &context(kind, generation), message);
+        let tag = cipher.encrypt_inout_detached(&Nonce::default(), &what.context(generation), message);
         // The cipher refuses only what is longer than 256 GiB.
         sealed.extend_from_slice(&tag.ok()?);
         Some(sealed)
     }
 
-    /// The message, if it was sealed as one of this kind.
-    pub fn open(&self, kind: u8, sealed: &[u8]) -> Result<Vec<u8>, SealError> {
+    /// The message, if it was sealed as this.
+    pub fn open(&self, what: What<'_>, sealed: &[u8]) -> Result<Vec<u8>, SealError> {
         let short = SealError::TooShort(sealed.len());
         let (header, rest) = sealed.split_at_checked(HEADER_LEN).ok_or(short.clone())?;
         let (message, tag) = rest.split_last_chunk::<TAG_LEN>().ok_or(short)?;
@@ -219,7 +230,7 @@ impl Keyring {
         let sealing = self.sealing.get(generation as usize);
         let sealing = sealing.ok_or(SealError::Generation { found: generation, newest })?;
         let mut message = message.to_vec();
-        let context = context(kind, generation);
+        let context = what.context(generation);
         sealing
             .cipher(&iv)
             .decrypt_inout_detached(
@@ -241,45 +252,58 @@ mod tests {
         Keyring::new(DatasetKey::root([7; KEY_LEN]).at(generation).unwrap())
     }
 
+    fn of(kind: u8) -> What<'static> {
+        What { kind, bound_to: &[] }
+    }
+
     #[test]
     fn what_was_sealed_opens_with_its_kind_and_key_alone() {
         let keys = ring(3);
-        let sealed = keys.seal(3, 0, &[b"he", b"llo"]).unwrap();
-        assert_eq!(sealed, keys.seal(3, 0, &[b"hello"]).unwrap(), "the same message gives the same bytes");
+        let sealed = keys.seal(3, of(0), &[b"he", b"llo"]).unwrap();
+        assert_eq!(
+            sealed,
+            keys.seal(3, of(0), &[b"hello"]).unwrap(),
+            "the same message gives the same bytes"
+        );
         assert_eq!(sealed.len(), 5 + SEAL_LEN);
-        assert_eq!(keys.open(0, &sealed).unwrap(), b"hello");
-        assert_eq!(keys.open(2, &sealed), Err(SealError::Refused), "as another kind");
-        assert_ne!(&sealed[4..36], &keys.seal(3, 2, &[b"hello"]).unwrap()[4..36]);
+        assert_eq!(keys.open(of(0), &sealed).unwrap(), b"hello");
+        assert_eq!(keys.open(of(2), &sealed), Err(SealError::Refused), "as another kind");
+        assert_ne!(&sealed[4..36], &keys.seal(3, of(2), &[b"hello"]).unwrap()[4..36]);
+        let bound = What { kind: 0, bound_to: b"x" };
+        let elsewhere = keys.seal(3, bound, &[b"hello"]).unwrap();
+        assert_eq!(keys.open(bound, &elsewhere).unwrap(), b"hello");
+        assert_eq!(keys.open(of(0), &elsewhere), Err(SealError::Refused), "as what goes with something else");
+        assert_ne!(&elsewhere[4..36], &sealed[4..36], "nor does the cipher have the same key");
         let other = Keyring::new(DatasetKey::root([8; KEY_LEN]).at(3).unwrap());
-        assert_eq!(other.open(0, &sealed), Err(SealError::Refused), "with another key");
-        assert_eq!(keys.seal(4, 0, &[b"hello"]), None, "with a key that is not known yet");
+        assert_eq!(other.open(of(0), &sealed), Err(SealError::Refused), "with another key");
+        assert_eq!(keys.seal(4, of(0), &[b"hello"]), None, "with a key that is not known yet");
     }
 
     #[test]
     fn every_changed_or_missing_byte_is_noticed() {
         let keys = ring(0);
-        let sealed = keys.seal(0, 0, &[b"hello"]).unwrap();
+        let sealed = keys.seal(0, of(0), &[b"hello"]).unwrap();
         for at in 0..sealed.len() {
             let mut bent = sealed.clone();
             bent[at] ^= 1;
-            assert!(keys.open(0, &bent).is_err(), "byte {at}");
-            assert!(keys.open(0, &sealed[..at]).is_err(), "cut to {at}");
+            assert!(keys.open(of(0), &bent).is_err(), "byte {at}");
+            assert!(keys.open(of(0), &sealed[..at]).is_err(), "cut to {at}");
         }
-        assert_eq!(keys.open(0, b"junk"), Err(SealError::TooShort(4)));
+        assert_eq!(keys.open(of(0), b"junk"), Err(SealError::TooShort(4)));
     }
 
     #[test]
     fn a_key_opens_earlier_generations_and_no_later_one() {
         let (before, after) = (ring(1), ring(2));
-        let old = before.seal(1, 0, &[b"x"]).unwrap();
-        let new = after.seal(2, 0, &[b"x"]).unwrap();
+        let old = before.seal(1, of(0), &[b"x"]).unwrap();
+        let new = after.seal(2, of(0), &[b"x"]).unwrap();
         assert_ne!(old[36..], new[36..]);
-        assert_eq!(after.open(0, &old).unwrap(), b"x");
-        assert_eq!(before.open(0, &new), Err(SealError::Generation { found: 2, newest: 1 }));
+        assert_eq!(after.open(of(0), &old).unwrap(), b"x");
+        assert_eq!(before.open(of(0), &new), Err(SealError::Generation { found: 2, newest: 1 }));
         // Whoever claims that it is of an earlier generation is found out.
         let mut relabelled = new;
         relabelled[0] = 1;
-        assert_eq!(before.open(0, &relabelled), Err(SealError::Refused));
+        assert_eq!(before.open(of(0), &relabelled), Err(SealError::Refused));
         assert_eq!(before.key().at(2), None);
         assert_eq!(before.first(), after.first());
         assert!(after.has(1, &before.key().id()) && !before.has(2, &after.key().id()));

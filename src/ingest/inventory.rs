@@ -12,7 +12,7 @@
 use bytes::Bytes;
 
 use crate::crypto::dataset::Keyring;
-use crate::id::{BlobId, ChunkId, ID_LEN, Kind, ObjectId};
+use crate::id::{BlobId, ChunkId, ID_LEN, Kind, ObjectId, TreeId};
 use crate::manifest::{BlobNode, Content, Inventory, Node, Sealed, Snapshot, TreeNode};
 use crate::pack::sealed::{self, Plain};
 use crate::pack::{Checked, Compression};
@@ -43,12 +43,15 @@ pub(super) fn seal(
     let mut out = Out { store, put, batch: Vec::new() };
     let mut walk = Walk { store, keys, progress, inventory: Inventory::new() };
     walk.tree(snapshot.tree.as_bytes(), &mut out)?;
-    let plain = Plain::new(Kind::Snapshot, &snapshot.encode().into(), Compression::None);
-    let sealed = plain.and_then(|plain| plain.seal(keys, keys.generation()));
-    let sealed = sealed.ok_or(IngestError::TooLongToSeal(snapshot.chunking))?;
-    let sealed =
-        Sealed { key: keys.key().id(), generation: keys.generation(), snapshot: sealed.to_vec().into() };
-    let shown = walk.inventory.finish(sealed, &mut |kind, bytes| out.node(kind, bytes))?;
+    let too_long = || IngestError::TooLongToSeal(snapshot.chunking);
+    let plain =
+        Plain::new(Kind::Snapshot, &snapshot.encode().into(), Compression::None).ok_or_else(too_long)?;
+    let generation = keys.generation();
+    let seal = |inventory: &TreeId| {
+        let sealed = plain.seal_with(keys, generation, inventory).ok_or_else(too_long)?;
+        Ok::<_, IngestError>(Sealed { key: keys.key().id(), generation, snapshot: sealed.to_vec().into() })
+    };
+    let shown = walk.inventory.finish(seal, &mut |kind, bytes| out.node(kind, bytes))?;
     out.flush()?;
     Ok(shown)
 }

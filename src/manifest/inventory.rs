@@ -9,7 +9,7 @@ use super::{
     BlobBuilder, Content, Entry, Extent, ManifestError, Meta, Name, Node, Sealed, Snapshot, TreeBuilder,
 };
 use crate::chunking::Chunking;
-use crate::id::{ChunkId, FileHash, ID_LEN, Kind};
+use crate::id::{ChunkId, FileHash, ID_LEN, Kind, TreeId};
 
 /// The name of the one file that an encrypted snapshot shows to those who have no key.
 const SEALED_NAME: &[u8] = b"sealed";
@@ -70,8 +70,12 @@ impl Inventory {
         Ok(())
     }
 
-    /// The snapshot that everybody may see.
-    pub fn finish<E, S>(mut self, sealed: Sealed, sink: &mut S) -> Result<Snapshot, E>
+    /// The snapshot that everybody may see. `seal` is given the tree of the inventory, which what it seals is to go with.
+    pub fn finish<E, S>(
+        mut self,
+        seal: impl FnOnce(&TreeId) -> Result<Sealed, E>,
+        sink: &mut S,
+    ) -> Result<Snapshot, E>
     where
         E: From<ManifestError>,
         S: FnMut(Kind, Vec<u8>) -> Result<[u8; ID_LEN], E>,
@@ -86,7 +90,7 @@ impl Inventory {
         let mut directory = TreeBuilder::new();
         directory.push(Entry { name: Name::new(SEALED_NAME)?, node }, sink)?;
         let (tree, totals) = directory.finish(sink)?;
-        let sealed = Some(sealed);
+        let sealed = Some(seal(&tree)?);
         Ok(Snapshot { root: Meta::default(), tree, totals, chunking: Chunking::default(), sealed })
     }
 }

@@ -12,8 +12,8 @@
 use bytes::Bytes;
 
 use super::{Compression, MAX_OBJECT_LEN, PackError, Packed, compress};
-use crate::crypto::dataset::{Keyring, SEAL_LEN};
-use crate::id::{Kind, ObjectId};
+use crate::crypto::dataset::{Keyring, SEAL_LEN, What};
+use crate::id::{Kind, ObjectId, TreeId};
 
 /// A codec and the plain length, which precede the compressed bytes.
 const HEADER_LEN: usize = 5;
@@ -34,15 +34,38 @@ impl Plain {
 
     /// The sealed bytes, which are a chunk to everybody; nothing for a generation that the keys do not have.
     pub fn seal(&self, keys: &Keyring, generation: u32) -> Option<Bytes> {
+        self.seal_for(keys, generation, &[])
+    }
+
+    /// The same of a snapshot, which goes with the tree of its inventory and no other.
+    pub fn seal_with(&self, keys: &Keyring, generation: u32, inventory: &TreeId) -> Option<Bytes> {
+        self.seal_for(keys, generation, inventory.as_bytes())
+    }
+
+    fn seal_for(&self, keys: &Keyring, generation: u32, bound_to: &[u8]) -> Option<Bytes> {
         let len = self.packed.plain_len.to_le_bytes();
         let parts: [&[u8]; 3] = [&[self.packed.codec as u8], &len, &self.packed.stored];
-        keys.seal(generation, self.kind as u8, &parts).map(Bytes::from)
+        keys.seal(generation, What { kind: self.kind as u8, bound_to }, &parts).map(Bytes::from)
     }
 }
 
 /// The object of this kind whose sealed bytes these are. `id` names it in errors.
 pub fn open(keys: &Keyring, kind: Kind, id: &ObjectId, sealed: &[u8]) -> Result<Bytes, PackError> {
-    let message = keys.open(kind as u8, sealed).map_err(|cause| PackError::Sealed { id: *id, cause })?;
+    open_as(keys, What { kind: kind as u8, bound_to: &[] }, id, sealed)
+}
+
+/// The snapshot that goes with the tree of this inventory.
+pub fn open_snapshot(
+    keys: &Keyring,
+    inventory: &TreeId,
+    id: &ObjectId,
+    sealed: &[u8],
+) -> Result<Bytes, PackError> {
+    open_as(keys, What { kind: Kind::Snapshot as u8, bound_to: inventory.as_bytes() }, id, sealed)
+}
+
+fn open_as(keys: &Keyring, what: What<'_>, id: &ObjectId, sealed: &[u8]) -> Result<Bytes, PackError> {
+    let message = keys.open(what, sealed).map_err(|cause| PackError::Sealed { id: *id, cause })?;
     let message = Bytes::from(message);
     let Some((&[codec, a, b, c, d], _)) = message.split_first_chunk::<HEADER_LEN>() else {
         return Err(PackError::TooShort { id: *id });
@@ -113,7 +136,7 @@ mod tests {
         fn random_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
             prop_assert!(open(&keys(), Kind::Chunk, &id(&bytes), &bytes).is_err());
             // Nor do they if whoever has the key has sealed them.
-            if let Some(sealed) = keys().seal(0, 0, &[&bytes]) {
+            if let Some(sealed) = keys().seal(0, What { kind: 0, bound_to: &[] }, &[&bytes]) {
                 let _ = open(&keys(), Kind::Chunk, &id(&sealed), &sealed);
             }
         }

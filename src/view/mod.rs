@@ -152,7 +152,7 @@ impl View {
             Some(sealed) => {
                 let no_key = || ViewError::Sealed { id, key: sealed.key, generation: sealed.generation };
                 let keys = options.keys.clone().filter(|keys| keys.has(sealed.generation, &sealed.key));
-                nodes.unseal(id, sealed, keys.ok_or_else(no_key)?)?
+                nodes.unseal(id, (sealed, &stored.tree), keys.ok_or_else(no_key)?)?
             }
         };
         Ok(Arc::new(Self { id, snapshot, nodes, options }))

@@ -186,10 +186,10 @@ impl Nodes {
     pub(super) fn unseal(
         &mut self,
         id: SnapshotId,
-        sealed: &Sealed,
+        (sealed, inventory): (&Sealed, &TreeId),
         keys: Arc<Keyring>,
     ) -> Result<Snapshot, ViewError> {
-        let opened = sealed::open(&keys, Kind::Snapshot, &id.into(), &sealed.snapshot);
+        let opened = sealed::open_snapshot(&keys, inventory, &id.into(), &sealed.snapshot);
         let bytes = opened.map_err(|error| ViewError::unfit(id, error))?;
         let snapshot = Snapshot::decode(&bytes).map_err(ViewError::malformed(id))?;
         if snapshot.sealed.is_some() {
