@@ -39,6 +39,16 @@ pub struct Publish {
     /// Amazon's AWS_ENDPOINT, with AWS_ALLOW_HTTP=true if that is not encrypted.
     #[arg(long, value_name = "URL")]
     origin: Option<String>,
+    /// Encrypt it, so that only those read it whom `bcai keys grant KEY reader --dataset NAME` gives the key
+    ///
+    /// Later versions of the dataset are encrypted without asking. Names, sizes and contents of files are not to be seen by nodes
+    /// that only store or pass it on; how many objects there are, and how long each is, is. The key is in dataset.keys, beside
+    /// identity.key: back up both, without them nobody can be given the key any more.
+    #[arg(long)]
+    encrypt: bool,
+    /// Publish in plain, for everybody to read, though earlier versions are encrypted
+    #[arg(long, conflicts_with = "encrypt")]
+    plaintext: bool,
     /// Have it held by this many storage nodes besides this one: 3, or as many as the network has
     ///
     /// A node stores for the network when an admin has given it the role: bcai keys grant KEY storage. Nodes that are lost
@@ -83,10 +93,13 @@ impl Publish {
         // A mistake in it is told before anything is read.
         let origin = self.origin.map(|url| url.parse::<OriginUrl>()).transpose()?;
         let origin = origin.map(|url| url.to_string());
+        let (encrypt, plaintext) = (self.encrypt, self.plaintext);
         let request = PublishRequest {
             source,
             target: self.target,
             origin,
+            encrypt,
+            plaintext,
             replicas: self.replicas,
             ack: self.ack.into(),
         };

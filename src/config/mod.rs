@@ -352,9 +352,10 @@ pub fn variable(key: &str) -> String {
     format!("BCAI_{}", key.replace('.', "_").to_uppercase())
 }
 
-/// `BCAI_HOME` is not a setting: it says where the settings are.
+/// `BCAI_HOME` is not a setting: it says where the settings are. Nor is the passphrase of the keys, which is shown nowhere.
 fn is_ours(variable: &str) -> bool {
-    variable.starts_with("BCAI_") && variable != "BCAI_HOME"
+    variable.starts_with("BCAI_")
+        && !["BCAI_HOME", "BCAI_PASSPHRASE", "BCAI_PASSPHRASE_FILE"].contains(&variable)
 }
 
 fn parse<T: FromStr>(key: &'static str, setting: &Setting, expected: &str) -> Result<T, ConfigError> {

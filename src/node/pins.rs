@@ -57,7 +57,8 @@ impl Node {
     async fn make_pin(&self, request: &PinRequest, job: &Job) -> Result<Pin, Error> {
         let (paths, globs) = patterns(&request.paths)?;
         let planned = async {
-            let (view, resolved) = self.view(&request.reference).await?;
+            let resolved = self.resolve(&request.reference).await?;
+            let view = self.open_to_keep(&resolved, &globs).await?;
             let warming = Warming::plan(self, view.clone(), globs, Some(Class::Prefetch), job).await?;
             Ok::<_, Error>((view, resolved, warming))
         };
@@ -202,8 +203,9 @@ impl Node {
             let snapshot = pin.snapshot.into();
             if off(|| self.fetcher.missing(&[snapshot]))?.is_empty() {
                 let resolved = Resolved { snapshot: pin.snapshot.to_string(), version: None };
-                let view = self.open(&resolved, self.fetcher.clone()).await?;
-                Warming::over(self, view, Globs::new(&pin.paths)?, None, job).hold_local().await?;
+                let globs = Globs::new(&pin.paths)?;
+                let view = self.open_to_keep(&resolved, &globs).await?;
+                Warming::over(self, view, globs, None, job).hold_local().await?;
             }
         }
         while off(|| self.store.release_stale())? {
@@ -303,9 +305,9 @@ impl Node {
 
     async fn resume_one(&self, pin: &PinRecord, job: &Job) -> Result<(), Error> {
         let resolved = Resolved { snapshot: pin.snapshot.to_string(), version: None };
-        let view = self.open(&resolved, self.fetcher.clone()).await?;
-        let mut warming =
-            Warming::plan(self, view, Globs::new(&pin.paths)?, Some(Class::Prefetch), job).await?;
+        let globs = Globs::new(&pin.paths)?;
+        let view = self.open_to_keep(&resolved, &globs).await?;
+        let mut warming = Warming::plan(self, view, globs, Some(Class::Prefetch), job).await?;
         self.fill_pin(&mut warming, pin.clone(), job).await.map(drop)
     }
 

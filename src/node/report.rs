@@ -114,6 +114,12 @@ pub struct PublishRequest {
     /// Where to upload it to as well.
     #[serde(default)]
     pub origin: Option<String>,
+    /// Encrypt it, as all later versions of the dataset.
+    #[serde(default)]
+    pub encrypt: bool,
+    /// In plain, also if earlier versions are encrypted.
+    #[serde(default)]
+    pub plaintext: bool,
     /// How many storage nodes are to hold it; three if nobody says and there are so many.
     #[serde(default)]
     pub replicas: Option<u32>,

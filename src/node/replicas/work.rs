@@ -109,7 +109,7 @@ impl Node {
         let epochs = ledger.epochs();
         let Some(seed) = epochs.seed else { return Ok(None) };
         let resolved = Resolved { snapshot: open.snapshot.to_string(), version: None };
-        let view = self.open(&resolved, self.fetcher.clone()).await?;
+        let view = self.open_stored(&resolved).await?;
         let totals = view.snapshot().totals;
         if totals.bytes != open.commitment.bytes {
             return Ok(None);
