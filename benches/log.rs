@@ -54,6 +54,7 @@ fn entries(doc: &GenesisDoc) -> Vec<Entry> {
             inodes: 1000,
             parent: None,
             replicas: Vec::new(),
+            copies: None,
         };
         Entry::sign(&authors[n % 100], doc.id(), n as u64 + 1, EntryBody::Publish(publish))
     };

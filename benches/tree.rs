@@ -11,7 +11,7 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use bcai::fetch::Fetcher;
-use bcai::id::{ObjectId, TreeId};
+use bcai::id::{Kind, ObjectId, TreeId};
 use bcai::manifest::{
     Content, Entry, ManifestError, Meta, Name, Node, Snapshot, Totals, TreeBuilder, TreeNode,
 };
@@ -38,9 +38,11 @@ fn file() -> Node {
 
 /// A directory of these entries, its nodes into `objects`.
 fn directory(entries: Vec<Entry>, objects: &mut Vec<Checked>) -> (TreeId, Totals) {
-    let mut sink = |id: ObjectId, bytes: Vec<u8>| {
-        objects.push(Checked::pack(id.kind, bytes.into(), Compression::Lz4));
-        Ok::<(), ManifestError>(())
+    let mut sink = |kind: Kind, bytes: Vec<u8>| {
+        let object = Checked::pack(kind, bytes.into(), Compression::Lz4);
+        let hash = object.id().hash;
+        objects.push(object);
+        Ok::<_, ManifestError>(hash)
     };
     let mut builder = TreeBuilder::new();
     for entry in entries {
@@ -59,7 +61,8 @@ fn snapshot(objects: &mut Vec<Checked>) -> Snapshot {
     let mut entries: Vec<Entry> = (0..NAMES).map(|number| entry(&file_name(number), file())).collect();
     entries.push(entry("deep", Node::Dir { meta: Meta::default(), tree, totals }));
     let (tree, totals) = directory(entries, objects);
-    let snapshot = Snapshot { root: Meta::default(), tree, totals, chunking: "auto".parse().unwrap() };
+    let snapshot =
+        Snapshot { root: Meta::default(), tree, totals, chunking: "auto".parse().unwrap(), sealed: None };
     let id = ObjectId::from(snapshot.id());
     objects.push(Checked::pack(id.kind, snapshot.encode().into(), Compression::Lz4));
     snapshot

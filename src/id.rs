@@ -108,6 +108,8 @@ ids! {
     StateRoot,
     /// Names the peers of one snapshot to those who look for them.
     SwarmId,
+    /// Tells the keys of encrypted datasets apart, without telling anything of them.
+    KeyId,
 }
 
 impl ChunkId {
@@ -129,6 +131,13 @@ impl SwarmId {
     /// its id.
     pub fn of_network(genesis: &Genesis) -> Self {
         Self(blake3::derive_key("bcai 2026 network swarm v1", &genesis.0))
+    }
+}
+
+impl KeyId {
+    /// BLAKE3 `derive_key` with the context `bcai 2026 dataset key id v1`, of the key as of one generation.
+    pub fn of(key: &[u8; ID_LEN]) -> Self {
+        Self(blake3::derive_key("bcai 2026 dataset key id v1", key))
     }
 }
 

@@ -19,6 +19,7 @@ pub mod net;
 pub mod node;
 pub mod origin;
 pub mod pack;
+pub mod replicate;
 pub mod store;
 pub mod swarm;
 pub mod validator;

@@ -193,7 +193,16 @@ fn a_pin_that_was_interrupted_goes_on_when_the_node_starts_next() {
 /// A pin that was begun and not made.
 fn begun(snapshot: SnapshotId) -> PinRecord {
     let (paths, reference) = (Vec::new(), snapshot.to_string());
-    PinRecord { snapshot, paths, reference, whole: false, bytes: 1, files: 1, pinned_unix_ms: 0 }
+    PinRecord {
+        snapshot,
+        paths,
+        reference,
+        whole: false,
+        bytes: 1,
+        files: 1,
+        pinned_unix_ms: 0,
+        replica_of: None,
+    }
 }
 
 #[test]

@@ -5,11 +5,16 @@
 //! readable or no longer be deduplicated: the format needs a new version number, not new fixtures.
 
 use bcai::chunking::Chunking;
-use bcai::id::{BlobId, ChunkId, FileHash, ObjectId, SnapshotId, TreeId};
+use bcai::crypto::dataset::{DatasetKey, Keyring};
+use bcai::crypto::wrap::{Subject, Wrap};
+use bcai::crypto::{PublicKey, SecretKey};
+use bcai::id::{BlobId, ChunkId, FileHash, Genesis, KeyId, Kind, ObjectId, SnapshotId, TreeId};
 use bcai::manifest::{
-    BlobBuilder, BlobChild, BlobNode, Content, Entry, Extent, ManifestError, Meta, Name, Node, Snapshot,
-    Totals, TreeBuilder, TreeChild, TreeNode, Xattr,
+    BlobBuilder, BlobChild, BlobNode, Content, Entry, Extent, Inventory, ManifestError, Meta, Name, Node,
+    Sealed, Snapshot, Totals, TreeBuilder, TreeChild, TreeNode, Xattr,
 };
+use bcai::pack::Compression;
+use bcai::pack::sealed::{self, Plain};
 
 /// The committed bytes of an object.
 fn fixture(name: &str) -> Vec<u8> {
@@ -75,11 +80,16 @@ fn blob_branch() -> BlobNode {
 
 fn snapshot() -> Snapshot {
     let chunking = Chunking::Cdc { average: 65_536 };
-    Snapshot { root: meta(0o755), tree: TreeId::of(b"root"), totals: totals(1, 2, 3), chunking }
+    Snapshot { root: meta(0o755), tree: TreeId::of(b"root"), totals: totals(1, 2, 3), chunking, sealed: None }
 }
 
 fn snapshot_auto() -> Snapshot {
     Snapshot { chunking: Chunking::Auto { average: 65_536 }, ..snapshot() }
+}
+
+fn snapshot_sealed() -> Snapshot {
+    let sealed = Sealed { key: KeyId::of(&[7; 32]), generation: 3, snapshot: b"sealed"[..].to_vec().into() };
+    Snapshot { root: Meta::default(), sealed: Some(sealed), ..snapshot_auto() }
 }
 
 macro_rules! golden {
@@ -100,6 +110,7 @@ golden! {
     a_blob_leaf: BlobNode = blob_leaf(), "blob-leaf.cbor", "12f69df2f9ca17a05a8f203aa9975ce7c6086af15dfeb00340df0a8facc84929";
     a_blob_branch: BlobNode = blob_branch(), "blob-branch.cbor", "79fb3a4474c895ee64fce07441d0bd67f39e5f559073e6cacc47677a808cc719";
     a_snapshot: Snapshot = snapshot(), "snapshot.cbor", "d920ff11381385537be167dd775ce374b53f30861c1dcaecb6b54b5dad9d3059";
+    an_encrypted_snapshot: Snapshot = snapshot_sealed(), "snapshot-sealed.cbor", "484ce6a0296420827b98a7bc758184f306b61ced85e825d5b085e52922bcf5ec";
     a_snapshot_cut_by_format: Snapshot = snapshot_auto(), "snapshot-auto.cbor", "fdb7b2a3009554392d3f67605f6271b5c73f36df780b8fb1e0289f3b8ee58dfa";
 }
 
@@ -107,9 +118,9 @@ golden! {
 #[test]
 fn the_division_into_nodes() {
     let mut nodes = 0;
-    let mut count = |_: ObjectId, _: Vec<u8>| -> Result<(), ManifestError> {
+    let mut count = |kind: Kind, bytes: Vec<u8>| -> Result<[u8; 32], ManifestError> {
         nodes += 1;
-        Ok(())
+        Ok(ObjectId::of(kind, &bytes).hash)
     };
     let mut tree = TreeBuilder::new();
     let mut blob = BlobBuilder::new();
@@ -133,5 +144,60 @@ fn the_division_into_nodes() {
 #[test]
 fn ids_are_those_of_their_kind() {
     let bytes = fixture("snapshot.cbor");
-    assert_eq!(ObjectId::from(SnapshotId::of(&bytes)), ObjectId::of(bcai::id::Kind::Snapshot, &bytes));
+    assert_eq!(ObjectId::from(SnapshotId::of(&bytes)), ObjectId::of(Kind::Snapshot, &bytes));
+}
+
+fn dataset_key(generation: u32) -> DatasetKey {
+    DatasetKey::root([42; 32]).at(generation).expect("a generation that there is")
+}
+
+/// Sealed bytes must open for ever, and the same object must be sealed to the same bytes, or nothing is deduplicated any more.
+#[test]
+fn sealed_objects() {
+    let keys = Keyring::new(dataset_key(3));
+    let plain = b"the bytes of a chunk"[..].to_vec().into();
+    for (generation, file) in [(3, "sealed-chunk.bin"), (0, "sealed-chunk-before.bin")] {
+        let bytes = fixture(file);
+        let id = ObjectId::of(Kind::Chunk, &bytes);
+        assert_eq!(sealed::open(&keys, Kind::Chunk, &id, &bytes).as_ref(), Ok(&plain));
+        let again = Plain::new(Kind::Chunk, &plain, Compression::None)
+            .and_then(|plain| plain.seal(&keys, generation));
+        assert_eq!(again.as_deref(), Some(&bytes[..]));
+    }
+    assert_eq!(
+        dataset_key(3).id().to_string(),
+        "602c6ece1cf5fef80c056eff5f873f93de337e10b6ad8bdd4807e8f084ce0753"
+    );
+}
+
+#[test]
+fn a_wrapped_key() {
+    let [from, to] = [1, 2].map(|seed| SecretKey::from_bytes([seed; 32]));
+    let subject = Subject { genesis: Genesis::from_bytes([3; 32]), name: "team/photos" };
+    let bytes = fixture("wrap.bin");
+    let wrap = Wrap::decode(&bytes).expect("a wrap");
+    let parties: (PublicKey, PublicKey) = (from.public(), to.public());
+    assert_eq!((wrap.generation, (wrap.from, wrap.to)), (3, parties));
+    assert_eq!(wrap.open(subject, &to), Ok(dataset_key(3)));
+    let again = Wrap::new(&dataset_key(3), subject, from.public(), to.public(), [4; 32]);
+    assert_eq!(again.map(|wrap| wrap.encode()), Ok(bytes));
+}
+
+/// What everybody may see of an encrypted snapshot depends on its objects alone, or two versions would share nothing of it.
+#[test]
+fn the_inventory_of_sealed_objects() {
+    let mut nodes = 0;
+    let mut count = |kind: Kind, bytes: Vec<u8>| -> Result<[u8; 32], ManifestError> {
+        nodes += 1;
+        Ok(ObjectId::of(kind, &bytes).hash)
+    };
+    let mut inventory = Inventory::new();
+    for number in 0..5000u64 {
+        inventory.push(ChunkId::of(&number.to_le_bytes()), 57 + number, &mut count).unwrap();
+    }
+    let sealed = Sealed { key: KeyId::of(&[7; 32]), generation: 3, snapshot: Vec::new().into() };
+    let shown = inventory.finish(|_| Ok(sealed), &mut count).unwrap();
+    assert_eq!(shown.totals, totals(1, 5000, 12_782_500));
+    assert_eq!(shown.id().to_string(), "e5ecd992a300d3488888262d8ba7b42354abcec30226ee65b47dd77231e25ce4");
+    assert_eq!(nodes, 13);
 }

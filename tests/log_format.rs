@@ -47,6 +47,7 @@ fn entries(doc: &GenesisDoc) -> [Entry; 4] {
             inodes: 1_234,
             parent: parent.map(|p| p.parse().unwrap()),
             replicas: Vec::new(),
+            copies: None,
         })
     };
     let (name, v1) = ("team/photos".parse().unwrap(), "v1".parse().unwrap());
@@ -116,12 +117,15 @@ fn other_kinds(genesis: Genesis) -> Vec<(&'static str, EntryBody)> {
         inodes: 2,
         parent: None,
         replicas: vec![Replica::sign(&key(4), genesis, snapshot)],
+        copies: None,
     };
+    let to_be_replicated = Publish { copies: Some(3), ..replicated.clone() };
     let roles: RoleSet = [Role::Reader, Role::Publisher].into_iter().collect();
     let grant = Grant { name, to: two, roles, wrap: Some(vec![0xcd; 48].into()) };
     let name = grant.name.clone();
     vec![
         ("publish-with-replica", EntryBody::Publish(replicated)),
+        ("publish-with-copies", EntryBody::Publish(to_be_replicated)),
         ("grant", EntryBody::Grant(grant)),
         (
             "grant-taken-back",

@@ -44,6 +44,7 @@ pub mod route {
     pub const UNPIN: &str = "/v1/unpin";
     pub const KEYS: &str = "/v1/keys";
     pub const KEYS_ROTATE: &str = "/v1/keys/rotate";
+    pub const KEYS_ROTATE_DATASET: &str = "/v1/keys/rotate-dataset";
     pub const KEYS_RIGHTS: &str = "/v1/keys/rights";
     pub const VALIDATORS: &str = "/v1/validators";
     pub const PEERS: &str = "/v1/peers";

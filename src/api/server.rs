@@ -66,6 +66,7 @@ pub async fn serve(listener: UnixListener, node: Arc<Node>, stop: CancellationTo
         .route(route::HINTS, post(hints))
         .route(route::KEYS, get(keys))
         .route(route::KEYS_ROTATE, post(rotate_key))
+        .route(route::KEYS_ROTATE_DATASET, post(rotate_dataset))
         .route(route::KEYS_RIGHTS, post(change_rights))
         .route(route::VALIDATORS, get(validators).post(change_operators))
         .route(route::PEERS, get(peers))
@@ -250,6 +251,10 @@ async fn keys(State(node): Shared) -> Answer<KeysReport> {
 
 async fn rotate_key(State(node): Shared) -> Answer<RotatedKey> {
     node.rotate_key().await.map(Json)
+}
+
+async fn rotate_dataset(State(node): Shared, Json(name): Json<String>) -> Answer<RotatedDataset> {
+    node.rotate_dataset(&name).await.map(Json)
 }
 
 async fn change_rights(State(node): Shared, Json(request): Json<RightsRequest>) -> Answer<RightsDecided> {

@@ -36,6 +36,7 @@ fn next(ledger: &Ledger) -> Block {
         inodes: 1,
         parent: None,
         replicas: Vec::new(),
+        copies: None,
     });
     let entry = Entry::sign(&key(), ledger.network(), ledger.height() + 1, body);
     let (header, body) = ledger.propose(vec![entry], ledger.time_ms() + 1, key().public());

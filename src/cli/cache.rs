@@ -88,7 +88,8 @@ fn text(cache: &CacheStatus) -> String {
     }
     lines.extend(cache.pins.iter().map(|row| {
         let state = if row.whole { "" } else { ", not all here yet" };
-        format!("pin        {}: {}{state}", pin::name(row), size(row.bytes))
+        let what = if row.replica { "replica    " } else { "pin        " };
+        format!("{what}{}: {}{state}", pin::name(row), size(row.bytes))
     }));
     lines.join("\n")
 }

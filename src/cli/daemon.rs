@@ -14,10 +14,10 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use tracing_subscriber::EnvFilter;
 
-use super::Context;
+use super::{Context, passphrase};
 use crate::api::{Client, serve};
 use crate::config::{Config, LogFormat};
-use crate::node::{Error, Kind, Node};
+use crate::node::{Error, Kind, Node, Passphrase};
 
 /// How long a daemon may take until it answers. Opening does not depend on the size of the cache;
 /// a long log is replayed.
@@ -36,6 +36,9 @@ const POLL: Duration = Duration::from_millis(10);
 ///
 /// Other commands start it when they need it. It keeps the store, talks to peers and serves the mounts, until
 /// `bcai stop`. Without --foreground the command returns when the node is ready.
+///
+/// Where the node's keys are locked (`bcai keys passphrase`), the passphrase is asked for at the terminal, or taken from the environment
+/// variable BCAI_PASSPHRASE or the file that BCAI_PASSPHRASE_FILE names.
 #[derive(Debug, Args)]
 pub struct Daemon {
     /// Stay in the foreground and log to stderr
@@ -96,7 +99,8 @@ async fn connect(ctx: &Context) -> Result<Client, Error> {
     }
     ctx.paths.create()?;
     let started = Instant::now();
-    let mut child = spawn(ctx)?;
+    let passphrase = passphrase::for_daemon(ctx)?;
+    let mut child = spawn(ctx, passphrase.as_ref())?;
     while !client.is_up().await {
         if let Ok(Some(_)) = child.process.try_wait() {
             let words = child.last_words();
@@ -105,7 +109,7 @@ async fn connect(ctx: &Context) -> Result<Client, Error> {
             }
             // It lost against another daemon: one that starts will answer, one that is ending makes room.
             if !wait_for_rival(ctx, &client).await? {
-                child = spawn(ctx)?;
+                child = spawn(ctx, passphrase.as_ref())?;
             }
         }
         if started.elapsed() > START_DEADLINE {
@@ -136,7 +140,7 @@ struct Starting {
     from: u64,
 }
 
-fn spawn(ctx: &Context) -> Result<Starting, Error> {
+fn spawn(ctx: &Context, passphrase: Option<&Passphrase>) -> Result<Starting, Error> {
     let path = ctx.paths.daemon_log();
     let open = || OpenOptions::new().create(true).append(true).read(true).open(&path);
     let mut log = open().map_err(|error| Error::io("cannot write", &path, error))?;
@@ -154,9 +158,13 @@ fn spawn(ctx: &Context) -> Result<Starting, Error> {
     for flag in &ctx.flags {
         command.arg("--config").arg(flag);
     }
-    command.args(["daemon", "--foreground"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr);
+    let stdin = if passphrase.is_some() { Stdio::piped() } else { Stdio::null() };
+    command.args(["daemon", "--foreground"]).stdin(stdin).stdout(Stdio::null()).stderr(stderr);
     command.current_dir("/");
-    let process = command.spawn().map_err(|error| Error::io("cannot start", &program, error))?;
+    let mut process = command.spawn().map_err(|error| Error::io("cannot start", &program, error))?;
+    if let Some(passphrase) = passphrase {
+        passphrase::tell(&mut process, passphrase);
+    }
     Ok(Starting { process, log, from })
 }
 
@@ -184,6 +192,8 @@ impl Starting {
 
 /// The daemon itself: opens the node, answers on the socket, and ends in order.
 fn run_node(ctx: Context) -> Result<(), Error> {
+    // Before it leaves the session of the terminal at which it may have to ask.
+    let passphrase = passphrase::of_daemon(&ctx)?;
     // A session of its own, so that Ctrl-C at the terminal that happened to start it does not end it.
     // It fails for the leader of a foreground job, whose Ctrl-C should end it.
     let _ = rustix::process::setsid();
@@ -196,7 +206,7 @@ fn run_node(ctx: Context) -> Result<(), Error> {
     raise_file_limit();
     runtime.block_on(async {
         let interrupted = interrupted()?;
-        let (node, listener) = Node::start(ctx.paths, ctx.config).await?;
+        let (node, listener) = Node::start(ctx.paths, ctx.config, passphrase).await?;
         let stop = node.stop_token();
         let server = tokio::spawn(serve(listener, node.clone(), stop.clone()));
         tokio::select! {

@@ -9,11 +9,11 @@ use std::fmt::Write;
 
 use clap::Args;
 
-use super::{Context, output};
+use super::{Context, output, passphrase};
 use crate::api::route;
 use crate::config::{KEYS, variable};
-use crate::node::Error;
 use crate::node::report::{CreateRequest, JoinRequest, NetworkOf};
+use crate::node::{Error, new_key};
 
 /// Create a network of your own, or join one
 ///
@@ -33,12 +33,19 @@ pub struct Init {
     /// `bcai status` on each machine prints its key. The others join with --join.
     #[arg(long, value_name = "KEY", value_delimiter = ',', conflicts_with = "join")]
     validators: Vec<String>,
+
+    /// Lock the new key with a passphrase, which every start of the node asks for
+    #[arg(long)]
+    passphrase: bool,
 }
 
 impl Init {
     pub fn run(self, ctx: &Context) -> Result<(), Error> {
         // Before the settings: it makes the folders, closed to other users.
         ctx.paths.create()?;
+        if self.passphrase {
+            new_key(&ctx.paths, Some(passphrase::new(ctx)?))?;
+        }
         write_settings(ctx)?;
         let (network, done, next): (NetworkOf, _, _) = ctx.with_daemon(async |client| match self.join {
             Some(uri) => Ok((client.post(route::JOIN, &JoinRequest { uri }).await?, "joined", "bcai list")),

@@ -10,10 +10,12 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::{Context, exit_code, output};
+use super::{Context, exit_code, output, passphrase};
 use crate::api::route;
-use crate::node::report::{KeyInNetwork, KeysReport, RightsDecided, RightsRequest, RotatedKey};
-use crate::node::{Error, Kind, has_key, new_key};
+use crate::node::report::{
+    KeyInNetwork, KeysReport, RightsDecided, RightsRequest, RotatedDataset, RotatedKey,
+};
+use crate::node::{self, Error, Kind, Node, has_key, is_key_locked, new_key};
 
 /// This machine's key: show it, make one, put another in its place; give rights to others'
 ///
@@ -22,7 +24,7 @@ use crate::node::{Error, Kind, has_key, new_key};
 #[derive(Debug, Args)]
 #[command(
     disable_help_subcommand = true,
-    after_help = "Examples:\n  bcai keys\n  bcai keys rotate\n  bcai keys grant KEY validator\n  bcai keys grant KEY publisher --dataset photos"
+    after_help = "Examples:\n  bcai keys\n  bcai keys rotate\n  bcai keys grant KEY validator\n  bcai keys grant KEY publisher --dataset photos\n  bcai keys revoke KEY --dataset photos\n  bcai keys rotate --dataset photos"
 )]
 pub struct Keys {
     #[command(subcommand)]
@@ -44,11 +46,30 @@ enum What {
     /// old one, and only then the new one is used: for entries at once, as the peer id from the next start of the node on.
     /// Names, roles, grants and stake go over to it. If this is interrupted, or a network cannot be reached, run it
     /// again: it goes on with the same new key. A key that votes goes on voting, and stays the peer id meanwhile.
-    Rotate,
+    ///
+    /// With --dataset it is the key of an encrypted dataset that is rotated: later versions are sealed with the new one, which is
+    /// given to all who have a right to it. Nothing is encrypted or sent again, and earlier versions stay readable by who could
+    /// read them. `bcai keys revoke` does it by itself.
+    Rotate {
+        /// The key of this dataset, instead of this node's own
+        #[arg(long, value_name = "NAME")]
+        dataset: Option<String>,
+    },
+    /// Lock this node's keys with a passphrase, or with another one
+    ///
+    /// Every start of the node asks for it then, at the terminal, or takes it from BCAI_PASSPHRASE or the file that
+    /// BCAI_PASSPHRASE_FILE names. The node has to be stopped for this. Whoever forgets the passphrase has lost the keys, those of
+    /// datasets too.
+    Passphrase {
+        /// Unlock them for good
+        #[arg(long)]
+        remove: bool,
+    },
     /// Give a key roles, beside those that it has
     ///
     /// The roles: reader, publisher, storage, validator (may join the validators), admin (all of these, and may give them). In
-    /// the whole network an admin of it gives them; with --dataset the dataset's owner does, and only there.
+    /// the whole network an admin of it gives them; with --dataset the dataset's owner does, and only there. Readers, publishers and
+    /// admins of an encrypted dataset are given its key too, which opens all versions.
     Grant {
         /// As `bcai keys` shows it on the other node
         key: String,
@@ -59,6 +80,9 @@ enum What {
         dataset: Option<String>,
     },
     /// Take roles back from a key; without ROLES, all
+    ///
+    /// Who was given the key of an encrypted dataset keeps what opens the versions that there are; the key is rotated, so that later
+    /// ones are closed to them. What was read once cannot be taken back.
     Revoke {
         /// As `bcai keys` shows it on the other node
         key: String,
@@ -74,7 +98,9 @@ impl Keys {
         match self.what.unwrap_or(What::Show) {
             What::Show => show(ctx).map(|()| ExitCode::SUCCESS),
             What::New => new(ctx).map(|()| ExitCode::SUCCESS),
-            What::Rotate => rotate(ctx),
+            What::Rotate { dataset: None } => rotate(ctx),
+            What::Rotate { dataset: Some(name) } => rotate_dataset(ctx, &name).map(|()| ExitCode::SUCCESS),
+            What::Passphrase { remove } => change_passphrase(ctx, remove).map(|()| ExitCode::SUCCESS),
             What::Grant { key, roles, dataset } => {
                 rights(ctx, &RightsRequest { key, roles, dataset, revoke: false }).map(|()| ExitCode::SUCCESS)
             }
@@ -88,15 +114,16 @@ impl Keys {
 fn show(ctx: &Context) -> Result<(), Error> {
     // Looking must not make one.
     if !has_key(&ctx.paths) {
-        return Err(Error::not_found(format!(
-            "this node has no key: there is no {}",
-            ctx.paths.identity().display()
-        ))
-        .hint("bcai keys new makes one, and so does bcai init"));
+        return Err(no_key(ctx));
     }
     let keys: KeysReport = ctx.with_daemon(async |client| client.get(route::KEYS).await)?;
     ctx.output.result(&keys, text);
     Ok(())
+}
+
+fn no_key(ctx: &Context) -> Error {
+    Error::not_found(format!("this node has no key: there is no {}", ctx.paths.identity().display()))
+        .hint("bcai keys new makes one, and so does bcai init")
 }
 
 fn text(keys: &KeysReport) -> String {
@@ -135,8 +162,28 @@ fn in_network(network: &KeyInNetwork, key: &str) -> String {
 }
 
 fn new(ctx: &Context) -> Result<(), Error> {
-    let key = new_key(&ctx.paths)?;
+    let key = new_key(&ctx.paths, None)?;
     ctx.output.result(&json!({ "key": key.to_string() }), |_| key.to_string());
+    Ok(())
+}
+
+fn change_passphrase(ctx: &Context, remove: bool) -> Result<(), Error> {
+    if !has_key(&ctx.paths) {
+        return Err(no_key(ctx));
+    }
+    if let Some(pid) = Node::running(&ctx.paths)? {
+        return Err(Error::new(
+            Kind::Busy,
+            format!("the node is running, pid {pid}, and would go on with the old passphrase"),
+        )
+        .hint("bcai stop, then run it again"));
+    }
+    let old = is_key_locked(&ctx.paths).then(passphrase::present).transpose()?;
+    let new = if remove { None } else { Some(passphrase::new(ctx)?) };
+    let files = node::change_passphrase(&ctx.paths, old, new)?;
+    let done = if remove { "unlocked" } else { "locked" };
+    ctx.output
+        .confirm(&json!({ "files": files, "locked": !remove }), |_| format!("{files} key file(s) {done}"));
     Ok(())
 }
 
@@ -147,9 +194,38 @@ fn rights(ctx: &Context, request: &RightsRequest) -> Result<(), Error> {
         let roles = if done.roles.is_empty() { "no role".to_owned() } else { done.roles.join(", ") };
         let place = request.dataset.as_deref().unwrap_or("this network");
         let is = if done.decided.already { "has already" } else { "has now" };
-        output::safe(&format!("{} {is} {roles} in {place}, height {}", request.key, done.decided.height))
+        let key = if done.has_key { ", and its key" } else { "" };
+        let mut text =
+            format!("{} {is} {roles} in {place}{key}, height {}", request.key, done.decided.height);
+        if let Some(rotated) = &done.rotated {
+            text.push('\n');
+            text.push_str(&rotated_dataset(rotated));
+        }
+        if done.must_rotate {
+            text.push_str(&format!(
+                "\nLATER VERSIONS ARE STILL OPEN TO THEM: the owner of {place} has to run bcai keys rotate --dataset {place}"
+            ));
+        }
+        output::safe_lines(&text)
     });
     Ok(())
+}
+
+fn rotate_dataset(ctx: &Context, name: &str) -> Result<(), Error> {
+    let done: RotatedDataset =
+        ctx.with_daemon(async |client| client.post(route::KEYS_ROTATE_DATASET, &name).await)?;
+    ctx.output.confirm(&done, |done| output::safe_lines(&rotated_dataset(done)));
+    Ok(())
+}
+
+fn rotated_dataset(done: &RotatedDataset) -> String {
+    format!(
+        "later versions of {} are sealed with generation {} of its key, which {} reader(s) were given: {:.1} ms",
+        done.name,
+        done.generation,
+        done.readers,
+        done.seconds * 1e3
+    )
 }
 
 fn rotate(ctx: &Context) -> Result<ExitCode, Error> {

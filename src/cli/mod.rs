@@ -23,6 +23,7 @@ mod ls;
 mod man;
 mod mount;
 mod output;
+mod passphrase;
 mod peers;
 mod pin;
 mod prefetch;

@@ -14,7 +14,7 @@ use super::{Context, output};
 use crate::api::route;
 use crate::id::SnapshotId;
 use crate::node::Error;
-use crate::node::report::{PublishRequest, Published, Source};
+use crate::node::report::{Ack, PublishRequest, Published, Source};
 use crate::origin::OriginUrl;
 
 /// Publish a directory or a snapshot as a version of a dataset
@@ -39,8 +39,45 @@ pub struct Publish {
     /// Amazon's AWS_ENDPOINT, with AWS_ALLOW_HTTP=true if that is not encrypted.
     #[arg(long, value_name = "URL")]
     origin: Option<String>,
+    /// Encrypt it, so that only those read it whom `bcai keys grant KEY reader --dataset NAME` gives the key
+    ///
+    /// Later versions of the dataset are encrypted without asking. Names, sizes and contents of files are not to be seen by nodes
+    /// that only store or pass it on; how many objects there are, and how long each is, is. The key is in dataset.keys, beside
+    /// identity.key: back up both, without them nobody can be given the key any more.
+    #[arg(long)]
+    encrypt: bool,
+    /// Publish in plain, for everybody to read, though earlier versions are encrypted
+    #[arg(long, conflicts_with = "encrypt")]
+    plaintext: bool,
+    /// Have it held by this many storage nodes besides this one: 3, or as many as the network has
+    ///
+    /// A node stores for the network when an admin has given it the role: bcai keys grant KEY storage. Nodes that are lost
+    /// are replaced by others, as long as there are any; bcai status shows what is on too few.
+    #[arg(long, value_name = "N")]
+    replicas: Option<u32>,
+    /// How many of them must have it on disk before it is published: one, quorum (more than half) or all
+    #[arg(long, value_enum, default_value_t = AckArg::Quorum)]
+    ack: AckArg,
     #[command(flatten)]
     ingest: IngestArgs,
+}
+
+/// How many storage nodes are waited for.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum AckArg {
+    One,
+    Quorum,
+    All,
+}
+
+impl From<AckArg> for Ack {
+    fn from(ack: AckArg) -> Self {
+        match ack {
+            AckArg::One => Self::One,
+            AckArg::Quorum => Self::Quorum,
+            AckArg::All => Self::All,
+        }
+    }
 }
 
 impl Publish {
@@ -56,7 +93,16 @@ impl Publish {
         // A mistake in it is told before anything is read.
         let origin = self.origin.map(|url| url.parse::<OriginUrl>()).transpose()?;
         let origin = origin.map(|url| url.to_string());
-        let request = PublishRequest { source, target: self.target, origin };
+        let (encrypt, plaintext) = (self.encrypt, self.plaintext);
+        let request = PublishRequest {
+            source,
+            target: self.target,
+            origin,
+            encrypt,
+            plaintext,
+            replicas: self.replicas,
+            ack: self.ack.into(),
+        };
         let mut meter = ctx.output.progress();
         let done: Published = ctx
             .with_daemon(async |client| client.job(route::PUBLISH, &request, |now| meter.show(now)).await)?;
@@ -76,6 +122,10 @@ impl Publish {
                     upload.seconds
                 ),
             });
+        }
+        if done.copies > 0 && !ctx.output.json {
+            ctx.output
+                .note(&format!("{} of {} storage nodes have it on disk", done.acknowledged, done.copies));
         }
         if !ctx.output.json {
             let what = if done.already { "was already published" } else { "published" };

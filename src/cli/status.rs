@@ -10,7 +10,7 @@ use clap::Args;
 use super::mount::agreement;
 use super::{Context, output, peers};
 use crate::api::{Client, route};
-use crate::node::report::{Mounted, Status as Report, TransferStatus};
+use crate::node::report::{Mounted, ReplicaStatus, Status as Report, TransferStatus};
 use crate::node::{Error, Kind, Node};
 
 /// Show the node at a glance
@@ -117,6 +117,7 @@ fn text(report: &Report) -> String {
             output::size(origin.bytes_in)
         ));
     }
+    lines.extend(report.replicas.iter().flat_map(replicas));
     lines.extend(report.alerts.iter().map(|alert| {
         let (id, text) = (output::safe(&alert.id), output::safe(&alert.text));
         format!("alert     {} {id}: {text}\n          {}", alert.severity, output::safe(&alert.remedy))
@@ -126,6 +127,35 @@ fn text(report: &Report) -> String {
         lines.push(format!("alerts    {active} active, {noted} acknowledged; `bcai alerts` shows all"));
     }
     lines.join("\n")
+}
+
+/// What is on storage nodes, as far as this node has to do with it, and what is on too few.
+fn replicas(report: &ReplicaStatus) -> Vec<String> {
+    let taken_over = match report.taken_over {
+        0 => String::new(),
+        taken => format!(", {taken} taken over ({})", output::size(report.taken_over_bytes)),
+    };
+    let mut lines = vec![format!(
+        "replicas  {} of {} storage nodes answer, {} versions on them, {} here ({}){taken_over}",
+        report.alive,
+        report.nodes,
+        report.versions,
+        report.here,
+        output::size(report.here_bytes)
+    )];
+    lines.extend(report.under.iter().map(|under| {
+        let coming = match under.coming {
+            0 => String::new(),
+            coming => format!(", {coming} coming"),
+        };
+        format!(
+            "          {}: {} of {} copies{coming}",
+            output::safe(&under.version),
+            under.held,
+            under.copies
+        )
+    }));
+    lines
 }
 
 fn transfer(job: &TransferStatus) -> String {

@@ -83,8 +83,6 @@ enum What {
         #[arg(long, value_name = "N")]
         seats: Option<u32>,
         /// Acknowledgements of storage nodes that a version needs
-        ///
-        /// No command of this version asks for any, so that with more than 0 every `bcai publish` is refused.
         #[arg(long, value_name = "N")]
         replicas: Option<u32>,
         /// Auditors who confirm that something is stored
@@ -93,6 +91,9 @@ enum What {
         /// Whether a new name needs the role publisher
         #[arg(long, value_name = "BOOL")]
         publishers_only: Option<bool>,
+        /// Whether only members are shown the log and what is in its datasets: who has a role, a right, a name, a vote or stake
+        #[arg(long, value_name = "BOOL")]
+        members_only: Option<bool>,
     },
 }
 
@@ -119,6 +120,7 @@ impl Validator {
                 replicas,
                 audits,
                 publishers_only,
+                members_only,
             } => {
                 let ms = |seconds: Option<u64>| seconds.map(|seconds| seconds.saturating_mul(1000));
                 OperatorRequest::Params(NewParams {
@@ -130,6 +132,7 @@ impl Validator {
                     replicas,
                     audits,
                     publishers_only,
+                    members_only,
                 })
             }
         };

@@ -10,6 +10,7 @@
 
 mod mounting;
 mod paths;
+mod replicas;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -26,6 +27,7 @@ use crate::pack::Compression;
 
 pub use mounting::{Fetch, Io};
 pub use paths::{Paths, PathsError};
+pub use replicas::Replicas;
 
 /// A setting that cannot be used: always the user's mistake, never worth a retry.
 #[derive(Debug, thiserror::Error)]
@@ -150,6 +152,21 @@ pub const KEYS: &[Key] = &[
         help: "auto (cdc:64K that knows tar, zip, safetensors and Parquet), cdc:64K, cdc:256K, cdc:1M, fixed:1M, fixed:2M or fixed:4M",
     },
     Key { name: "publish.compress", default: "lz4", help: "none, lz4 or zstd:LEVEL" },
+    Key {
+        name: "replicas.zone",
+        default: "",
+        help: "where this storage node is, such as a rack or a building: copies go to different zones first",
+    },
+    Key {
+        name: "replicas.lost_after",
+        default: "600",
+        help: "seconds without an answer after which a storage node counts as lost, and others take over what it held",
+    },
+    Key {
+        name: "replicas.keep_withdrawn",
+        default: "7",
+        help: "days that a storage node goes on holding a version after it was withdrawn",
+    },
 ];
 
 /// One effective setting, as text.
@@ -186,6 +203,7 @@ pub struct Config {
     pub block: Vec<String>,
     pub chunking: Chunking,
     pub compression: Compression,
+    pub replicas: Replicas,
 }
 
 /// How log lines look.
@@ -312,6 +330,7 @@ impl Config {
                 "such as auto, cdc:64K or fixed:1M",
             )?,
             compression: parse("publish.compress", get("publish.compress"), "none, lz4 or zstd:LEVEL")?,
+            replicas: Replicas::from_settings(&settings)?,
             settings,
         })
     }
@@ -333,9 +352,10 @@ pub fn variable(key: &str) -> String {
     format!("BCAI_{}", key.replace('.', "_").to_uppercase())
 }
 
-/// `BCAI_HOME` is not a setting: it says where the settings are.
+/// `BCAI_HOME` is not a setting: it says where the settings are. Nor is the passphrase of the keys, which is shown nowhere.
 fn is_ours(variable: &str) -> bool {
-    variable.starts_with("BCAI_") && variable != "BCAI_HOME"
+    variable.starts_with("BCAI_")
+        && !["BCAI_HOME", "BCAI_PASSPHRASE", "BCAI_PASSPHRASE_FILE"].contains(&variable)
 }
 
 fn parse<T: FromStr>(key: &'static str, setting: &Setting, expected: &str) -> Result<T, ConfigError> {

@@ -126,6 +126,11 @@ impl Paths {
         self.data.join("voting.key")
     }
 
+    /// The keys of encrypted datasets.
+    pub fn dataset_keys(&self) -> PathBuf {
+        self.data.join("dataset.keys")
+    }
+
     pub fn store(&self) -> PathBuf {
         self.data.join("store")
     }

@@ -23,17 +23,19 @@ use std::collections::HashSet;
 
 use minicbor::{Decode, Encode};
 
+use super::inventory::stored;
 use super::source::{Stamp, meta};
 use super::walk::{Item, Job, What};
 use super::{IngestError, Run};
 use crate::chunking::Chunking;
 use crate::codec;
-use crate::id::{BlobId, ID_LEN, ObjectId};
+use crate::id::{BlobId, ID_LEN, KeyId, Kind, ObjectId};
 use crate::manifest::{BlobNode, Content, Meta, Name, Node, Xattr};
+use crate::pack::sealed;
 use crate::store::{DirId, Keep, Listing, PutOutside, StoreError};
 
 /// The version of the rows, and of the rule by which files become chunks: if either changes, so does this number.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// The longest row that is decoded. What a job has at most is below it.
 const MAX_ROW_LEN: usize = 1 << 20;
 /// A file with attributes that take more than this is read each time.
@@ -50,6 +52,9 @@ struct Row {
     /// Sorted by name, names unique.
     #[n(2)]
     files: Vec<Fact>,
+    /// The first generation of the key that the contents are sealed with: what one key has sealed, another cannot use.
+    #[n(3)]
+    key: Option<KeyId>,
 }
 
 /// What a file was when its inode had `stamp`.
@@ -95,12 +100,17 @@ pub(super) fn recall(run: &Run<'_>, job: &Job) -> Result<Vec<Option<Fact>>, Inge
     }
     let rows = run.store.listings(run.tree, job.dir.id(), first.name.as_bytes(), last.name.as_bytes())?;
     for row in rows.iter().filter_map(|bytes| Row::decode(bytes)) {
-        if row.chunking == run.options.chunking {
+        if row.chunking == run.options.chunking && row.key == key(run) {
             matching(&job.items, row.files, &mut facts);
         }
     }
     only_whole(run, &mut facts)?;
     Ok(facts)
+}
+
+/// What tells apart the keys that files are sealed with.
+fn key(run: &Run<'_>) -> Option<KeyId> {
+    run.options.keys.as_ref().map(|keys| keys.first())
 }
 
 /// Puts each fact to the item that it is about. Both are sorted by name.
@@ -196,7 +206,8 @@ fn blob_is_whole(
 
 /// A published node that is sound; `None` for any other.
 fn blob_node(run: &Run<'_>, id: BlobId) -> Result<Option<BlobNode>, IngestError> {
-    let id = ObjectId::from(id);
+    let keys = run.options.keys.as_deref();
+    let id = stored(keys, id.into());
     if !run.store.missing(&[id], Keep::Published)?.is_empty() {
         return Ok(None);
     }
@@ -206,8 +217,15 @@ fn blob_node(run: &Run<'_>, id: BlobId) -> Result<Option<BlobNode>, IngestError>
         Ok(Some(packed)) => packed,
         Err(error) => return Err(error.into()),
     };
-    let node = packed.verify(&id).ok().and_then(|node| BlobNode::decode(node.plain()).ok());
-    Ok(node)
+    let Ok(object) = packed.verify(&id) else { return Ok(None) };
+    let plain = match keys {
+        None => object.plain().clone(),
+        Some(keys) => match sealed::open(keys, Kind::Blob, &id, object.plain()) {
+            Ok(plain) => plain,
+            Err(_) => return Ok(None),
+        },
+    };
+    Ok(BlobNode::decode(&plain).ok())
 }
 
 /// Has the store remember what a job found out; `facts` are sorted by name. Nothing is written when nothing is new.
@@ -217,7 +235,7 @@ pub(super) fn remember(
     names: (&Name, &Name),
     files: Vec<Fact>,
 ) -> Result<(), IngestError> {
-    let row = Row { version: VERSION, chunking: run.options.chunking, files }.encode();
+    let row = Row { version: VERSION, chunking: run.options.chunking, files, key: key(run) }.encode();
     if row.len() > MAX_ROW_LEN {
         return Ok(());
     }

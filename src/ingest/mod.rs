@@ -25,6 +25,7 @@
 //! between the root and the present one, and one small record for each directory and hard-linked inode.
 
 mod in_place;
+mod inventory;
 mod known;
 mod outbox;
 mod read;
@@ -37,7 +38,7 @@ mod walk;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -46,9 +47,11 @@ use crossbeam_channel::bounded;
 use self::in_place::Sources;
 use self::outbox::{Claims, Outbox, Stored};
 use crate::chunking::{Chunking, ChunkingError};
-use crate::id::SnapshotId;
+use crate::crypto::dataset::Keyring;
+use crate::id::{ObjectId, SnapshotId};
 use crate::manifest::{ManifestError, Snapshot, Totals};
-use crate::pack::{Checked, Compression};
+use crate::pack::sealed::MAX_PLAIN_LEN;
+use crate::pack::{Checked, Compression, PackError};
 use crate::store::{DirId, Keep, SnapshotRecord, Store, StoreError};
 
 pub use self::in_place::Placed;
@@ -99,13 +102,27 @@ pub enum IngestError {
     /// Retry when the machine has threads to give.
     #[error("cannot start a thread: {0}")]
     Thread(io::Error),
+    /// The user's mistake.
+    #[error(
+        "{0} cannot be encrypted: its chunks may be as long as an object may be, and encryption adds to that; take a smaller size"
+    )]
+    TooLongToSeal(Chunking),
+    /// The user's mistake.
+    #[error("files cannot be kept in place when they are encrypted: what is served is not what is in them")]
+    SealedInPlace,
+    /// Damage of this machine's disk.
+    #[error("{0} was stored, and is not there when it is read again: bcai verify --all looks at the disk")]
+    Lost(ObjectId),
+    /// Damage of this machine's disk.
+    #[error("what was stored is not what it was when it is read again: {0}")]
+    Damaged(#[from] PackError),
     /// The caller's own wish.
     #[error("the snapshot was cancelled")]
     Cancelled,
 }
 
 /// How to take a snapshot.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Options {
     pub chunking: Chunking,
     pub compression: Compression,
@@ -115,6 +132,8 @@ pub struct Options {
     pub in_place: bool,
     /// Reads all files, also those that have not changed since an earlier snapshot.
     pub paranoid: bool,
+    /// Seals everything with the newest generation of these; what the store has sealed with an earlier one stays as it is.
+    pub keys: Option<Arc<Keyring>>,
 }
 
 /// How far a snapshot has come, for another thread to watch; and its off switch.
@@ -151,6 +170,10 @@ impl Progress {
     /// Makes the snapshot end soon with [`IngestError::Cancelled`].
     pub fn cancel(&self) {
         self.cancelled.store(true, Relaxed);
+    }
+
+    fn check(&self) -> Result<(), IngestError> {
+        if self.cancelled.load(Relaxed) { Err(IngestError::Cancelled) } else { Ok(()) }
     }
 
     /// The present counts; each is right, but they are not of one moment.
@@ -230,6 +253,14 @@ fn snapshot_with(
     workers: usize,
 ) -> Result<Done, IngestError> {
     options.chunking.check()?;
+    if options.keys.is_some() {
+        if options.chunking.max_len() > MAX_PLAIN_LEN {
+            return Err(IngestError::TooLongToSeal(options.chunking));
+        }
+        if options.in_place {
+            return Err(IngestError::SealedInPlace);
+        }
+    }
     let root = source::Dir::open_root(dir)?;
     let in_place = options.in_place.then(|| Sources::new(dir)).transpose()?;
     let run = Run {
@@ -261,11 +292,16 @@ fn snapshot_with(
     }
     stopped?;
     let walk::Built { snapshot, skipped, dirs } = built.ok_or(IngestError::Cancelled)?;
+    let totals = snapshot.totals;
+    let snapshot = match &options.keys {
+        None => snapshot,
+        Some(keys) => inventory::seal(store, keys, &snapshot, progress, &mut stored)?,
+    };
     // This makes all that was put durable.
     store.tidy_listings(run.tree, |dir| dirs.contains(&dir))?;
     // The object that names all others comes last: so that the recovery of a store may take a published snapshot
     // object for a whole snapshot.
-    let (id, totals) = (snapshot.id(), snapshot.totals);
+    let id = snapshot.id();
     let put = store.put(&[whole(&snapshot, options.compression)], Keep::Published)?;
     stored.objects += put.objects;
     stored.bytes += put.stored_bytes;

@@ -15,8 +15,10 @@ use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender};
 
 use super::{IngestError, Run};
-use crate::id::ObjectId;
-use crate::pack::Checked;
+use crate::crypto::dataset::Keyring;
+use crate::id::{ID_LEN, Kind, ObjectId};
+use crate::pack::sealed::Plain;
+use crate::pack::{Checked, Compression};
 use crate::store::{Keep, StoreError};
 
 /// A batch is closed when it has this many plain bytes or objects.
@@ -32,7 +34,11 @@ const COMMIT_BYTES: u64 = 32 << 20;
 /// The same in objects: a commit of few among very many rewrites most of the index.
 const COMMIT_OBJECTS: u64 = 32 << 10;
 
-/// Objects that the store lacks, with their plain bytes.
+/// Generations before the newest that an object is looked for in: each costs the sealing of it. Files that have not changed
+/// are not looked at, and stay sealed as they are however often the key was rotated.
+const EARLIER: u32 = 4;
+
+/// Objects that the store lacks, with their bytes.
 pub(super) type Batch = Vec<(ObjectId, Bytes)>;
 
 /// The objects between an outbox and the store. As many as the bounded channels hold.
@@ -67,8 +73,43 @@ impl<'a> Outbox<'a> {
         Self { run, packs, batch: Vec::new(), bytes: 0 }
     }
 
+    /// Takes an object, and says by which hash it is found: its own, or that of what it is sealed to.
+    pub(super) fn store(&mut self, kind: Kind, plain: Bytes) -> Result<[u8; ID_LEN], IngestError> {
+        let (id, bytes) = match &self.run.options.keys {
+            None => (ObjectId::of(kind, &plain), plain),
+            Some(keys) => self.seal(keys, kind, &plain)?,
+        };
+        self.add(id, bytes)?;
+        Ok(id.hash)
+    }
+
+    /// The object sealed with the newest generation of the keys, or with an earlier one if the store has that: a rotation
+    /// is no reason to send again what has not changed.
+    fn seal(&self, keys: &Keyring, kind: Kind, plain: &Bytes) -> Result<(ObjectId, Bytes), IngestError> {
+        let too_long = || IngestError::TooLongToSeal(self.run.options.chunking);
+        let plain = Plain::new(kind, plain, self.run.options.compression).ok_or_else(too_long)?;
+        let newest = keys.generation();
+        let sealed = |generation| {
+            let bytes = plain.seal(keys, generation).ok_or_else(too_long)?;
+            Ok::<_, IngestError>((ObjectId::of(Kind::Chunk, &bytes), bytes))
+        };
+        let here =
+            |id: &ObjectId| Ok::<_, StoreError>(self.run.store.missing(&[*id], Keep::Published)?.is_empty());
+        let now = sealed(newest)?;
+        if newest == 0 || here(&now.0)? {
+            return Ok(now);
+        }
+        for generation in (newest.saturating_sub(EARLIER)..newest).rev() {
+            let before = sealed(generation)?;
+            if here(&before.0)? {
+                return Ok(before);
+            }
+        }
+        Ok(now)
+    }
+
     /// Takes an object that hashes to `id`.
-    pub(super) fn add(&mut self, id: ObjectId, plain: Bytes) -> Result<(), IngestError> {
+    fn add(&mut self, id: ObjectId, plain: Bytes) -> Result<(), IngestError> {
         self.bytes += plain.len();
         self.batch.push((id, plain));
         let full = self.bytes >= BATCH_BYTES || self.batch.len() >= BATCH_OBJECTS;
@@ -100,8 +141,10 @@ impl<'a> Outbox<'a> {
 /// Compresses batches until there are no more senders. Whoever leaves a batch undone fails the run, or the snapshot
 /// would be recorded without what was in it.
 pub(super) fn compressor(run: &Run<'_>, packs: &Receiver<Batch>, puts: &Sender<Vec<Checked>>) {
+    // What is sealed was compressed before.
+    let compression = if run.options.keys.is_some() { Compression::None } else { run.options.compression };
     for batch in packs {
-        let pack = |(id, plain)| Checked::with_id(id, plain, run.options.compression);
+        let pack = |(id, plain)| Checked::with_id(id, plain, compression);
         let sent = run.check().and_then(|()| {
             puts.send(batch.into_iter().map(pack).collect()).map_err(|_| IngestError::Cancelled)
         });

@@ -24,7 +24,7 @@ use super::source::{Dir, Stamp, file_type, meta, unreadable, xattrs};
 use super::walk::{Job, Read, What};
 use super::{IngestError, Run};
 use crate::chunking::Cutter;
-use crate::id::{ChunkId, FileHash, ObjectId};
+use crate::id::{ChunkId, FileHash, Kind};
 use crate::manifest::{BlobBuilder, Content, Entry, Extent, Meta, Name, Node};
 
 /// Least size of a read buffer. With the usual chunking an eighth of it at most is carried over to the next.
@@ -228,7 +228,7 @@ struct Reading<'a, 'b> {
     in_place: Option<&'a mut InPlace<'b>>,
     /// Where the next extent begins.
     offset: u64,
-    /// Hash of all bytes so far. A file of one chunk does without: the chunk's id is the same. Fed by the
+    /// Hash of all bytes so far. A file of one chunk does without: the chunk's id is the same, if it is not sealed. Fed by the
     /// buffer and not by the chunk, which BLAKE3 does faster.
     hasher: blake3::Hasher,
     blob: BlobBuilder,
@@ -264,11 +264,14 @@ impl<'a, 'b> Reading<'a, 'b> {
         match (self.extents, self.last_chunk) {
             (0, _) => return Ok(Content::Empty),
             // Longer than `only_chunk` takes, but without a cut all the same.
-            (1, Some(id)) => return Ok(Content::Chunk { id, hash: None }),
+            (1, Some(id)) => {
+                let hash = self.is_sealed().then(|| file_hash(self.hasher.finalize()));
+                return Ok(Content::Chunk { id, hash });
+            }
             _ => {}
         }
-        let root = self.blob.finish(&mut |id, bytes| outbox.add(id, bytes.into()))?;
-        let hash = FileHash::from_bytes(*self.hasher.finalize().as_bytes());
+        let root = self.blob.finish(&mut |kind, bytes| outbox.store(kind, bytes.into()))?;
+        let hash = file_hash(self.hasher.finalize());
         Ok(Content::Blob { id: root.blob, chunks: root.chunks, hash })
     }
 
@@ -280,10 +283,15 @@ impl<'a, 'b> Reading<'a, 'b> {
         }
         // One chunk has at most 4 MiB.
         let bytes = self.file.fill(&[], 0, self.size as usize)?;
-        let id = ChunkId::of(&bytes);
-        self.keep(id, 0, bytes, outbox)?;
+        let hash = self.is_sealed().then(|| file_hash(blake3::hash(&bytes)));
+        let id = self.keep(0, bytes, outbox)?;
         self.done(self.size);
-        Ok(Some(Content::Chunk { id, hash: None }))
+        Ok(Some(Content::Chunk { id, hash }))
+    }
+
+    /// Whether a chunk's id is that of other bytes than its own.
+    fn is_sealed(&self) -> bool {
+        self.file.run.options.keys.is_some()
     }
 
     fn data(
@@ -320,28 +328,25 @@ impl<'a, 'b> Reading<'a, 'b> {
                 self.chunk(rest.split_to(len), outbox)?;
             }
         }
-        if self.extents > 1 {
+        if self.extents > 1 || self.is_sealed() {
             self.hasher.update(&unhashed);
         }
         Ok(())
     }
 
     fn chunk(&mut self, bytes: Bytes, outbox: &mut Outbox<'_>) -> Result<(), IngestError> {
-        let (id, offset) = (ChunkId::of(&bytes), self.offset);
-        self.extent(Extent { len: bytes.len() as u64, chunk: Some(id) }, outbox)?;
-        self.keep(id, offset, bytes, outbox)
+        let len = bytes.len() as u64;
+        let id = self.keep(self.offset, bytes, outbox)?;
+        self.extent(Extent { len, chunk: Some(id) }, outbox)
     }
 
-    fn keep(
-        &mut self,
-        id: ChunkId,
-        offset: u64,
-        bytes: Bytes,
-        outbox: &mut Outbox<'_>,
-    ) -> Result<(), IngestError> {
+    fn keep(&mut self, offset: u64, bytes: Bytes, outbox: &mut Outbox<'_>) -> Result<ChunkId, IngestError> {
         match &mut self.in_place {
-            Some(in_place) => in_place.add(id, offset, bytes.len()),
-            None => outbox.add(id.into(), bytes),
+            Some(in_place) => {
+                let id = ChunkId::of(&bytes);
+                in_place.add(id, offset, bytes.len()).map(|()| id)
+            }
+            None => outbox.store(Kind::Chunk, bytes).map(ChunkId::from_bytes),
         }
     }
 
@@ -363,10 +368,14 @@ impl<'a, 'b> Reading<'a, 'b> {
         self.extents += 1;
         self.offset += extent.len;
         self.last_chunk = extent.chunk;
-        self.blob.push(extent, &mut |id: ObjectId, bytes: Vec<u8>| outbox.add(id, bytes.into()))
+        self.blob.push(extent, &mut |kind, bytes: Vec<u8>| outbox.store(kind, bytes.into()))
     }
 
     fn done(&self, bytes: u64) {
         self.file.run.progress.bytes_done.fetch_add(bytes, Relaxed);
     }
+}
+
+fn file_hash(hash: blake3::Hash) -> FileHash {
+    FileHash::from_bytes(*hash.as_bytes())
 }

@@ -103,9 +103,9 @@ pub(super) fn walk(
         return Err(IngestError::Changed { path: root.path().to_owned(), what: "names came or went" });
     }
     let Walk { tree: Assembly { mut outbox, root: builder, .. }, skipped, .. } = walk;
-    let (tree, totals) = builder.finish(&mut |id, bytes| outbox.add(id, bytes.into()))?;
+    let (tree, totals) = builder.finish(&mut |kind, bytes| outbox.store(kind, bytes.into()))?;
     outbox.flush()?;
-    let snapshot = Snapshot { root: meta, tree, totals, chunking: run.options.chunking };
+    let snapshot = Snapshot { root: meta, tree, totals, chunking: run.options.chunking, sealed: None };
     Ok(Built { snapshot, skipped, dirs: scan.dirs().collect() })
 }
 
@@ -262,7 +262,7 @@ impl Assembly<'_> {
                 let Some((name, meta, builder)) = self.open.pop() else { return Ok(()) };
                 let outbox = &mut self.outbox;
                 let (tree, totals) =
-                    builder.finish(&mut |id, bytes: Vec<u8>| outbox.add(id, bytes.into()))?;
+                    builder.finish(&mut |kind, bytes: Vec<u8>| outbox.store(kind, bytes.into()))?;
                 self.push(Entry { name, node: Node::Dir { meta, tree, totals } })
             }
         }
@@ -271,6 +271,6 @@ impl Assembly<'_> {
     fn push(&mut self, entry: Entry) -> Result<(), IngestError> {
         let builder = self.open.last_mut().map_or(&mut self.root, |(_, _, builder)| builder);
         let outbox = &mut self.outbox;
-        builder.push(entry, &mut |id, bytes: Vec<u8>| outbox.add(id, bytes.into()))
+        builder.push(entry, &mut |kind, bytes: Vec<u8>| outbox.store(kind, bytes.into()))
     }
 }

@@ -47,6 +47,16 @@ pub struct Publish {
     /// Storage nodes that already hold it; the network's parameters say how many there must be.
     #[n(6)]
     pub replicas: Vec<Replica>,
+    /// How many storage nodes are to hold it from now on; none for as many as have acknowledged it.
+    #[n(7)]
+    pub copies: Option<u32>,
+}
+
+impl Publish {
+    /// How many storage nodes are to hold it.
+    pub fn copies(&self) -> usize {
+        self.copies.map_or(self.replicas.len(), |copies| copies as usize)
+    }
 }
 
 /// Moves `tag` of `name` to `version`.

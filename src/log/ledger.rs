@@ -6,6 +6,8 @@
 //! Trust: headers, bodies and blocks are foreign; every field of them is checked here.
 //! Threads: pure values; a clone is a few reference counts.
 
+mod identities;
+
 use std::sync::Arc;
 
 use super::block::{Block, Body, Header, MAX_BODY_ENTRIES, MAX_BODY_ENTRY_BYTES};
@@ -16,12 +18,8 @@ use super::genesis::{GenesisDoc, GenesisError, LOG_VERSION};
 use super::light::{Signed, Trusted, Update};
 use super::params::Params;
 use super::refusal::Refusal;
-use super::roles::{Role, RoleSet};
 use super::sparse::StateProof;
-use super::state::{
-    Admission, Checks, Dataset, Epochs, Holder, Identity, OpenChallenge, Operator, State, StateKey, Version,
-    Voter,
-};
+use super::state::{Admission, Checks, Dataset, Epochs, State, StateKey, Version};
 use super::validators::ValidatorSet;
 use crate::crypto::{self, PublicKey};
 use crate::id::{EntryId, Genesis, HeaderId};
@@ -209,68 +207,6 @@ impl Ledger {
     /// The epoch of the newest height, and who votes when. The next height begins another if the newest was its last.
     pub fn epochs(&self) -> &Epochs {
         self.state.epochs()
-    }
-
-    /// What is known of a key that took part in a rotation.
-    pub fn identity(&self, key: &PublicKey) -> Option<&Identity> {
-        self.state.identity(key)
-    }
-
-    /// The first key of the identity that `key` acts for, under which all that is its own is recorded.
-    pub fn acting(&self, key: &PublicKey) -> Result<PublicKey, Refusal> {
-        self.state.acting(key)
-    }
-
-    /// The roles that `key` has in the network.
-    pub fn roles(&self, key: &PublicKey) -> Result<RoleSet, Refusal> {
-        Ok(self.state.roles_of(&self.state.acting(key)?))
-    }
-
-    /// Whether `key` may use dataset `name` in `role`, which for a publisher includes a name that nobody has yet.
-    pub fn allows(&self, name: &str, key: &PublicKey, role: Role) -> bool {
-        let Ok(first) = self.state.acting(key) else { return false };
-        match self.dataset(name) {
-            Some(dataset) => dataset.allows(&first, role),
-            None => {
-                let open = role == Role::Publisher && !self.params().publishers_only;
-                open || self.state.roles_of(&first).allows(role)
-            }
-        }
-    }
-
-    /// The operator that `key` acts for; not one that has left.
-    pub fn operator(&self, key: &PublicKey) -> Option<&Operator> {
-        self.state.operator(&self.state.acting(key).ok()?)
-    }
-
-    /// All operators but those who have left, by the first keys of their identities.
-    pub fn operators(&self) -> impl Iterator<Item = (&PublicKey, &Operator)> {
-        self.state.operators()
-    }
-
-    /// All stakes.
-    pub fn holders(&self) -> impl Iterator<Item = &Holder> {
-        self.state.holders()
-    }
-
-    /// Whose voting key this is or was.
-    pub fn voter(&self, key: &PublicKey) -> Option<&Voter> {
-        self.state.voter(key)
-    }
-
-    /// The stake of who acts by `key`.
-    pub fn holder(&self, key: &PublicKey) -> Option<&Holder> {
-        self.state.holder(&self.state.acting(key).ok()?)
-    }
-
-    /// The storage score of who acts by `key`, in `storage::SCORE_PER_MIB`.
-    pub fn score(&self, key: &PublicKey) -> u64 {
-        self.state.acting(key).map_or(0, |first| self.state.score(&first))
-    }
-
-    /// The challenges that who acts by `key` has to answer before the epoch ends, once its first height is decided.
-    pub fn open_challenges(&self, key: &PublicKey) -> Vec<OpenChallenge> {
-        self.state.acting(key).map_or(Vec::new(), |first| self.state.open_challenges(&first))
     }
 
     /// The dataset called `name`.

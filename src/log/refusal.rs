@@ -78,6 +78,10 @@ pub enum Refusal {
     )]
     Replicas { needed: usize, found: usize },
     #[error(
+        "{copies} copies are less than the {found} nodes that have acknowledged, or more than {MAX_WITNESSES}"
+    )]
+    Copies { copies: usize, found: usize },
+    #[error(
         "the acknowledgement by {node} does not count: it is the publisher's own, is there twice, or its node has not \
          the role storage"
     )]

@@ -6,7 +6,7 @@
 //! Trust: entries are foreign; every rule is checked here, the signature first.
 //! Threads: pure values; a clone shares everything with its original until one of them changes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::entry::{Entry, EntryBody};
@@ -122,6 +122,8 @@ pub(super) struct State {
     replicas: Arc<replicas::Replicas>,
     /// How many identities have the role admin.
     admins: usize,
+    /// Those that have the role storage itself, by the first keys of their identities.
+    storers: Arc<BTreeSet<PublicKey>>,
 }
 
 impl State {
@@ -137,6 +139,7 @@ impl State {
             epochs: Arc::new(Epochs::genesis(&doc.validators, doc.time_ms)),
             replicas: Arc::default(),
             admins: 0,
+            storers: Arc::default(),
         };
         state.found(doc, stamp);
         state

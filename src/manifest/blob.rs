@@ -7,9 +7,9 @@
 use minicbor::{Decode, Encode};
 
 use super::split::{Part, SplitNode, Splitter};
-use super::{MAX_NODE_LEN, MAX_TOTAL, ManifestError, decode_items, decode_object, encode_object, require};
+use super::{FORMAT_VERSION, MAX_TOTAL, ManifestError, decode_items, decode_node, encode_object, require};
 use crate::chunking::MAX_CHUNK_LEN;
-use crate::id::{BlobId, ChunkId, ID_LEN, ObjectId};
+use crate::id::{BlobId, ChunkId, ID_LEN, Kind};
 
 const WHAT: &str = "a blob node";
 /// More than the encoding of an `Extent` or a `BlobChild`.
@@ -63,12 +63,12 @@ pub enum BlobStep<'a> {
 impl BlobNode {
     /// The canonical encoding.
     pub fn encode(&self) -> Vec<u8> {
-        encode_object(self)
+        encode_object(FORMAT_VERSION, self)
     }
 
     /// Decodes and checks a node. Everything that the node alone can show is checked.
     pub fn decode(bytes: &[u8]) -> Result<Self, ManifestError> {
-        let node: Self = decode_object(WHAT, bytes, MAX_NODE_LEN)?;
+        let node: Self = decode_node(WHAT, bytes)?;
         node.check()?;
         Ok(node)
     }
@@ -157,12 +157,16 @@ impl SplitNode for BlobNode {
         Self::Branch(children)
     }
 
-    fn seal(self) -> Result<(BlobChild, ObjectId, Vec<u8>), ManifestError> {
+    const KIND: Kind = Kind::Blob;
+
+    fn bytes(&self) -> Result<Vec<u8>, ManifestError> {
         self.check()?;
+        Ok(self.encode())
+    }
+
+    fn described(&self, hash: [u8; ID_LEN]) -> Result<BlobChild, ManifestError> {
         let (bytes, chunks) = self.totals()?;
-        let encoded = self.encode();
-        let blob = BlobId::of(&encoded);
-        Ok((BlobChild { blob, bytes, chunks }, blob.into(), encoded))
+        Ok(BlobChild { blob: BlobId::from_bytes(hash), bytes, chunks })
     }
 }
 
@@ -178,11 +182,11 @@ impl BlobBuilder {
         Self { splitter: Splitter::new() }
     }
 
-    /// Adds the next extent. Finished nodes go to `sink`.
+    /// Adds the next extent. Finished nodes go to `sink`, which returns the hash by which each is found.
     pub fn push<E, S>(&mut self, extent: Extent, sink: &mut S) -> Result<(), E>
     where
         E: From<ManifestError>,
-        S: FnMut(ObjectId, Vec<u8>) -> Result<(), E>,
+        S: FnMut(Kind, Vec<u8>) -> Result<[u8; ID_LEN], E>,
     {
         self.splitter.push(extent, sink)
     }
@@ -191,7 +195,7 @@ impl BlobBuilder {
     pub fn finish<E, S>(self, sink: &mut S) -> Result<BlobChild, E>
     where
         E: From<ManifestError>,
-        S: FnMut(ObjectId, Vec<u8>) -> Result<(), E>,
+        S: FnMut(Kind, Vec<u8>) -> Result<[u8; ID_LEN], E>,
     {
         let root = self.splitter.finish(sink)?;
         Ok(root.ok_or(ManifestError::Rule { what: WHAT, rule: "a leaf has an extent" })?)

@@ -18,6 +18,7 @@
 
 mod blob;
 mod entry;
+mod inventory;
 mod lookup;
 mod snapshot;
 mod split;
@@ -29,13 +30,16 @@ use minicbor::{Decode, Decoder, Encode};
 
 pub use self::blob::{BlobBuilder, BlobChild, BlobNode, BlobStep, Extent};
 pub use self::entry::{Content, Entry, Meta, Name, Node, Xattr};
+pub use self::inventory::Inventory;
 pub use self::lookup::{IndexedBlob, IndexedTree};
-pub use self::snapshot::Snapshot;
+pub use self::snapshot::{Sealed, Snapshot};
 pub use self::tree::{TreeBuilder, TreeChild, TreeNode, TreeStep};
 use crate::codec::{self, CodecError};
 
-/// The version that every object carries as its first field.
+/// The version that every object carries as its first field, but for the snapshot objects of encrypted datasets.
 pub const FORMAT_VERSION: u32 = 1;
+/// That of those.
+pub const SEALED_VERSION: u32 = 2;
 /// Longest encoding of a tree or blob node, in bytes.
 pub const MAX_NODE_LEN: usize = 1 << 20;
 /// Longest encoding of a snapshot object, in bytes.
@@ -58,7 +62,7 @@ pub const MAX_TOTAL: u64 = i64::MAX as u64;
 pub enum ManifestError {
     #[error(transparent)]
     Codec(#[from] CodecError),
-    #[error("{what} has format version {found}, this program knows {FORMAT_VERSION}: a newer bcai wrote it")]
+    #[error("{what} has format version {found}, which this program does not know: a newer bcai wrote it")]
     Version { what: &'static str, found: u32 },
     #[error("{what} breaks a rule of the format: {rule}")]
     Rule { what: &'static str, rule: &'static str },
@@ -77,22 +81,40 @@ struct Versioned<T> {
     body: T,
 }
 
-fn encode_object<T: Encode<()>>(body: &T) -> Vec<u8> {
-    codec::encode(&Versioned { version: FORMAT_VERSION, body })
+fn encode_object<T: Encode<()>>(version: u32, body: &T) -> Vec<u8> {
+    codec::encode(&Versioned { version, body })
 }
 
-fn decode_object<T>(what: &'static str, bytes: &[u8], max: usize) -> Result<T, ManifestError>
+fn decode_node<T>(what: &'static str, bytes: &[u8]) -> Result<T, ManifestError>
+where
+    T: for<'b> Decode<'b, ()> + Encode<()>,
+{
+    Ok(decode_object(what, bytes, MAX_NODE_LEN, &[FORMAT_VERSION])?.1)
+}
+
+/// The object with its version, which is one of those known.
+fn decode_object<T>(
+    what: &'static str,
+    bytes: &[u8],
+    max: usize,
+    known: &[u32],
+) -> Result<(u32, T), ManifestError>
 where
     T: for<'b> Decode<'b, ()> + Encode<()>,
 {
     // Read on its own first: the body of another version would only look malformed.
     let mut peek = Decoder::new(bytes);
     if let (Ok(Some(2)), Ok(found)) = (peek.array(), peek.u32())
-        && found != FORMAT_VERSION
+        && !known.contains(&found)
     {
         return Err(ManifestError::Version { what, found });
     }
-    Ok(codec::decode::<Versioned<T>>(what, bytes, max)?.body)
+    let Versioned { version, body } = codec::decode(what, bytes, max)?;
+    if known.contains(&version) {
+        Ok((version, body))
+    } else {
+        Err(ManifestError::Version { what, found: version })
+    }
 }
 
 /// Decodes an array of at most `MAX_NODE_ITEMS`, so that a node cannot expand to many times its encoding.

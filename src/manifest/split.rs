@@ -4,7 +4,8 @@
 //! Must not know: what the items are, beyond a mark and a weight for each.
 //! Invariant: the nodes depend on the sequence of items alone, and an item added or removed changes only
 //! the nodes near it and their ancestors.
-//! Trust: items are our own. Threads: pure values; finished nodes go to a closure of the caller.
+//! Trust: items are our own. Threads: pure values; finished nodes go to a closure of the caller, which says by what hash they
+//! are found: their own, or that of what they were sealed to.
 //!
 //! The rule, part of the format. Items are taken in order. On each level a node ends
 //! - after an item with which it has at least `MIN_ITEMS` and whose mark has the 8 bits of the level all
@@ -16,7 +17,7 @@
 //! not made: its child moves up in its place. The only child left on the top level is the root.
 
 use super::{MAX_NODE_ITEMS, ManifestError};
-use crate::id::ObjectId;
+use crate::id::{ID_LEN, Kind};
 
 const MIN_ITEMS: usize = 64;
 const MAX_WEIGHT: usize = 256 << 10;
@@ -36,8 +37,11 @@ pub(super) trait SplitNode: Sized {
     type Child: Part;
     fn leaf(items: Vec<Self::Item>) -> Self;
     fn branch(children: Vec<Self::Child>) -> Self;
-    /// Checks and encodes the node, and describes it to its parent.
-    fn seal(self) -> Result<(Self::Child, ObjectId, Vec<u8>), ManifestError>;
+    const KIND: Kind;
+    /// Checks and encodes the node.
+    fn bytes(&self) -> Result<Vec<u8>, ManifestError>;
+    /// Describes the node, which is called `hash`, to its parent.
+    fn described(&self, hash: [u8; ID_LEN]) -> Result<Self::Child, ManifestError>;
 }
 
 struct Run<P> {
@@ -88,7 +92,7 @@ impl<N: SplitNode> Splitter<N> {
     pub(super) fn push<E, S>(&mut self, item: N::Item, sink: &mut S) -> Result<(), E>
     where
         E: From<ManifestError>,
-        S: FnMut(ObjectId, Vec<u8>) -> Result<(), E>,
+        S: FnMut(Kind, Vec<u8>) -> Result<[u8; ID_LEN], E>,
     {
         if !self.leaf.has_room_for(&item) {
             self.end_leaf(sink)?;
@@ -101,7 +105,7 @@ impl<N: SplitNode> Splitter<N> {
     pub(super) fn finish<E, S>(mut self, sink: &mut S) -> Result<Option<N::Child>, E>
     where
         E: From<ManifestError>,
-        S: FnMut(ObjectId, Vec<u8>) -> Result<(), E>,
+        S: FnMut(Kind, Vec<u8>) -> Result<[u8; ID_LEN], E>,
     {
         if !self.leaf.parts.is_empty() {
             self.end_leaf(sink)?;
@@ -125,27 +129,27 @@ impl<N: SplitNode> Splitter<N> {
     fn end_leaf<E, S>(&mut self, sink: &mut S) -> Result<(), E>
     where
         E: From<ManifestError>,
-        S: FnMut(ObjectId, Vec<u8>) -> Result<(), E>,
+        S: FnMut(Kind, Vec<u8>) -> Result<[u8; ID_LEN], E>,
     {
-        let (child, id, bytes) = N::leaf(self.leaf.take()).seal()?;
-        sink(id, bytes)?;
+        let node = N::leaf(self.leaf.take());
+        let child = node.described(sink(N::KIND, node.bytes()?)?)?;
         self.push_child(1, child, sink)
     }
 
     fn end_branch<E, S>(&mut self, level: usize, sink: &mut S) -> Result<(), E>
     where
         E: From<ManifestError>,
-        S: FnMut(ObjectId, Vec<u8>) -> Result<(), E>,
+        S: FnMut(Kind, Vec<u8>) -> Result<[u8; ID_LEN], E>,
     {
-        let (child, id, bytes) = N::branch(self.branches[level - 1].take()).seal()?;
-        sink(id, bytes)?;
+        let node = N::branch(self.branches[level - 1].take());
+        let child = node.described(sink(N::KIND, node.bytes()?)?)?;
         self.push_child(level + 1, child, sink)
     }
 
     fn push_child<E, S>(&mut self, level: usize, child: N::Child, sink: &mut S) -> Result<(), E>
     where
         E: From<ManifestError>,
-        S: FnMut(ObjectId, Vec<u8>) -> Result<(), E>,
+        S: FnMut(Kind, Vec<u8>) -> Result<[u8; ID_LEN], E>,
     {
         if self.branches.len() < level {
             self.branches.push(Run::new());

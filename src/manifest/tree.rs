@@ -8,10 +8,10 @@ use minicbor::{Decode, Encode};
 
 use super::split::{Part, SplitNode, Splitter};
 use super::{
-    Entry, MAX_NODE_LEN, MAX_TOTAL, ManifestError, Name, Totals, decode_items, decode_object, encode_object,
+    Entry, FORMAT_VERSION, MAX_TOTAL, ManifestError, Name, Totals, decode_items, decode_node, encode_object,
     require,
 };
-use crate::id::{ObjectId, TreeId};
+use crate::id::{ID_LEN, Kind, TreeId};
 
 const WHAT: &str = "a tree node";
 /// More than the encoding of a `TreeChild` without its name.
@@ -57,12 +57,12 @@ pub enum TreeStep<'a> {
 impl TreeNode {
     /// The canonical encoding.
     pub fn encode(&self) -> Vec<u8> {
-        encode_object(self)
+        encode_object(FORMAT_VERSION, self)
     }
 
     /// Decodes and checks a node. Everything that the node alone can show is checked.
     pub fn decode(bytes: &[u8]) -> Result<Self, ManifestError> {
-        let node: Self = decode_object(WHAT, bytes, MAX_NODE_LEN)?;
+        let node: Self = decode_node(WHAT, bytes)?;
         node.check()?;
         Ok(node)
     }
@@ -148,16 +148,21 @@ impl SplitNode for TreeNode {
         Self::Branch(children)
     }
 
-    fn seal(self) -> Result<(TreeChild, ObjectId, Vec<u8>), ManifestError> {
+    const KIND: Kind = Kind::Tree;
+
+    fn bytes(&self) -> Result<Vec<u8>, ManifestError> {
         self.check()?;
-        let first = match &self {
+        Ok(self.encode())
+    }
+
+    fn described(&self, hash: [u8; ID_LEN]) -> Result<TreeChild, ManifestError> {
+        let first = match self {
             Self::Leaf(entries) => entries.first().map(|entry| &entry.name),
             Self::Branch(children) => children.first().map(|child| &child.first),
         };
         let first = first.cloned().ok_or(ManifestError::Rule { what: WHAT, rule: "no child is empty" })?;
-        let bytes = self.encode();
-        let tree = TreeId::of(&bytes);
-        Ok((TreeChild { first, tree, entries: self.entries(), totals: self.totals()? }, tree.into(), bytes))
+        let tree = TreeId::from_bytes(hash);
+        Ok(TreeChild { first, tree, entries: self.entries(), totals: self.totals()? })
     }
 }
 
@@ -174,11 +179,12 @@ impl TreeBuilder {
         Self { splitter: Splitter::new(), last: None }
     }
 
-    /// Adds the next entry; its name must be greater than the last one. Finished nodes go to `sink`.
+    /// Adds the next entry; its name must be greater than the last one. Finished nodes go to `sink`, which returns the
+    /// hash by which each is found.
     pub fn push<E, S>(&mut self, entry: Entry, sink: &mut S) -> Result<(), E>
     where
         E: From<ManifestError>,
-        S: FnMut(ObjectId, Vec<u8>) -> Result<(), E>,
+        S: FnMut(Kind, Vec<u8>) -> Result<[u8; ID_LEN], E>,
     {
         let ascends = self.last.as_ref().is_none_or(|last| *last < entry.name);
         require(ascends, WHAT, "names are sorted and unique")?;
@@ -190,14 +196,12 @@ impl TreeBuilder {
     pub fn finish<E, S>(self, sink: &mut S) -> Result<(TreeId, Totals), E>
     where
         E: From<ManifestError>,
-        S: FnMut(ObjectId, Vec<u8>) -> Result<(), E>,
+        S: FnMut(Kind, Vec<u8>) -> Result<[u8; ID_LEN], E>,
     {
         if let Some(root) = self.splitter.finish(sink)? {
             return Ok((root.tree, root.totals));
         }
-        let bytes = TreeNode::Leaf(Vec::new()).encode();
-        let tree = TreeId::of(&bytes);
-        sink(tree.into(), bytes)?;
-        Ok((tree, Totals::default()))
+        let hash = sink(Kind::Tree, TreeNode::Leaf(Vec::new()).encode())?;
+        Ok((TreeId::from_bytes(hash), Totals::default()))
     }
 }

@@ -170,7 +170,8 @@ impl Response {
     }
 }
 
-fn clip(text: &str) -> String {
+/// As much of a text as a message takes.
+pub(super) fn clip(text: &str) -> String {
     let end = (0..=MAX_TEXT.min(text.len())).rev().find(|end| text.is_char_boundary(*end));
     text[..end.unwrap_or(0)].to_owned()
 }

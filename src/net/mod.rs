@@ -1,6 +1,6 @@
 //! The network: the only place that knows libp2p.
 //!
-//! Owns: connections, the streams of `/bcai/swarm/1`, `/bcai/log/1`, `/bcai/peers/1` and `/bcai/validator/1`, who is connected, and [`Peers`], the
+//! Owns: connections, the streams of `/bcai/swarm/1`, `/bcai/log/1`, `/bcai/peers/1`, `/bcai/replica/1` and `/bcai/validator/1`, who is connected, and [`Peers`], the
 //! source of objects that all of that amounts to.
 //! Must not know: files, snapshots, consensus; what is in a block or an entry.
 //! Invariant: no byte leaves here as an object that has not been verified; memory, streams, connections and tasks
@@ -28,6 +28,8 @@ mod patience;
 mod peer_wire;
 mod peers;
 mod relays;
+mod replica_calls;
+mod replica_wire;
 mod rules;
 mod secure;
 mod sending;
@@ -41,7 +43,7 @@ mod transport;
 mod watchers;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -56,6 +58,8 @@ pub use gossip::Beacon;
 pub use letters::{MAX_LETTER, Received, Sent};
 pub use log_calls::{Submission, SubmitError, Submitted};
 pub use peers::Peers;
+pub use replica_calls::ReplicaCall;
+pub use replica_wire::{MAX_SNAPSHOTS, MAX_ZONE, ReplicaAnswer, ReplicaRequest};
 pub use rules::Mode;
 pub use table::{PeerInfo, PeerState};
 pub use trackers::SwarmGuard;
@@ -164,6 +168,7 @@ impl Net {
             watchers: Arc::default(),
             trackers: Arc::default(),
             letters: letters::Letters::new(chains.clone()),
+            chains: chains.clone(),
             me,
             max_peers: options.max_peers as usize,
             near: transport::is_near(&options),

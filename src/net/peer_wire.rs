@@ -93,7 +93,8 @@ impl Member {
     }
 }
 
-fn within(what: &'static str, count: usize, max: usize) -> Result<(), CodecError> {
+/// A list that is over its limit is not taken.
+pub(super) fn within(what: &'static str, count: usize, max: usize) -> Result<(), CodecError> {
     if count <= max {
         return Ok(());
     }

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::error::Error;
-use super::report::{AckRequest, Acknowledged, Alert, AlertState, NetworkStatus, Severity};
+use super::report::{AckRequest, Acknowledged, Alert, AlertState, NetworkStatus, ReplicaStatus, Severity};
 use super::text::size;
 use super::{Node, now_ms, off};
 use crate::net::{PeerInfo, PeerState};
@@ -45,6 +45,7 @@ pub(super) struct Observed {
     bypassed: u64,
     bypasses: bool,
     networks: Vec<NetworkStatus>,
+    replicas: Vec<ReplicaStatus>,
 }
 
 /// Something that holds now.
@@ -72,6 +73,7 @@ impl Observed {
             [self.lonely(), self.disk(), self.bypassed()].into_iter().flatten().collect();
         found.extend(self.peers.iter().flat_map(of_peer));
         found.extend(self.networks.iter().flat_map(of_network));
+        found.extend(self.replicas.iter().flat_map(of_replicas));
         found
     }
 
@@ -187,6 +189,22 @@ fn of_network(network: &NetworkStatus) -> Vec<Condition> {
         found.push(condition(format!("stale-log:{genesis}"), severity, text, remedy));
     }
     found
+}
+
+/// What is on fewer storage nodes than it should be, and on its way to none.
+fn of_replicas(replicas: &ReplicaStatus) -> Vec<Condition> {
+    let genesis = &replicas.genesis;
+    let lacking = replicas.under.iter().filter(|under| under.held + under.coming < under.copies);
+    let each = lacking.map(|under| {
+        let severity = if under.held == 0 { Severity::Critical } else { Severity::Warning };
+        condition(
+            format!("under-replicated:{genesis}/{}", under.version),
+            severity,
+            format!("{} is on {} of {} storage nodes", under.version, under.held, under.copies),
+            "start the storage nodes that are off, or make another one: `bcai keys grant KEY storage`",
+        )
+    });
+    each.collect()
 }
 
 /// The alerts of a node.
@@ -346,6 +364,7 @@ impl Node {
             bypassed,
             bypasses: self.alerts.registry().bypasses(bypassed, Instant::now()),
             networks: self.networks.status(),
+            replicas: self.replica_status()?,
         })
     }
 

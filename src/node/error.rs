@@ -247,6 +247,7 @@ fn view(error: &ViewError) -> Kind {
         | ViewError::NotASymlink(_)
         | ViewError::BadPath(_) => Kind::Usage,
         ViewError::Unavailable(error) => fetch(error),
+        ViewError::Sealed { .. } => Kind::Denied,
         ViewError::Unfit { .. } => Kind::Corrupt,
     }
 }

@@ -1,7 +1,7 @@
 //! The keys of this node: who it is in the log, and who it is to peers.
 //!
-//! Owns: the key files, which key is used for what, and in which order the files change when a key takes another's place.
-//! Must not know: how an entry is decided.
+//! Owns: which key files there are, which key is used for what, and in which order the files change when a key takes another's place.
+//! Must not know: how an entry is decided, or what a key file looks like (`key_files`).
 //! Invariant: a key file that anyone else can read is never used, and none is ever overwritten or lost: a key is replaced
 //! only where every log that knows it says so.
 //! Trust: our own files, still checked.
@@ -13,24 +13,22 @@
 //! | `identity.key.XXXXXXXXXX` | a key that was replaced, by the first digits of its public key |
 //! | `voting.key` | the key by which the node is known to peers, because it votes, or shall, in some network |
 
-use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use data_encoding::HEXLOWER;
-
 use super::error::{Error, Kind};
+use super::key_files::{KeyFiles, Passphrase, is_locked, sync_dir};
 use crate::chain::Chain;
 use crate::config::Paths;
 use crate::crypto::{PublicKey, SecretKey};
-use crate::log::{Ledger, RoleSet, Standing};
+use crate::log::{Ledger, Standing};
 
-/// First line of a key file; the second is the 32 secret bytes in hex.
-const HEADER: &str = "bcai identity 1";
+/// Digits of a public key by which the file of a key that was replaced is called.
+const RETIRED_LEN: usize = 10;
 
 /// The keys of a node that runs.
 pub struct Keys {
+    files: KeyFiles,
     identity: PathBuf,
     next: PathBuf,
     voting: PathBuf,
@@ -44,16 +42,22 @@ pub struct Keys {
 struct Held {
     identity: SecretKey,
     next: Option<SecretKey>,
+    /// Those that were replaced.
+    retired: Vec<SecretKey>,
 }
 
 impl Keys {
     /// Reads the keys, or makes one when there is none and the node is `new`. A node that has a past and no key is not
     /// given another one: it would be a stranger to the names it owns.
-    pub fn load(paths: &Paths, new: bool) -> Result<Self, Error> {
+    pub fn load(paths: &Paths, new: bool, passphrase: Option<Passphrase>) -> Result<Self, Error> {
+        Self::load_from(KeyFiles::of(&paths.identity(), passphrase), paths, new)
+    }
+
+    fn load_from(files: KeyFiles, paths: &Paths, new: bool) -> Result<Self, Error> {
         let (identity, next, voting) = (paths.identity(), paths.next_identity(), paths.voting_key());
-        let held = match read(&identity)? {
+        let held = match files.read(&identity)? {
             Some(key) => key,
-            None if new => create(&identity)?,
+            None if new => files.create(&identity)?,
             None => {
                 return Err(Error::not_found(format!("the identity of this node, {}, is gone", identity.display()))
                     .hint(
@@ -61,9 +65,17 @@ impl Keys {
                     ));
             }
         };
-        let running = read(&voting)?.unwrap_or_else(|| held.clone());
-        let held = RwLock::new(Held { identity: held, next: read(&next)? });
-        let keys = Self { identity, next, voting, networks: paths.networks(), running, held };
+        let running = files.read(&voting)?.unwrap_or_else(|| held.clone());
+        let mut retired = Vec::new();
+        for file in retired_files(&identity)? {
+            match files.read(&file) {
+                Ok(key) => retired.extend(key),
+                // It is no reason not to start: only what was wrapped for it cannot be opened.
+                Err(error) => tracing::warn!(%error, "a key that was replaced cannot be read"),
+            }
+        }
+        let held = RwLock::new(Held { identity: held, next: files.read(&next)?, retired });
+        let keys = Self { files, identity, next, voting, networks: paths.networks(), running, held };
         keys.part_with_votes_of_old_keys()?;
         Ok(keys)
     }
@@ -72,8 +84,9 @@ impl Keys {
     #[cfg(test)]
     pub fn of(paths: &Paths, key: SecretKey) -> Arc<Self> {
         let (identity, next, voting) = (paths.identity(), paths.next_identity(), paths.voting_key());
-        let held = RwLock::new(Held { identity: key.clone(), next: None });
-        Arc::new(Self { identity, next, voting, networks: paths.networks(), running: key, held })
+        let held = RwLock::new(Held { identity: key.clone(), next: None, retired: Vec::new() });
+        let files = KeyFiles::of(&identity, None);
+        Arc::new(Self { files, identity, next, voting, networks: paths.networks(), running: key, held })
     }
 
     /// Who this run of the node is to peers, and by which it votes.
@@ -93,14 +106,20 @@ impl Keys {
 
     /// The key that this node writes with in a log: of those that the log knows, the latest that may write there.
     pub fn author(&self, ledger: &Ledger) -> SecretKey {
-        let Held { identity, next } = self.held();
+        let Held { identity, next, .. } = self.held();
         if next.is_none() && identity.public() == self.running.public() {
             return identity;
         }
         let keys = next.into_iter().chain([identity.clone(), self.running.clone()]);
         let mut known =
-            keys.filter(|key| knows(ledger, &key.public()) && ledger.acting(&key.public()).is_ok());
+            keys.filter(|key| ledger.knows(&key.public()) && ledger.acting(&key.public()).is_ok());
         known.next().unwrap_or(identity)
+    }
+
+    /// All keys that this node has or had, the newest first: what was wrapped for an earlier one still opens.
+    pub fn all(&self) -> Vec<SecretKey> {
+        let Held { identity, next, retired } = self.held();
+        next.into_iter().chain([identity, self.running.clone()]).chain(retired).collect()
     }
 
     fn held(&self) -> Held {
@@ -111,14 +130,14 @@ impl Keys {
     /// The key to put in the identity's place: the one of an earlier try, or a new one. It is on disk when this returns, and
     /// if the identity votes in one of these logs, so is a copy of it that goes on voting.
     pub fn prepare(&self, chains: &[Arc<Chain>]) -> Result<SecretKey, Error> {
-        let Held { identity, next } = self.held();
+        let Held { identity, next, .. } = self.held();
         if votes_in_any(chains, &identity.public()) && !self.voting.exists() {
-            write(&self.voting, &identity)?;
+            self.files.write(&self.voting, &identity)?;
         }
         if let Some(next) = next {
             return Ok(next);
         }
-        let next = create(&self.next)?;
+        let next = self.files.create(&self.next)?;
         self.held.write().unwrap_or_else(PoisonError::into_inner).next = Some(next.clone());
         Ok(next)
     }
@@ -126,13 +145,13 @@ impl Keys {
     /// Puts the next key in the identity's place if all logs of this node that know the identity have done so. Returns
     /// whether no next key is left. To be called only when `chains` are all.
     pub fn settle(&self, chains: &[Arc<Chain>]) -> Result<bool, Error> {
-        let Held { identity, next } = self.held();
+        let Held { identity, next, mut retired } = self.held();
         let Some(next) = next else { return Ok(true) };
         if chains.iter().any(|chain| holds(&chain.ledger(), &identity, &next)) {
             return Ok(false);
         }
         let failed = |error| Error::io("cannot replace", &self.identity, error);
-        match std::fs::hard_link(&self.identity, retired(&self.identity, &identity.public())) {
+        match std::fs::hard_link(&self.identity, retired_file(&self.identity, &identity.public())) {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(failed(error)),
             _ => {}
         }
@@ -140,7 +159,9 @@ impl Keys {
             .and_then(|()| sync_dir(&self.identity))
             .map_err(failed)?;
         tracing::info!(old = %identity.public(), new = %next.public(), "the key of this node was replaced");
-        *self.held.write().unwrap_or_else(PoisonError::into_inner) = Held { identity: next, next: None };
+        retired.push(identity);
+        let held = Held { identity: next, next: None, retired };
+        *self.held.write().unwrap_or_else(PoisonError::into_inner) = held;
         Ok(true)
     }
 
@@ -178,7 +199,7 @@ impl Keys {
             // GENESIS KEY
             let owner = text.trim_end().split_once(' ').and_then(|(_, key)| key.parse::<PublicKey>().ok());
             let Some(owner) = owner.filter(|owner| *owner != self.running.public()) else { continue };
-            if !retired(&self.identity, &owner).exists() {
+            if !retired_file(&self.identity, &owner).exists() {
                 continue;
             }
             for file in [lock.clone(), lock.with_extension("")] {
@@ -195,18 +216,55 @@ impl Keys {
     }
 }
 
-/// Makes the key of a node that has none, and has never run.
-pub fn new_key(paths: &Paths) -> Result<PublicKey, Error> {
+/// Makes the key of a node that has none, and has never run; locked, if there is a passphrase.
+pub fn new_key(paths: &Paths, passphrase: Option<Passphrase>) -> Result<PublicKey, Error> {
     let path = paths.identity();
-    if let Some(key) = read(&path)? {
+    if is_locked(&path) {
+        return Err(Error::new(Kind::Failed, format!("there is a key: {}, which is locked", path.display()))
+            .hint("`bcai keys` shows it; `bcai keys passphrase` changes its passphrase"));
+    }
+    let files = KeyFiles::locked_with(passphrase);
+    if let Some(key) = files.read(&path)? {
         return Err(Error::new(
             Kind::Failed,
             format!("there is a key: {} is {}", path.display(), key.public()),
         )
-        .hint("`bcai keys rotate` puts another in its place"));
+        .hint("`bcai keys rotate` puts another in its place, `bcai keys passphrase` locks it"));
     }
     paths.create()?;
-    Ok(Keys::load(paths, !paths.state().exists())?.identity().public())
+    Ok(Keys::load_from(files, paths, !paths.state().exists())?.identity().public())
+}
+
+/// Whether the keys of a node are locked with a passphrase.
+pub fn is_key_locked(paths: &Paths) -> bool {
+    is_locked(&paths.identity())
+}
+
+/// Locks all key files of a node with another passphrase, or with none. The node must not be running: it would go on with the old
+/// one. After a crash some files have the one and some the other; doing it again with the same two changes the rest.
+pub fn change_passphrase(
+    paths: &Paths,
+    old: Option<Passphrase>,
+    new: Option<Passphrase>,
+) -> Result<usize, Error> {
+    let (before, after) = (KeyFiles::locked_with(old), KeyFiles::locked_with(new));
+    // The identity last: it says how the others are to be taken.
+    let mut files = vec![paths.next_identity(), paths.voting_key()];
+    files.extend(retired_files(&paths.identity())?);
+    files.push(paths.identity());
+    let mut changed = 0;
+    for path in files {
+        match before.read(&path) {
+            // Changed by an earlier try.
+            Err(error) if error.kind == Kind::Denied && after.read(&path).is_ok() => {}
+            key => {
+                let Some(key) = key? else { continue };
+                after.rewrite(&path, &key)?;
+                changed += 1;
+            }
+        }
+    }
+    Ok(changed)
 }
 
 /// Whether there is a key.
@@ -214,21 +272,10 @@ pub fn has_key(paths: &Paths) -> bool {
     paths.identity().exists()
 }
 
-/// Whether a log has anything that belongs to this key, or to the identity that it is one of.
-pub fn knows(ledger: &Ledger, key: &PublicKey) -> bool {
-    ledger.nonce(key) > 0
-        || ledger.identity(key).is_some()
-        || ledger.voter(key).is_some()
-        || ledger.operator(key).is_some()
-        || ledger.holder(key).is_some()
-        || ledger.roles(key).is_ok_and(|roles| roles != RoleSet::NONE)
-        || ledger.datasets().any(|dataset| dataset.grants.contains_key(key))
-}
-
 /// Whether what belongs to `identity` in a log has not gone over to `next` yet.
 pub fn holds(ledger: &Ledger, identity: &SecretKey, next: &SecretKey) -> bool {
     let successor = ledger.identity(&identity.public()).and_then(|identity| identity.successor);
-    knows(ledger, &identity.public()) && successor != Some(next.public())
+    ledger.knows(&identity.public()) && successor != Some(next.public())
 }
 
 /// Whether this key votes or is to vote in a network.
@@ -244,8 +291,20 @@ fn votes_in_any(chains: &[Arc<Chain>], key: &PublicKey) -> bool {
 }
 
 /// Where a key is kept after another took its place.
-fn retired(identity: &Path, key: &PublicKey) -> PathBuf {
+fn retired_file(identity: &Path, key: &PublicKey) -> PathBuf {
     suffixed(identity, &key.short())
+}
+
+/// The files of all keys that were replaced.
+fn retired_files(identity: &Path) -> Result<Vec<PathBuf>, Error> {
+    let Some(dir) = identity.parent() else { return Ok(Vec::new()) };
+    let files = std::fs::read_dir(dir).map_err(|error| Error::io("cannot list", dir, error))?;
+    let is_retired = |path: &PathBuf| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let end = name.strip_prefix("identity.key.").unwrap_or_default();
+        end.len() == RETIRED_LEN && end.bytes().all(|byte| byte.is_ascii_hexdigit())
+    };
+    Ok(files.flatten().map(|file| file.path()).filter(is_retired).collect())
 }
 
 fn suffixed(path: &Path, suffix: &str) -> PathBuf {
@@ -255,69 +314,10 @@ fn suffixed(path: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// The key in a file; nothing if there is no such file.
-fn read(path: &Path) -> Result<Option<SecretKey>, Error> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => {
-            check_mode(path)?;
-            let damaged = || {
-                Error::new(Kind::Corrupt, format!("{} is not an identity file", path.display()))
-                    .hint("restore it from a backup; without it this node cannot sign for names it owns")
-            };
-            parse(&text).ok_or_else(damaged).map(Some)
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(Error::io("cannot read", path, error)),
-    }
-}
-
-fn check_mode(path: &Path) -> Result<(), Error> {
-    let metadata = std::fs::metadata(path).map_err(|error| Error::io("cannot read", path, error))?;
-    let mode = metadata.permissions().mode() & 0o777;
-    if mode & 0o077 != 0 {
-        return Err(Error::new(
-            Kind::Denied,
-            format!("{} can be read by other users (mode {mode:03o})", path.display()),
-        )
-        .hint(format!("chmod 600 {}", path.display())));
-    }
-    Ok(())
-}
-
-fn parse(text: &str) -> Option<SecretKey> {
-    let (header, secret) = text.trim_end().split_once('\n')?;
-    let secret: [u8; 32] = HEXLOWER.decode(secret.as_bytes()).ok()?.try_into().ok()?;
-    (header == HEADER).then(|| SecretKey::from_bytes(secret))
-}
-
-fn create(path: &Path) -> Result<SecretKey, Error> {
-    let mut secret = [0; 32];
-    getrandom::fill(&mut secret)
-        .map_err(|error| Error::new(Kind::Failed, format!("the kernel gave no random bytes: {error}")))?;
-    let key = SecretKey::from_bytes(secret);
-    write(path, &key)?;
-    Ok(key)
-}
-
-/// Writes a key where there is none.
-fn write(path: &Path, key: &SecretKey) -> Result<(), Error> {
-    let write = || {
-        // Temporary files are created 0600, so the key is never readable by others, not even for a moment.
-        let mut file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
-        writeln!(file, "{HEADER}\n{}", HEXLOWER.encode(&key.to_bytes()))?;
-        file.as_file().sync_all()?;
-        file.persist_noclobber(path)?;
-        sync_dir(path)
-    };
-    write().map_err(|error| Error::io("cannot write", path, error))
-}
-
-fn sync_dir(path: &Path) -> std::io::Result<()> {
-    std::fs::File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn paths() -> (tempfile::TempDir, Paths) {
@@ -330,13 +330,13 @@ mod tests {
     #[test]
     fn is_made_once_and_refused_when_others_can_read_it() {
         let (_dir, paths) = paths();
-        assert_eq!(Keys::load(&paths, false).err().unwrap().kind, Kind::NotFound);
-        let first = Keys::load(&paths, true).unwrap();
-        let again = Keys::load(&paths, false).unwrap();
+        assert_eq!(Keys::load(&paths, false, None).err().unwrap().kind, Kind::NotFound);
+        let first = Keys::load(&paths, true, None).unwrap();
+        let again = Keys::load(&paths, false, None).unwrap();
         assert_eq!(first.running().public(), again.identity().public());
-        assert!(new_key(&paths).unwrap_err().message.contains("there is a key"));
+        assert!(new_key(&paths, None).unwrap_err().message.contains("there is a key"));
         std::fs::set_permissions(paths.identity(), std::fs::Permissions::from_mode(0o640)).unwrap();
-        let error = Keys::load(&paths, false).err().unwrap();
+        let error = Keys::load(&paths, false, None).err().unwrap();
         assert_eq!(error.kind, Kind::Denied);
         assert!(error.hint.unwrap().starts_with("chmod 600"));
     }
@@ -346,14 +346,14 @@ mod tests {
         let (_dir, paths) = paths();
         std::fs::write(paths.identity(), "junk").unwrap();
         std::fs::set_permissions(paths.identity(), std::fs::Permissions::from_mode(0o600)).unwrap();
-        assert_eq!(Keys::load(&paths, true).err().unwrap().kind, Kind::Corrupt);
+        assert_eq!(Keys::load(&paths, true, None).err().unwrap().kind, Kind::Corrupt);
         assert_eq!(std::fs::read_to_string(paths.identity()).unwrap(), "junk");
     }
 
     #[test]
     fn only_the_write_ahead_log_of_a_key_that_was_replaced_is_set_aside() {
         let (_dir, paths) = paths();
-        let keys = Keys::load(&paths, true).unwrap();
+        let keys = Keys::load(&paths, true, None).unwrap();
         let old = SecretKey::from_bytes([7; 32]).public();
         let [wal, lock] = ["wal", "wal.lock"].map(|end| paths.networks().join(format!("ab.{end}")));
         let set_up = |owner: PublicKey| {
@@ -362,14 +362,48 @@ mod tests {
         };
         // Of a stranger, as after somebody put back another identity: what it has signed must stay known.
         set_up(old);
-        Keys::load(&paths, false).unwrap();
+        Keys::load(&paths, false, None).unwrap();
         assert!(wal.exists() && lock.exists());
-        std::fs::write(retired(&paths.identity(), &old), "").unwrap();
-        Keys::load(&paths, false).unwrap();
+        std::fs::write(retired_file(&paths.identity(), &old), "").unwrap();
+        Keys::load(&paths, false, None).unwrap();
         assert!(!wal.exists() && !lock.exists());
         assert_eq!(std::fs::read_to_string(suffixed(&wal, &old.short())).unwrap(), "votes");
         set_up(keys.running().public());
-        Keys::load(&paths, false).unwrap();
+        Keys::load(&paths, false, None).unwrap();
         assert!(wal.exists() && lock.exists());
+    }
+
+    #[test]
+    fn a_passphrase_locks_every_file_and_opens_it_again() {
+        let (_dir, paths) = paths();
+        let phrase = |text: &str| Some(Passphrase::new(text.to_owned()));
+        let key = new_key(&paths, phrase("one")).unwrap();
+        assert!(is_key_locked(&paths) && new_key(&paths, None).unwrap_err().message.contains("locked"));
+        let error = Keys::load(&paths, false, None).err().unwrap();
+        assert!(error.kind == Kind::Denied && error.hint.unwrap().contains("BCAI_PASSPHRASE"));
+        let error = Keys::load(&paths, false, phrase("two")).err().unwrap();
+        assert!(error.kind == Kind::Denied && error.message.contains("passphrase is wrong"), "{error}");
+        let keys = Keys::load(&paths, false, phrase("one")).unwrap();
+        assert_eq!(keys.identity().public(), key);
+        // Two rotations of a key that no log knows.
+        let first = keys.identity();
+        keys.prepare(&[]).unwrap();
+        assert!(is_locked(&paths.next_identity()));
+        assert!(keys.settle(&[]).unwrap());
+        keys.prepare(&[]).unwrap();
+        assert!(keys.all().iter().any(|key| key.public() == first.public()));
+        assert_eq!(change_passphrase(&paths, phrase("one"), phrase("two")).unwrap(), 3);
+        let again = Keys::load(&paths, false, phrase("two")).unwrap();
+        let publics = |keys: &Keys| keys.all().iter().map(SecretKey::public).collect::<Vec<_>>();
+        assert_eq!(again.all().len(), 4, "next, identity, running and the one before");
+        assert_eq!(again.identity().public(), keys.identity().public());
+        assert!(publics(&again).contains(&first.public()));
+        assert!(change_passphrase(&paths, phrase("one"), None).is_err());
+        change_passphrase(&paths, phrase("two"), None).unwrap();
+        assert!(!is_key_locked(&paths));
+        assert_eq!(publics(&Keys::load(&paths, false, None).unwrap()), publics(&again));
+        for file in [paths.identity(), paths.next_identity()] {
+            assert_eq!(std::fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
+        }
     }
 }

@@ -8,12 +8,14 @@
 
 mod alerts;
 mod cache;
+mod dataset_keys;
 mod diff;
 mod error;
 mod export;
 mod hints;
 mod history;
 mod job;
+mod key_files;
 mod keys;
 mod lock;
 mod mounts;
@@ -30,10 +32,12 @@ mod reached;
 mod reading;
 mod reference;
 mod remount;
+mod replicas;
 pub mod report;
 mod resolve;
 mod rights;
 mod rotate;
+mod sealing;
 mod state;
 mod swarms;
 mod text;
@@ -60,7 +64,8 @@ use crate::view::Cache;
 
 pub use error::{Error, Kind};
 pub use job::Job;
-pub use keys::{has_key, new_key};
+pub use key_files::Passphrase;
+pub use keys::{change_passphrase, has_key, is_key_locked, new_key};
 pub use proofs::{Expected, check_proof};
 pub use reference::{Named, Reference, ReferenceError, Uri};
 pub use transfers::JobKind;
@@ -85,6 +90,7 @@ const LOCK_TRIES: usize = 50;
 pub struct Node {
     paths: Paths,
     keys: Arc<Keys>,
+    dataset_keys: dataset_keys::DatasetKeys,
     state: Arc<State>,
     store: Store,
     net: Net,
@@ -102,6 +108,7 @@ pub struct Node {
     transfers: transfers::Transfers,
     alerts: alerts::Alerts,
     limited: peers::Limited,
+    replicas: replicas::Replicas,
     started: Instant,
     /// How old the newest block of a log may be; zero for no limit.
     max_log_age: Duration,
@@ -116,12 +123,17 @@ impl Node {
     }
 
     /// Opens everything, restores what was mounted when the last daemon was killed, and returns the node and the
-    /// socket that it will answer on.
-    pub async fn start(paths: Paths, config: Config) -> Result<(Arc<Self>, UnixListener), Error> {
+    /// socket that it will answer on. The passphrase is that of its keys, if they are locked.
+    pub async fn start(
+        paths: Paths,
+        config: Config,
+        passphrase: Option<Passphrase>,
+    ) -> Result<(Arc<Self>, UnixListener), Error> {
         paths.create()?;
         let lock = Lock::take(&paths.lock())?;
         let state = Arc::new(State::open(&paths.state())?);
-        let keys = Arc::new(Keys::load(&paths, state.is_new())?);
+        let keys = Arc::new(Keys::load(&paths, state.is_new(), passphrase)?);
+        let dataset_keys = dataset_keys::DatasetKeys::load(&paths, keys.clone())?;
         let store = open_store(&paths, &config, &state).await?;
         let (submissions, inbox) = tokio::sync::mpsc::channel(64);
         let registry = crate::chain::Registry::default();
@@ -151,11 +163,13 @@ impl Node {
             transfers: transfers::Transfers::default(),
             alerts: alerts::Alerts::default(),
             limited: peers::Limited::default(),
+            replicas: replicas::Replicas::new(config.replicas.clone()),
             started: Instant::now(),
             max_log_age: Duration::from_secs(config.max_log_age.saturating_mul(86_400)),
             _lock: lock,
             paths,
             keys,
+            dataset_keys,
             state,
             store,
             net,
@@ -175,6 +189,10 @@ impl Node {
         node.tidy_mounts();
         node.resume_pins();
         node.watch_alerts();
+        if config.mode != net::Mode::Anonymous {
+            node.answer_about_replicas(node.net.replica_calls());
+            node.tend_replicas();
+        }
         tracing::info!(pid = std::process::id(), peer = node.net.peer_id(), "node is ready");
         Ok((node, listener))
     }
@@ -248,6 +266,7 @@ impl Node {
             alerts_acknowledged: acknowledged,
             limits: self.limits(),
             origins: self.origins.status(),
+            replicas: self.replica_status()?,
         })
     }
 

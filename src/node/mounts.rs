@@ -79,6 +79,19 @@ fn suitable_io(wish: Io, totals: Totals) -> (bcai_mount::Io, String) {
     (io, reason)
 }
 
+/// The same for an encrypted snapshot: passthrough reads files on disk, where nothing of it is in plain.
+fn io_of_encrypted(wish: Io) -> (bcai_mount::Io, String) {
+    let io = match wish {
+        Io::Auto | Io::ZeroOpen => bcai_mount::Io::ZeroOpen,
+        Io::Passthrough | Io::Cached => bcai_mount::Io::Cached,
+    };
+    let reason = match wish {
+        Io::Auto | Io::Passthrough => "encrypted: nothing of it is on disk in plain".to_owned(),
+        Io::ZeroOpen | Io::Cached => "as asked for".to_owned(),
+    };
+    (io, reason)
+}
+
 #[derive(Default)]
 struct List {
     active: BTreeMap<PathBuf, Active>,
@@ -213,7 +226,10 @@ impl Node {
             follows: false,
             quorum,
         };
-        let (io, io_reason) = suitable_io(request.io, view.snapshot().totals);
+        let (io, io_reason) = match view.is_unsealed() {
+            true => io_of_encrypted(request.io),
+            false => suitable_io(request.io, view.snapshot().totals),
+        };
         let options = bcai_mount::Options { allow_other: request.allow_other, io, ..Default::default() };
         let ended = Arc::new(AtomicBool::new(false));
         let mount = Arc::new(self.attach(&ready, &dir, options, ended.clone()).await?);
@@ -262,7 +278,11 @@ impl Node {
     /// A version as what is mounted. The node stays in its swarm as long as anybody uses it.
     pub(super) fn tree(&self, ready: &Ready) -> Arc<MountedView> {
         let tree = MountedView::new(ready.view.clone(), tokio::runtime::Handle::current(), READ_DEADLINE);
-        let tree = tree.passing_through(self.store.clone());
+        // The copies that the kernel reads would be in plain on disk.
+        let tree = match ready.view.is_unsealed() {
+            true => tree,
+            false => tree.passing_through(self.store.clone()),
+        };
         Arc::new(match &ready.swarm {
             Some(swarm) => tree.keeping(swarm.clone()),
             None => tree,

@@ -127,7 +127,7 @@ impl Node {
             ledger.operators().map(|(key, operator)| (*key, operator.standing)).collect();
         let row = |voter: PublicKey| {
             let operator = ledger.voter(&voter).map_or(voter, |held| held.operator);
-            let operator_key = current(ledger, operator);
+            let operator_key = ledger.current(&operator);
             let (could_sign, signed) = counts.get(&voter).copied().unwrap_or_default();
             let peer = Net::peer_of(&voter);
             ValidatorRow {
@@ -165,7 +165,7 @@ impl Node {
             seated,
             deciding: deciding && seated,
             stake: holder.map_or(0, |holder| holder.amount),
-            behind: holder.map(|holder| current(ledger, holder.behind).to_string()),
+            behind: holder.map(|holder| ledger.current(&holder.behind).to_string()),
             connected: others.clone().filter(|row| row.connected).count(),
             others: others.count(),
         }
@@ -188,16 +188,6 @@ fn signatures(chain: &Chain, ledger: &Ledger) -> Result<BTreeMap<PublicKey, (u64
         }
     }
     Ok(counts)
-}
-
-/// The key in use of the identity with this first key.
-fn current(ledger: &Ledger, first: PublicKey) -> PublicKey {
-    let mut key = first;
-    // Each key is replaced by a new one, so this ends.
-    while let Some(successor) = ledger.identity(&key).and_then(|identity| identity.successor) {
-        key = successor;
-    }
-    key
 }
 
 fn key(text: &str) -> Result<PublicKey, Error> {
@@ -228,6 +218,7 @@ fn params(params: &Params) -> ParamsReport {
         replicas: params.replicas,
         audits: params.audits,
         publishers_only: params.publishers_only,
+        members_only: params.members_only(),
     }
 }
 
@@ -249,5 +240,6 @@ fn changed(now: &Params, new: &NewParams) -> Result<Params, Error> {
         replicas: new.replicas.unwrap_or(now.replicas),
         audits: new.audits.unwrap_or(now.audits),
         publishers_only: new.publishers_only.unwrap_or(now.publishers_only),
+        members_only: new.members_only.or(now.members_only),
     })
 }

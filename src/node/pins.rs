@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
@@ -21,7 +21,7 @@ use super::report::{Pin, PinRequest, Resolved, Unpinned};
 use super::text::size;
 use super::transfers::JobKind;
 use super::warming::Warming;
-use super::{Node, now_ms, off};
+use super::{Node, now_ms, off, replicas};
 use crate::fetch::Class;
 use crate::store::{Options, PinRecord};
 use crate::view::{Globs, View};
@@ -57,7 +57,8 @@ impl Node {
     async fn make_pin(&self, request: &PinRequest, job: &Job) -> Result<Pin, Error> {
         let (paths, globs) = patterns(&request.paths)?;
         let planned = async {
-            let (view, resolved) = self.view(&request.reference).await?;
+            let resolved = self.resolve(&request.reference).await?;
+            let view = self.open_to_keep(&resolved, &globs).await?;
             let warming = Warming::plan(self, view.clone(), globs, Some(Class::Prefetch), job).await?;
             Ok::<_, Error>((view, resolved, warming))
         };
@@ -75,10 +76,10 @@ impl Node {
             bytes: warming.expected().bytes,
             files: warming.expected().files,
             pinned_unix_ms: now_ms(),
+            replica_of: None,
         };
         let known = off(|| self.store.pins())?;
-        let is_made =
-            known.iter().any(|pin| pin.whole && pin.snapshot == record.snapshot && pin.paths == record.paths);
+        let is_made = known.iter().any(|pin| pin.whole && pin.is_same(&record));
         if is_made {
             // Nothing is taken away from it, whatever happens now.
             return self.fill_pin(&mut warming, record, job).await;
@@ -111,7 +112,7 @@ impl Node {
         let same = |pin: &&PinRecord| pin.snapshot == record.snapshot;
         // Published objects are kept anyway. What was begun is counted while it is held.
         if published.iter().any(|known| known.id == record.snapshot)
-            || pins.iter().filter(same).any(|pin| pin.paths == record.paths)
+            || pins.iter().any(|pin| pin.is_same(record))
         {
             return Ok(());
         }
@@ -159,7 +160,9 @@ impl Node {
 
     async fn remove_pins(&self, request: &PinRequest, job: &Job) -> Result<Unpinned, Error> {
         let (paths, _) = patterns(&request.paths)?;
-        let pins = off(|| self.store.pins())?;
+        let mut pins = off(|| self.store.pins())?;
+        // What this node has promised to others is not the user's to give up by name.
+        pins.retain(|pin| pin.replica_of.is_none());
         let meant = |pin: &&PinRecord| paths.is_empty() || pin.paths == paths;
         // By the name it was pinned as or by its snapshot, which needs no peer; and by what that name means.
         let named = |pin: &&PinRecord| {
@@ -200,8 +203,9 @@ impl Node {
             let snapshot = pin.snapshot.into();
             if off(|| self.fetcher.missing(&[snapshot]))?.is_empty() {
                 let resolved = Resolved { snapshot: pin.snapshot.to_string(), version: None };
-                let view = self.open(&resolved, self.fetcher.clone()).await?;
-                Warming::over(self, view, Globs::new(&pin.paths)?, None, job).hold_local().await?;
+                let globs = Globs::new(&pin.paths)?;
+                let view = self.open_to_keep(&resolved, &globs).await?;
+                Warming::over(self, view, globs, None, job).hold_local().await?;
             }
         }
         while off(|| self.store.release_stale())? {
@@ -250,7 +254,10 @@ impl Node {
 
     async fn resume(&self, job: Job) {
         let _turn = self.pins.turn.lock().await;
-        if let Err(error) = self.release_unpinned(&job).await {
+        // That walks all pins: only if there is something to let go of.
+        if off(|| self.store.has_stale_marks()).unwrap_or(true)
+            && let Err(error) = self.release_unpinned(&job).await
+        {
             tracing::warn!(%error, "what was unpinned is not released yet");
         }
         let stop = job.cancellation();
@@ -261,15 +268,30 @@ impl Node {
         loop {
             let mut again = Vec::new();
             for pin in pins {
-                let job = self.transfers.begin(&stop, JobKind::Pin, &pin.reference);
+                let (kind, subject) = match pin.replica_of {
+                    None => (JobKind::Pin, pin.reference.clone()),
+                    Some(_) => {
+                        let subject = format!("{} {}", pin.reference, replicas::subject(&pin.snapshot));
+                        (JobKind::Replicate, subject)
+                    }
+                };
+                let job = self.transfers.begin(&stop, kind, &subject);
+                let begun = Instant::now();
                 match self.resume_one(&pin, &job).await {
-                    Ok(()) => {}
+                    Ok(()) => {
+                        let seconds = begun.elapsed().as_secs_f64();
+                        tracing::info!(reference = pin.reference, bytes = pin.bytes, seconds, "held whole");
+                        self.replicas.ended(pin.snapshot, None);
+                    }
                     Err(error) if error.kind == Kind::Unreachable => {
                         tracing::debug!(reference = pin.reference, %error, "cannot go on with this pin yet");
                         again.push(pin);
                     }
                     Err(error) => {
                         tracing::warn!(reference = pin.reference, %error, "cannot go on with this pin");
+                        if pin.replica_of.is_some() {
+                            self.replicas.ended(pin.snapshot, Some(error));
+                        }
                     }
                 }
             }
@@ -283,9 +305,9 @@ impl Node {
 
     async fn resume_one(&self, pin: &PinRecord, job: &Job) -> Result<(), Error> {
         let resolved = Resolved { snapshot: pin.snapshot.to_string(), version: None };
-        let view = self.open(&resolved, self.fetcher.clone()).await?;
-        let mut warming =
-            Warming::plan(self, view, Globs::new(&pin.paths)?, Some(Class::Prefetch), job).await?;
+        let globs = Globs::new(&pin.paths)?;
+        let view = self.open_to_keep(&resolved, &globs).await?;
+        let mut warming = Warming::plan(self, view, globs, Some(Class::Prefetch), job).await?;
         self.fill_pin(&mut warming, pin.clone(), job).await.map(drop)
     }
 
@@ -329,5 +351,6 @@ fn report(pin: &PinRecord) -> Pin {
         bytes: pin.bytes,
         whole: pin.whole,
         time_ms: pin.pinned_unix_ms,
+        replica: pin.replica_of.is_some(),
     }
 }

@@ -7,7 +7,7 @@
 
 use std::time::Instant;
 
-use super::error::Error;
+use super::error::{Error, Kind};
 use super::job::Job;
 use super::report::{Prefetch, PrefetchRequest, Prefetched};
 use super::warming::Warming;
@@ -45,7 +45,13 @@ impl Node {
             return Ok(done);
         }
         let _swarm = class.map(|_| self.join_swarm(&snapshot));
-        let view = self.open(&resolved, self.fetcher.clone()).await?;
+        let view = match self.open(&resolved, self.fetcher.clone()).await {
+            // Without the key, all of it or nothing.
+            Err(error) if error.kind == Kind::Denied && globs.is_all() => {
+                self.open_to_keep(&resolved, &globs).await?
+            }
+            opened => opened?,
+        };
         let selected = !globs.is_all();
         let mut warming = Warming::plan(self, view, globs, class, job).await?;
         if selected && warming.expected().files == 0 && warming.is_complete() {

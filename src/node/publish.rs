@@ -13,11 +13,13 @@ use std::time::{Duration, Instant};
 
 use super::error::{Error, Kind};
 use super::job::{Job, cancelled};
+use super::replicas::Subject;
 use super::report::{Progress, PublishRequest, Published, SnapshotRequest, Snapshotted, Source};
 use super::text::escape;
 use super::{Named, Node, Reference, Uri, now_ms, off};
 use crate::chain::Chain;
 use crate::crypto::SecretKey;
+use crate::crypto::dataset::Keyring;
 use crate::id::SnapshotId;
 use crate::ingest;
 use crate::log::{Admission, Entry, EntryBody, Label, Name, Publish, Role};
@@ -33,7 +35,17 @@ impl Node {
         request: &SnapshotRequest,
         job: &Job,
     ) -> Result<Snapshotted, Error> {
-        let options = ingest_options(request)?;
+        self.build(request, None, job).await
+    }
+
+    /// Builds a snapshot, encrypted if there are keys.
+    async fn build(
+        self: &Arc<Self>,
+        request: &SnapshotRequest,
+        keys: Option<Arc<Keyring>>,
+        job: &Job,
+    ) -> Result<Snapshotted, Error> {
+        let options = ingest::Options { keys, ..ingest_options(request)? };
         let progress = Arc::new(ingest::Progress::default());
         let started = Instant::now();
         let mut work = tokio::task::spawn_blocking({
@@ -78,21 +90,29 @@ impl Node {
         let origin: Option<OriginUrl> = request.origin.as_deref().map(str::parse).transpose()?;
         let chain = self.networks.default_network()?;
         self.check_owner(&chain, &name)?;
+        let keys = self.sealing_keys(&chain, &name, request).await?;
         let (snapshot, ingest) = match &request.source {
             Source::Dir(dir) => {
-                let done = self.snapshot(dir, job).await?;
+                let done = self.build(dir, keys.clone(), job).await?;
                 (done.snapshot.parse()?, Some(done))
             }
             Source::Snapshot(id) => (id.parse()?, None),
             Source::Version(version) => (self.resolve(version).await?.snapshot.parse()?, None),
         };
         let stored = self.stored_snapshot(snapshot)?;
+        self.check_sealed(&name, &stored, keys.as_deref())?;
         job.check()?;
         // Before the version is announced: who reads of it finds it there.
         let upload = match &origin {
             Some(url) => Some(self.upload(url, &chain, &name, snapshot, &stored, job).await?),
             None => None,
         };
+        let subject = Subject { name: &name, version: &version, snapshot, bytes: stored.totals.bytes };
+        let (replicas, copies) = match self.is_published(&chain, subject) {
+            true => (Vec::new(), 0),
+            false => self.replicate(&chain, subject, (request.replicas, request.ack), job).await?,
+        };
+        let acknowledged = replicas.len();
         job.set(Progress { phase: "commit".into(), ..job.progress() });
         let started = Instant::now();
         let body = EntryBody::Publish(Publish {
@@ -105,9 +125,14 @@ impl Node {
                 .ledger()
                 .dataset(name.as_str())
                 .and_then(|known| known.latest().map(|v| v.label.clone())),
-            replicas: Vec::new(),
+            replicas,
+            copies: (copies > 0).then_some(copies as u32),
         });
-        let (height, round, already) = self.decide(&chain, body).await?;
+        let (height, round, already) = {
+            let _one_at_a_time = self.publishing.lock().await;
+            self.check_generation(&chain, &name, keys.as_deref())?;
+            self.decide_as(&chain, &self.keys.author(&chain.ledger()), body).await?
+        };
         let commit_ms = started.elapsed().as_secs_f64() * 1e3;
         Ok(Published {
             signers: off(|| chain.block(height))?.certificate.signers().count(),
@@ -122,6 +147,8 @@ impl Node {
             commit_ms,
             ingest,
             upload,
+            copies,
+            acknowledged,
         })
     }
 
@@ -136,6 +163,21 @@ impl Node {
             }
             _ => Ok(()),
         }
+    }
+
+    /// A version that was sealed before a rotation of the key would be open to those for whose sake it was rotated.
+    fn check_generation(&self, chain: &Chain, name: &Name, keys: Option<&Keyring>) -> Result<(), Error> {
+        let Some(keys) = keys else { return Ok(()) };
+        let is_newest =
+            self.dataset_key(chain, name)?.is_none_or(|key| key.generation() == keys.generation());
+        if is_newest {
+            return Ok(());
+        }
+        Err(Error::new(
+            Kind::Busy,
+            format!("the key of {name} was rotated meanwhile, and what was read is sealed with the old one"),
+        )
+        .hint("publish again: what has not changed is not read again"))
     }
 
     /// The snapshot object of a snapshot that was built here. What was only fetched may be incomplete and evicted, and
@@ -202,6 +244,7 @@ fn ingest_options(request: &SnapshotRequest) -> Result<ingest::Options, Error> {
         skip_special: request.skip_special,
         in_place: request.in_place,
         paranoid: request.paranoid,
+        keys: None,
     })
 }
 

@@ -15,7 +15,7 @@ use super::error::{Error, Kind};
 use super::report::{Listed, PathRequest, ReadRequest, Resolved};
 use super::text::{escape, unescape};
 use crate::fetch::Fetcher;
-use crate::view::{self, View};
+use crate::view::{self, Globs, View, ViewError};
 
 /// Directory entries asked for at a time.
 const BATCH: usize = 1024;
@@ -39,7 +39,26 @@ impl Node {
         let options = view::Options { version, ..view::Options::default() };
         let snapshot = resolved.snapshot.parse()?;
         self.origins.attend(snapshot);
+        let opened = View::open(fetcher.clone(), self.nodes.clone(), snapshot, options.clone()).await;
+        let Err(ViewError::Sealed { key, generation, .. }) = opened else { return Ok(opened?) };
+        let options = view::Options { keys: Some(self.keyring(resolved, generation, &key)?), ..options };
         Ok(View::open(fetcher, self.nodes.clone(), snapshot, options).await?)
+    }
+
+    /// The same, for who fetches, counts or keeps what the patterns mean, and reads none of it. Who means all of an encrypted
+    /// dataset needs no key for that.
+    pub(super) async fn open_to_keep(&self, resolved: &Resolved, globs: &Globs) -> Result<Arc<View>, Error> {
+        if !globs.is_all() {
+            return self.open(resolved, self.fetcher.clone()).await;
+        }
+        self.open_stored(resolved).await
+    }
+
+    /// As it is stored, whoever may read it.
+    pub(super) async fn open_stored(&self, resolved: &Resolved) -> Result<Arc<View>, Error> {
+        let snapshot = resolved.snapshot.parse()?;
+        self.origins.attend(snapshot);
+        Ok(View::open_stored(self.fetcher.clone(), self.nodes.clone(), snapshot).await?)
     }
 
     /// The rows of a directory, or of one file.

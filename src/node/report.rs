@@ -21,6 +21,7 @@ mod naming;
 mod operators;
 mod origins;
 mod proving;
+mod replicas;
 mod watching;
 
 pub use diff::*;
@@ -31,6 +32,7 @@ pub use naming::*;
 pub use operators::*;
 pub use origins::{OriginStatus, UploadReport};
 pub use proving::*;
+pub use replicas::*;
 pub use watching::*;
 
 /// One line of a streamed job: any number of `progress` and `rows`, then one `done` or `error`.
@@ -112,6 +114,18 @@ pub struct PublishRequest {
     /// Where to upload it to as well.
     #[serde(default)]
     pub origin: Option<String>,
+    /// Encrypt it, as all later versions of the dataset.
+    #[serde(default)]
+    pub encrypt: bool,
+    /// In plain, also if earlier versions are encrypted.
+    #[serde(default)]
+    pub plaintext: bool,
+    /// How many storage nodes are to hold it; three if nobody says and there are so many.
+    #[serde(default)]
+    pub replicas: Option<u32>,
+    /// How many of them are waited for.
+    #[serde(default)]
+    pub ack: Ack,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -134,6 +148,11 @@ pub struct Published {
     /// What was uploaded, if an origin was named.
     #[serde(default)]
     pub upload: Option<UploadReport>,
+    /// Storage nodes that are to hold it, and those that had it on disk before it was published.
+    #[serde(default)]
+    pub copies: usize,
+    #[serde(default)]
+    pub acknowledged: usize,
 }
 
 /// What a reference means now.
@@ -322,6 +341,8 @@ pub struct Status {
     pub limits: Limits,
     #[serde(default)]
     pub origins: Vec<OriginStatus>,
+    #[serde(default)]
+    pub replicas: Vec<ReplicaStatus>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -426,6 +447,9 @@ pub struct Pin {
     /// Everything is here and held. Otherwise it is being made.
     pub whole: bool,
     pub time_ms: u64,
+    /// This node has promised its network to hold it.
+    #[serde(default)]
+    pub replica: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

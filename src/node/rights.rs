@@ -30,11 +30,30 @@ impl Node {
             true if named == RoleSet::NONE => RoleSet::NONE,
             true => held.iter().filter(|role| !named.has(*role)).collect(),
         };
+        let wrap = match &name {
+            Some(name) => self.wrap_for(&chain, name, key, roles)?,
+            None => None,
+        };
+        let has_key = wrap.is_some();
+        let loses_key = match &name {
+            Some(name) => self.loses_key(&ledger, name, &ledger.acting(&key)?, roles),
+            None => false,
+        };
         let body = match &name {
             None => EntryBody::Role(RoleChange { to: key, roles }),
-            Some(name) => EntryBody::Grant(Grant { name: name.clone(), to: key, roles, wrap: None }),
+            Some(name) => {
+                EntryBody::Grant(Grant { name: name.clone(), to: key, roles, wrap: wrap.map(Into::into) })
+            }
         };
-        let decided = self.decide(&chain, body).await.map_err(|error| match (error.kind, &name) {
+        let done = match (body, &name) {
+            (EntryBody::Grant(grant), Some(name)) if loses_key && self.can_rotate_dataset(&chain, name) => {
+                let _one_at_a_time = self.publishing.lock().await;
+                let rotated = self.rotate_dataset_key(&chain, name, Some(grant)).await;
+                rotated.map(|(decided, rotated)| (decided.unwrap_or_default(), Some(rotated)))
+            }
+            (body, _) => self.decide(&chain, body).await.map(|decided| (decided, None)),
+        };
+        let ((height, round, already), rotated) = done.map_err(|error| match (error.kind, &name) {
             (Kind::Denied, Some(_)) => {
                 error.hint("run it on the node of the dataset's owner, or of an admin of it")
             }
@@ -42,9 +61,10 @@ impl Node {
                 error.hint("run it on a node of an admin; `bcai keys` shows the roles of a node")
             }
             _ => error,
-        });
-        let (height, round, already) = decided?;
-        Ok(RightsDecided { decided: Decided { height, round, already }, roles: names(roles) })
+        })?;
+        let must_rotate = loses_key && rotated.is_none();
+        let decided = Decided { height, round, already };
+        Ok(RightsDecided { decided, roles: names(roles), has_key, rotated, must_rotate })
     }
 }
 

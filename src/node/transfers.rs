@@ -20,6 +20,7 @@ use crate::swarm::health::Flow;
 pub enum JobKind {
     Snapshot,
     Publish,
+    Replicate,
     Prefetch,
     Pin,
     Unpin,
@@ -31,7 +32,7 @@ pub enum JobKind {
 impl JobKind {
     /// Whether it may need what only peers have.
     pub(super) fn fetches(self) -> bool {
-        matches!(self, Self::Prefetch | Self::Pin | Self::Export | Self::Diff)
+        matches!(self, Self::Prefetch | Self::Pin | Self::Replicate | Self::Export | Self::Diff)
     }
 }
 
@@ -40,6 +41,7 @@ impl fmt::Display for JobKind {
         f.write_str(match self {
             Self::Snapshot => "snapshot",
             Self::Publish => "publish",
+            Self::Replicate => "replicate",
             Self::Prefetch => "prefetch",
             Self::Pin => "pin",
             Self::Unpin => "unpin",

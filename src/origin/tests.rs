@@ -50,6 +50,7 @@ impl Bench {
             skip_special: false,
             in_place: false,
             paranoid: false,
+            keys: None,
         };
         let progress = ingest::Progress::default();
         ingest::snapshot(&self.dir.path().join("source"), &self.store, &options, &progress).unwrap().snapshot

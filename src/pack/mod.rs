@@ -1,7 +1,7 @@
 //! One object as it is stored and as it is sent: compressed or not, and worth nothing until verified.
 //!
-//! Owns: the choice of codec, compression and its bounded undoing (`Packed`, `Checked`), and the bytes of
-//! a pack file (`file`).
+//! Owns: the choice of codec, compression and its bounded undoing (`Packed`, `Checked`), the bytes of
+//! a pack file (`file`), and what is compressed within encrypted objects (`sealed`).
 //! Must not know: files, the index, peers, or what an object means.
 //! Invariant: nobody reads plain bytes out of a `Packed` except through `verify`, and a `Checked` always
 //! holds plain bytes that hash to its id, beside a packed form that decompresses to exactly them.
@@ -10,12 +10,14 @@
 //! Threads: pure values and functions; compression is for a worker thread, not for an async task.
 
 pub mod file;
+pub mod sealed;
 
 use std::fmt;
 use std::str::FromStr;
 
 use bytes::Bytes;
 
+use crate::crypto::dataset::SealError;
 use crate::id::{Kind, ObjectId};
 
 /// The most plain bytes one object may have: 4 MiB.
@@ -35,6 +37,10 @@ pub enum PackError {
     Decompress { id: ObjectId, cause: String },
     #[error("the bytes given for {id} are not its own: they are {found}")]
     WrongHash { id: ObjectId, found: ObjectId },
+    #[error("{id} cannot be decrypted: {cause}")]
+    Sealed { id: ObjectId, cause: SealError },
+    #[error("{id} is too short for an encrypted object")]
+    TooShort { id: ObjectId },
     #[error("not a pack file: {0}")]
     BadFileHeader(&'static str),
     #[error("pack format {found}; this bcai reads format {}", file::VERSION)]

@@ -243,6 +243,11 @@ impl Store {
         self.shared().missing(ids, keep)
     }
 
+    /// How many bytes each of `ids` is stored as, in their order; nothing for what is not here.
+    pub fn stored_lens(&self, ids: &[ObjectId]) -> Result<Vec<Option<u32>>, StoreError> {
+        self.shared().stored_lens(ids)
+    }
+
     /// Stores what is not there yet; readable at once. Published objects are durable after [`Store::commit`].
     /// A cached object that is put as published moves to a published pack. An object that cannot be cached
     /// for want of space is skipped and counted. On an error, the objects before the failing one are stored.

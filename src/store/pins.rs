@@ -19,8 +19,8 @@ use crate::id::{BlobId, ID_LEN, Kind, ObjectId};
 use crate::store::error::StoreError;
 use crate::store::{Options, PinRecord, Store};
 
-/// Pins of one store. They are few by nature; each is walked when another is released.
-const MAX_PINS: u64 = 256;
+/// Pins of one store, replicas among them. Each is walked when another is released.
+const MAX_PINS: u64 = 1024;
 
 /// Objects released in one transaction.
 const BATCH: usize = 4096;
@@ -33,9 +33,18 @@ impl Options {
 }
 
 impl PinRecord {
-    /// What makes it another pin: the snapshot, and the paths in it.
+    /// Whether both are pins of the same.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+
+    /// What makes it another pin: the snapshot, and the paths in it; a replica is one besides what the user pins.
     pub(super) fn key(&self) -> [u8; ID_LEN] {
-        *blake3::hash(&codec::encode(&(self.snapshot, &self.paths))).as_bytes()
+        let key = match &self.replica_of {
+            None => codec::encode(&(self.snapshot, &self.paths)),
+            Some(network) => codec::encode(&(self.snapshot, &self.paths, network)),
+        };
+        *blake3::hash(&key).as_bytes()
     }
 }
 

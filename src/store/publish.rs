@@ -30,6 +30,17 @@ impl Shared {
         self.view()?.missing(&unknown, keep).map_err(StoreError::index(&self.index_path))
     }
 
+    /// How many bytes each of `ids` is stored as, in their order; nothing for what is not here.
+    pub(super) fn stored_lens(&self, ids: &[ObjectId]) -> Result<Vec<Option<u32>>, StoreError> {
+        // The index last: what leaves `pending` is in it.
+        let pending: Vec<Option<u32>> = {
+            let pending = self.pending.read().unwrap_or_else(|broken| broken.into_inner());
+            ids.iter().map(|id| pending.get(id).map(|place| place.stored_len)).collect()
+        };
+        let indexed = self.view()?.stored_lens(ids).map_err(StoreError::index(&self.index_path))?;
+        Ok(pending.into_iter().zip(indexed).map(|(pending, indexed)| pending.or(indexed)).collect())
+    }
+
     /// Stores what is not published yet, and adds it to `put`.
     pub(super) fn put_published(&self, mut objects: &[Checked], put: &mut Put) -> Result<(), StoreError> {
         while !objects.is_empty() {

@@ -8,7 +8,7 @@
 use minicbor::{Decode, Encode};
 
 use crate::codec::{self, CodecError};
-use crate::id::SnapshotId;
+use crate::id::{Genesis, SnapshotId};
 
 /// What the owner of a machine decides about its store.
 #[derive(Debug, Clone, Copy)]
@@ -84,6 +84,9 @@ pub struct PinRecord {
     /// When it was asked for, in milliseconds since 1970, UTC.
     #[n(6)]
     pub pinned_unix_ms: u64,
+    /// The network that this node has promised to hold it for; none for a pin of the user's.
+    #[n(7)]
+    pub replica_of: Option<Genesis>,
 }
 
 const MAX_PIN_RECORD: usize = 64 << 10;

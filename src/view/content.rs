@@ -139,7 +139,7 @@ impl View {
             let run = self.run(&file, next, Class::Readahead).await?;
             let chunks = run.pieces(next, end).into_iter().filter_map(|piece| {
                 let Extent { len, chunk } = piece.extent;
-                Some(self.nodes.chunk(chunk?, len, false, Class::Readahead))
+                Some(self.nodes.chunk_ahead(chunk?, len))
             });
             stream::iter(chunks).buffer_unordered(CONCURRENT).try_for_each(|_| async { Ok(()) }).await?;
             next = run.end().max(next.saturating_add(1));

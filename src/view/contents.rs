@@ -14,7 +14,7 @@ use super::globs::Globs;
 use super::nodes::{BlobPromise, TreePromise};
 use super::{View, ViewError};
 use crate::fetch::Class;
-use crate::id::ObjectId;
+use crate::id::{BlobId, ChunkId, ObjectId};
 use crate::manifest::{BlobNode, Content, Entry, MAX_DEPTH, MAX_LEVELS, Node, TreeNode};
 
 /// The files of one tree node or of a part of it, and the objects that were needed to find them.
@@ -31,6 +31,7 @@ pub struct FileContent {
     /// In bytes.
     pub size: u64,
     content: Content,
+    sealed: bool,
 }
 
 impl FileContent {
@@ -39,7 +40,7 @@ impl FileContent {
         match self.content {
             Content::Empty => None,
             Content::Chunk { id, .. } => Some(id.into()),
-            Content::Blob { id, .. } => Some(id.into()),
+            Content::Blob { id, .. } => Some(stored(self.sealed, id)),
         }
     }
 
@@ -59,8 +60,13 @@ impl FileContent {
                 pending.push((BlobPromise { blob: id, bytes: self.size, chunks }, 0));
             }
         }
-        Objects { chunk, pending }
+        Objects { chunk, pending, sealed: self.sealed }
     }
+}
+
+/// What a blob node is stored as: a chunk, if it is sealed.
+fn stored(sealed: bool, id: BlobId) -> ObjectId {
+    if sealed { ChunkId::from_bytes(*id.as_bytes()).into() } else { id.into() }
 }
 
 /// The objects of one file: an iterator that may have to wait for blob nodes.
@@ -69,12 +75,13 @@ pub struct Objects {
     chunk: Option<(ObjectId, u64)>,
     /// Blob nodes to come, the next at the end, and how deep each is.
     pending: Vec<(BlobPromise, usize)>,
+    sealed: bool,
 }
 
 impl Objects {
     /// The blob node that `next` would need, if it is one.
     pub fn needs(&self) -> Option<ObjectId> {
-        self.pending.last().map(|(promise, _)| promise.blob.into())
+        self.pending.last().map(|(promise, _)| stored(self.sealed, promise.blob))
     }
 
     /// Passes over the next blob node and all below it; says how many bytes of the file that is.
@@ -97,7 +104,7 @@ impl Objects {
             return Err(ViewError::unfit(promise.blob, format!("its nodes are deeper than {MAX_LEVELS}")));
         }
         let blob = view.nodes.blob(promise, class).await?;
-        let mut objects = vec![(promise.blob.into(), 0)];
+        let mut objects = vec![(stored(self.sealed, promise.blob), 0)];
         match blob.index.node() {
             BlobNode::Leaf(extents) => {
                 let chunks = extents.iter().filter_map(|extent| Some((extent.chunk?.into(), extent.len)));
@@ -168,7 +175,7 @@ impl Contents {
     pub async fn next(&mut self) -> Result<Option<Files>, ViewError> {
         let mut found = Files::default();
         while let Some(frame) = self.frames.last_mut() {
-            let id = ObjectId::from(frame.promise.tree);
+            let id = self.view.nodes.stored(frame.promise.tree);
             if frame.next == 0 {
                 if self.local && !self.view.nodes.is_here(&id)? {
                     self.passed_over = true;
@@ -230,7 +237,11 @@ impl Contents {
             let meant = whole || self.globs.matches(&self.path);
             match &entry.node {
                 Node::File { size, content, .. } if meant => {
-                    found.files.push(FileContent { size: *size, content: content.clone() });
+                    found.files.push(FileContent {
+                        size: *size,
+                        content: content.clone(),
+                        sealed: self.view.is_unsealed(),
+                    });
                 }
                 // Where everything is meant, its first name is met too.
                 Node::Link { first } if meant && !self.globs.is_all() => {
@@ -261,7 +272,7 @@ impl Contents {
         self.way = way;
         // Symbolic links have hard links too.
         if let Node::File { size, content, .. } = inode.node {
-            found.files.push(FileContent { size, content });
+            found.files.push(FileContent { size, content, sealed: self.view.is_unsealed() });
         }
         Ok(())
     }
@@ -283,6 +294,6 @@ impl View {
     /// The content of the file `ino`.
     pub async fn content(&self, ino: u64) -> Result<FileContent, ViewError> {
         let file = self.file(ino).await?;
-        Ok(FileContent { size: file.size, content: file.content })
+        Ok(FileContent { size: file.size, content: file.content, sealed: self.is_unsealed() })
     }
 }

@@ -245,7 +245,7 @@ impl View {
         let (mut indices, mut positions) = (0u64, 0u64);
         for _ in 0..MAX_LEVELS {
             if let Some(way) = &mut way
-                && !way.enter(&self.nodes, promise.tree.into()).await?
+                && !way.enter(&self.nodes, self.nodes.stored(promise.tree)).await?
             {
                 return Ok(None);
             }

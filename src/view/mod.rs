@@ -21,6 +21,7 @@ mod mounted;
 mod neighbours;
 mod nodes;
 mod novel;
+mod nth;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -38,8 +39,9 @@ pub use self::mounted::MountedView;
 pub use self::nodes::Cache;
 pub use self::novel::Novel;
 pub use self::walk::{Found, Walk};
+use crate::crypto::dataset::Keyring;
 use crate::fetch::{FetchError, Fetcher};
-use crate::id::{ObjectId, SnapshotId};
+use crate::id::{KeyId, ObjectId, SnapshotId};
 use crate::manifest::{ManifestError, Meta, Node, Snapshot};
 
 /// Why a view has no answer.
@@ -72,6 +74,9 @@ pub enum ViewError {
     /// Whether a retry may help is the cause's to say.
     #[error(transparent)]
     Unavailable(#[from] FetchError),
+    /// The user's to get: the key of the dataset.
+    #[error("snapshot {id} is encrypted, and its key is not here")]
+    Sealed { id: SnapshotId, key: KeyId, generation: u32 },
     /// Nonsense from whoever published the snapshot, or from a newer program. Final.
     #[error("{object} is not fit for this snapshot: {cause}")]
     Unfit { object: ObjectId, cause: String },
@@ -118,6 +123,8 @@ pub struct Options {
     pub owner: Owner,
     /// Shown as `user.bcai.version` and `user.bcai.height`.
     pub version: Option<Version>,
+    /// What opens it, if it is encrypted.
+    pub keys: Option<Arc<Keyring>>,
 }
 
 /// A snapshot, open for reading.
@@ -131,16 +138,37 @@ pub struct View {
 
 impl View {
     /// Fetches the snapshot object; everything else is fetched when it is first needed. `cache` may be shared
-    /// with other views.
+    /// with other views. [`ViewError::Sealed`] if it is encrypted and the keys of the options do not open it.
     pub async fn open(
         fetcher: Fetcher,
         cache: Cache,
         id: SnapshotId,
         options: Options,
     ) -> Result<Arc<Self>, ViewError> {
+        let mut nodes = nodes::Nodes::new(fetcher, cache);
+        let stored = nodes.snapshot(id).await?;
+        let snapshot = match &stored.sealed {
+            None => stored,
+            Some(sealed) => {
+                let no_key = || ViewError::Sealed { id, key: sealed.key, generation: sealed.generation };
+                let keys = options.keys.clone().filter(|keys| keys.has(sealed.generation, &sealed.key));
+                nodes.unseal(id, (sealed, &stored.tree), keys.ok_or_else(no_key)?)?
+            }
+        };
+        Ok(Arc::new(Self { id, snapshot, nodes, options }))
+    }
+
+    /// The snapshot as it is stored, for those who fetch, count and keep its objects: what is encrypted is not opened, and
+    /// is to them one file that consists of all objects.
+    pub async fn open_stored(fetcher: Fetcher, cache: Cache, id: SnapshotId) -> Result<Arc<Self>, ViewError> {
         let nodes = nodes::Nodes::new(fetcher, cache);
         let snapshot = nodes.snapshot(id).await?;
-        Ok(Arc::new(Self { id, snapshot, nodes, options }))
+        Ok(Arc::new(Self { id, snapshot, nodes, options: Options::default() }))
+    }
+
+    /// Whether its objects are encrypted and opened by this view, so that nothing of its files is on disk in plain.
+    pub fn is_unsealed(&self) -> bool {
+        self.nodes.is_unsealing()
     }
 
     pub fn id(&self) -> SnapshotId {

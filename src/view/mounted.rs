@@ -145,7 +145,7 @@ fn tree_error(error: &ViewError) -> TreeError {
         ViewError::Unavailable(FetchError::TimedOut { .. } | FetchError::Unreachable { .. }) => {
             TreeError::TimedOut
         }
-        ViewError::Unavailable(_) | ViewError::Unfit { .. } => TreeError::Io,
+        ViewError::Unavailable(_) | ViewError::Sealed { .. } | ViewError::Unfit { .. } => TreeError::Io,
     }
 }
 

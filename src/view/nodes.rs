@@ -14,12 +14,13 @@ use bytes::Bytes;
 use lru::LruCache;
 
 use super::{ViewError, mounted};
+use crate::crypto::dataset::Keyring;
 use crate::fetch::{Class, FetchError, Fetcher};
-use crate::id::{BlobId, ChunkId, ObjectId, SnapshotId, TreeId};
+use crate::id::{BlobId, ChunkId, KeyId, Kind, ObjectId, SnapshotId, TreeId};
 use crate::manifest::{
-    BlobNode, Entry, IndexedBlob, IndexedTree, Name, Snapshot, Totals, TreeChild, TreeNode, Xattr,
+    BlobNode, Entry, IndexedBlob, IndexedTree, Name, Sealed, Snapshot, Totals, TreeChild, TreeNode, Xattr,
 };
-use crate::pack::Checked;
+use crate::pack::{Checked, sealed};
 
 /// What a cache weighs at most unless told otherwise, in bytes.
 const DEFAULT_WEIGHT: usize = 32 << 20;
@@ -67,10 +68,13 @@ fn put<K: Hash + Eq, V: Clone>(shelf: &Mutex<Shelf<K, V>>, key: K, value: V, wei
 pub struct Cache(Arc<Shelves>);
 
 struct Shelves {
-    trees: Mutex<Shelf<TreeId, Arc<Tree>>>,
-    blobs: Mutex<Shelf<BlobId, Arc<Blob>>>,
-    chunks: Mutex<Shelf<ChunkId, Bytes>>,
+    trees: Mutex<Shelf<Key<TreeId>, Arc<Tree>>>,
+    blobs: Mutex<Shelf<Key<BlobId>, Arc<Blob>>>,
+    chunks: Mutex<Shelf<Key<ChunkId>, Bytes>>,
 }
+
+/// What was opened with a key is kept apart: a snapshot that only names a sealed object must not be shown what is in it.
+type Key<T> = (Option<KeyId>, T);
 
 impl Cache {
     /// A cache that weighs at most `max_weight` bytes.
@@ -163,6 +167,8 @@ pub(super) struct BlobPromise {
 pub(super) struct Nodes {
     fetcher: Fetcher,
     cache: Cache,
+    /// What the objects below the snapshot are sealed with. The cache holds them opened.
+    keys: Option<Arc<Keyring>>,
 }
 
 impl std::fmt::Debug for Nodes {
@@ -173,7 +179,39 @@ impl std::fmt::Debug for Nodes {
 
 impl Nodes {
     pub(super) fn new(fetcher: Fetcher, cache: Cache) -> Self {
-        Self { fetcher, cache }
+        Self { fetcher, cache, keys: None }
+    }
+
+    /// Opens a snapshot, and from now on what is below it.
+    pub(super) fn unseal(
+        &mut self,
+        id: SnapshotId,
+        (sealed, inventory): (&Sealed, &TreeId),
+        keys: Arc<Keyring>,
+    ) -> Result<Snapshot, ViewError> {
+        let opened = sealed::open_snapshot(&keys, inventory, &id.into(), &sealed.snapshot);
+        let bytes = opened.map_err(|error| ViewError::unfit(id, error))?;
+        let snapshot = Snapshot::decode(&bytes).map_err(ViewError::malformed(id))?;
+        if snapshot.sealed.is_some() {
+            return Err(ViewError::unfit(id, "it is encrypted twice"));
+        }
+        self.keys = Some(keys);
+        Ok(snapshot)
+    }
+
+    pub(super) fn is_unsealing(&self) -> bool {
+        self.keys.is_some()
+    }
+
+    /// Under which an object is found in the cache.
+    fn key<T>(&self, id: T) -> Key<T> {
+        (self.keys.as_ref().map(|keys| keys.first()), id)
+    }
+
+    /// What an object is stored and asked for as: what is sealed is a chunk, whatever it is.
+    pub(super) fn stored(&self, id: impl Into<ObjectId>) -> ObjectId {
+        let id = id.into();
+        if self.is_unsealing() { ObjectId { kind: Kind::Chunk, hash: id.hash } } else { id }
     }
 
     pub(super) fn fetcher(&self) -> &Fetcher {
@@ -181,13 +219,13 @@ impl Nodes {
     }
 
     pub(super) async fn snapshot(&self, id: SnapshotId) -> Result<Snapshot, ViewError> {
-        let bytes = self.plain(id.into(), Class::Fault).await?;
+        let bytes = self.fetched(id.into(), Class::Fault).await?;
         Snapshot::decode(&bytes).map_err(ViewError::malformed(id))
     }
 
     pub(super) async fn tree(&self, promise: &TreePromise, class: Class) -> Result<Arc<Tree>, ViewError> {
         let id = promise.tree;
-        let tree = match get(&self.cache.0.trees, &id) {
+        let tree = match get(&self.cache.0.trees, &self.key(id)) {
             Some(tree) => tree,
             None => {
                 let bytes = self.plain(id.into(), class).await?;
@@ -197,7 +235,7 @@ impl Nodes {
                 let index = IndexedTree::new(node);
                 let weight = weight + index.weight();
                 let tree = Arc::new(Tree { index, entries, totals });
-                put(&self.cache.0.trees, id, Arc::clone(&tree), weight);
+                put(&self.cache.0.trees, self.key(id), Arc::clone(&tree), weight);
                 tree
             }
         };
@@ -207,7 +245,7 @@ impl Nodes {
 
     pub(super) async fn blob(&self, promise: BlobPromise, class: Class) -> Result<Arc<Blob>, ViewError> {
         let id = promise.blob;
-        let blob = match get(&self.cache.0.blobs, &id) {
+        let blob = match get(&self.cache.0.blobs, &self.key(id)) {
             Some(blob) => blob,
             None => {
                 let encoded = self.plain(id.into(), class).await?;
@@ -217,7 +255,7 @@ impl Nodes {
                 let index = IndexedBlob::new(node);
                 let weight = weight + index.weight();
                 let blob = Arc::new(Blob { index, bytes, chunks });
-                put(&self.cache.0.blobs, id, Arc::clone(&blob), weight);
+                put(&self.cache.0.blobs, self.key(id), Arc::clone(&blob), weight);
                 blob
             }
         };
@@ -233,12 +271,12 @@ impl Nodes {
         again: bool,
         class: Class,
     ) -> Result<Bytes, ViewError> {
-        let chunk = match get(&self.cache.0.chunks, &id) {
+        let chunk = match get(&self.cache.0.chunks, &self.key(id)) {
             Some(chunk) => chunk,
             None => {
                 let chunk = self.plain(id.into(), class).await?;
                 if again {
-                    put(&self.cache.0.chunks, id, chunk.clone(), chunk.len());
+                    put(&self.cache.0.chunks, self.key(id), chunk.clone(), chunk.len());
                 }
                 chunk
             }
@@ -247,12 +285,21 @@ impl Nodes {
         if fits { Ok(chunk) } else { Err(ViewError::unfit(id, "it is not as long as its file says")) }
     }
 
-    /// Brings an object here as `class`, so that whoever needs it next finds it.
+    /// Brings the chunk `id`, which is to be `len` bytes long, here before it is read.
+    pub(super) async fn chunk_ahead(&self, id: ChunkId, len: u64) -> Result<(), ViewError> {
+        match self.keys {
+            // It is not worth opening what nobody reads yet.
+            Some(_) => Ok(self.bring(id.into(), Class::Readahead).await?),
+            None => self.chunk(id, len, false, Class::Readahead).await.map(drop),
+        }
+    }
+
+    /// Brings a stored object here as `class`, so that whoever needs it next finds it.
     pub(super) async fn bring(&self, id: ObjectId, class: Class) -> Result<(), FetchError> {
         if self.is_here(&id)? { Ok(()) } else { self.fetcher.get(id, class).await.map(drop) }
     }
 
-    /// Whether an object is here; what has been decoded and kept in memory may not be.
+    /// Whether a stored object is here; what has been decoded and kept in memory may not be.
     pub(super) fn is_here(&self, id: &ObjectId) -> Result<bool, FetchError> {
         Ok(self.fetcher.missing(std::slice::from_ref(id))?.is_empty())
     }
@@ -263,6 +310,12 @@ impl Nodes {
     }
 
     async fn plain(&self, id: ObjectId, class: Class) -> Result<Bytes, ViewError> {
+        let bytes = self.fetched(self.stored(id), class).await?;
+        let Some(keys) = &self.keys else { return Ok(bytes) };
+        sealed::open(keys, id.kind, &id, &bytes).map_err(|error| ViewError::unfit(id, error))
+    }
+
+    async fn fetched(&self, id: ObjectId, class: Class) -> Result<Bytes, ViewError> {
         // What the disk cannot give, `get` gets from others, and says what is wrong with the disk if they fail too.
         if mounted::may_block()
             && let Ok(Some(here)) = self.fetcher.local(&id)

@@ -41,7 +41,16 @@ fn assert_quiet(dir: &Path) {
 #[cfg_attr(not(all(fuse_available, root)), ignore = "needs /dev/fuse and root")]
 fn rows_are_measured_and_nothing_is_left() {
     let dir = tempfile::tempdir().expect("a folder");
-    let rows = ["mmap-random", "epoch-second", "budget-disk", "shards-second", "ingest", "mount-million"];
+    let rows = [
+        "mmap-random",
+        "epoch-second",
+        "budget-disk",
+        "shards-second",
+        "ingest",
+        "encrypted-edit",
+        "key-rotation",
+        "mount-million",
+    ];
     let done = compare(dir.path(), &rows);
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     let report: Value = serde_json::from_slice(&done.stdout).expect("JSON");

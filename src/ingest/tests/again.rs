@@ -8,7 +8,7 @@ use crate::manifest::BlobNode;
 use crate::store::Listing;
 
 /// Waits until what was written last counts as settled, as a publisher's tree does.
-fn settle(bench: &Bench) {
+pub(super) fn settle(bench: &Bench) {
     let newest = newest_change(bench.dir());
     let deadline = Instant::now() + Duration::from_secs(10);
     while SystemTime::now().duration_since(newest).is_ok_and(|age| age < source::TICK) {

@@ -4,6 +4,7 @@ mod again;
 mod formats;
 mod in_place;
 mod model;
+mod sealed;
 mod trouble;
 
 use std::ffi::OsStr;

@@ -96,6 +96,9 @@ impl State {
         if found < needed || found > MAX_WITNESSES {
             return Err(Refusal::Replicas { needed, found });
         }
+        if publish.copies.is_some_and(|_| !(found..=MAX_WITNESSES).contains(&publish.copies())) {
+            return Err(Refusal::Copies { copies: publish.copies(), found });
+        }
         let mut nodes = Vec::with_capacity(found);
         for replica in &publish.replicas {
             let node = self.acting(&replica.node)?;

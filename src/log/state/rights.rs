@@ -4,6 +4,9 @@
 //! Invariant: of the keys of one identity exactly one may write; a network always has an admin.
 //! Trust: entries are foreign, their author is proven. Threads: pure values.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use super::{Admission, Context, Held, Identity, Item, Roles, Stamp, State, StateKey};
 use crate::crypto::PublicKey;
 use crate::log::entry::{EntryBody, RoleChange, Rotate};
@@ -46,6 +49,11 @@ impl State {
         self.held_roles(first).map_or(RoleSet::NONE, |held| held.roles)
     }
 
+    /// Those that have the role storage itself: an admin may store, and is not counted on.
+    pub(in crate::log) fn storers(&self) -> &BTreeSet<PublicKey> {
+        &self.storers
+    }
+
     /// Refuses the author if it has not `role` in the network. `what` completes "may not".
     pub(super) fn require(
         &self,
@@ -83,6 +91,14 @@ impl State {
         let first = self.first_of(key);
         let was_admin = self.roles_of(&first).has(Role::Admin);
         self.admins = self.admins + usize::from(roles.has(Role::Admin)) - usize::from(was_admin);
+        if roles.has(Role::Storage) != self.storers.contains(&first) {
+            let storers = Arc::make_mut(&mut self.storers);
+            if roles.has(Role::Storage) {
+                storers.insert(first)
+            } else {
+                storers.remove(&first)
+            };
+        }
         let held = Roles { roles, stamp };
         self.set(&StateKey::Roles(first), &Item::Roles(held), Held::Roles(held));
     }

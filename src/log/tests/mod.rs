@@ -163,6 +163,7 @@ pub fn publish(name: &str, version: &str, seed: u8) -> EntryBody {
         inodes: 10,
         parent: None,
         replicas: Vec::new(),
+        copies: None,
     })
 }
 

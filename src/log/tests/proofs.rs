@@ -138,7 +138,7 @@ proptest! {
         let Ok(version) = version.parse::<Label>() else { return Ok(()) };
         let Ok(parent) = parent.map(|p| p.parse::<Label>()).transpose() else { return Ok(()) };
         let body = EntryBody::Publish(Publish {
-            name: name.parse().unwrap(), version, snapshot: snapshot(seed), bytes, inodes, parent, replicas: Vec::new(),
+            name: name.parse().unwrap(), version, snapshot: snapshot(seed), bytes, inodes, parent, replicas: Vec::new(), copies: None,
         });
         let entry = Entry::sign(&key(seed), document([1]).id(), nonce, body);
         prop_assert_eq!(Entry::decode(&entry.encode()), Ok(entry.clone()));

@@ -8,19 +8,19 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::chunking::Chunking;
-use crate::id::{BlobId, ChunkId, FileHash, ID_LEN, ObjectId, TreeId};
+use crate::id::{BlobId, ChunkId, FileHash, ID_LEN, KeyId, Kind, ObjectId, TreeId};
 
 /// Where builders put nodes in these tests.
 #[derive(Default)]
 struct Nodes(HashMap<ObjectId, Vec<u8>>);
 
 impl Nodes {
-    fn sink(&mut self) -> impl FnMut(ObjectId, Vec<u8>) -> Result<(), ManifestError> {
-        |id, bytes| {
-            assert_eq!(id, ObjectId::of(id.kind, &bytes));
+    fn sink(&mut self) -> impl FnMut(Kind, Vec<u8>) -> Result<[u8; ID_LEN], ManifestError> {
+        |kind, bytes| {
             assert!(bytes.len() <= MAX_NODE_LEN);
+            let id = ObjectId::of(kind, &bytes);
             self.0.insert(id, bytes);
-            Ok(())
+            Ok(id.hash)
         }
     }
 
@@ -220,12 +220,21 @@ fn any_snapshot() -> impl Strategy<Value = Snapshot> {
         (14u32..=20).prop_map(|bits| Chunking::Auto { average: 1 << bits }),
         (16u32..=22).prop_map(|bits| Chunking::Fixed { size: 1 << bits }),
     ];
-    (any_meta(), any_id(), any_totals(), chunking).prop_map(|(root, tree, totals, chunking)| Snapshot {
-        root,
-        tree: TreeId::from_bytes(tree),
-        totals,
-        chunking,
-    })
+    let sealed = (any_id(), any::<u32>(), prop::collection::vec(any::<u8>(), 0..99));
+    let sealed = sealed.prop_map(|(key, generation, snapshot)| Sealed {
+        key: KeyId::from_bytes(key),
+        generation,
+        snapshot: snapshot.into(),
+    });
+    (any_meta(), any_id(), any_totals(), chunking, prop::option::of(sealed)).prop_map(
+        |(root, tree, totals, chunking, sealed)| Snapshot {
+            root,
+            tree: TreeId::from_bytes(tree),
+            totals,
+            chunking,
+            sealed,
+        },
+    )
 }
 
 /// Whatever is accepted has one spelling.

@@ -129,6 +129,7 @@ fn every_rule_of_snapshots_is_enforced() {
         tree: TreeId::of(b""),
         totals: Totals::default(),
         chunking: Chunking::default(),
+        sealed: None,
     };
     assert_eq!(Snapshot::decode(&good.encode()), Ok(good.clone()));
     for bad in [

@@ -33,6 +33,7 @@ fn chain(dir: &Path, heights: u64) -> Arc<Chain> {
                 inodes: 1,
                 parent: None,
                 replicas: Vec::new(),
+                copies: None,
             });
             Entry::sign(&key, ledger.network(), (height - 1) * 200 + n + 1, body)
         });

@@ -4,6 +4,7 @@ mod crowd;
 mod found;
 mod hostile;
 mod letters;
+pub(crate) mod liar;
 mod limits;
 pub(super) mod links;
 mod logs;

@@ -108,7 +108,8 @@ impl Networks {
         let telling = async {
             while ledgers.changed().await.is_ok() {
                 let head = ledgers.borrow_and_update().head().map(|header| (header.height, header.id()));
-                if let Some((height, id)) = head {
+                // News goes to everybody.
+                if let Some((height, id)) = head.filter(|_| !chain.ledger().params().members_only()) {
                     self.net.tell_head(chain.genesis(), height, id).await;
                 }
                 // While it catches up, only where it has come to is worth telling.
@@ -135,7 +136,7 @@ impl Networks {
 
     /// Takes over what connected peers have and we have not. Fails when no peer could be asked, or all failed.
     /// Peers that are slower than the first good one get a moment more: it may not be the one that knows most.
-    pub(super) async fn catch_up(&self, chain: &Chain) -> Result<(), Error> {
+    pub(in crate::node) async fn catch_up(&self, chain: &Chain) -> Result<(), Error> {
         let genesis = chain.genesis();
         let peers = self.connected();
         let mut pulls: FuturesUnordered<_> = peers.iter().map(|peer| self.pull(chain, &peer.id)).collect();

@@ -5,7 +5,9 @@ use std::path::Path;
 use super::tests::{key, start_net};
 use super::*;
 use crate::id::SnapshotId;
+use crate::log::light::{Signed, Update};
 use crate::log::{Block, Certificate, EntryBody, Publish, VoteKind, vote_bytes};
+use crate::net::tests::liar::{Lies, LogLiar};
 
 /// A log of four validators, all of whose keys are here.
 struct Log {
@@ -151,6 +153,7 @@ fn publish(genesis: Genesis, version: &str, nonce: u64) -> Entry {
         inodes: 1,
         parent: None,
         replicas: Vec::new(),
+        copies: None,
     });
     Entry::sign(&key(50), genesis, nonce, body)
 }
@@ -235,4 +238,70 @@ async fn a_wrong_pin_is_noticed_on_the_way() {
     for net in [net, net_there] {
         net.shutdown().await;
     }
+}
+
+/// Whoever has none of the validators' keys can only have others sign, or fewer, or a head other than that shown.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_forged_certificate_is_refused_and_said_to_be_one() {
+    let [there, here] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let start = now_ms() - 100_000;
+    let document = document(start);
+    let genesis = document.id();
+    let honest = Log::new(there.path(), &document);
+    honest.decide(start + 1_000);
+    let (net_there, _inbox) = start_net(there.path(), 11, &honest.registry).await;
+    let paths = Paths::under(here.path()).unwrap();
+    paths.create().unwrap();
+    let own = Registry::default();
+    let (net, _submissions) = start_net(here.path(), 9, &own).await;
+    let networks = open(&paths, &net, own).await;
+    let chain = networks.join(genesis, &net_there.addresses()).await.unwrap().chain;
+    net_there.shutdown().await;
+
+    let ledger = honest.chain.ledger();
+    let entries = vec![publish(genesis, "forged", 1)];
+    let (header, body) = ledger.propose(entries, start + 2_000, key(1).public());
+    let id = header.id();
+    let vote =
+        |seed: u8, header| key(seed).sign(&vote_bytes(genesis, VoteKind::Precommit, 2, 0, Some(header)));
+    let certificate = |votes: Vec<_>| Certificate::assemble(ledger.validators(), 2, 0, id, votes).unwrap();
+    let genuine = certificate((1..=4).map(|seed| (key(seed).public(), vote(seed, id))).collect());
+    // Places of validators with signatures of strangers; of one validator with those of two who signed another header.
+    let strangers = {
+        let mut forged = genuine.clone();
+        forged.signatures.iter_mut().zip(20..).for_each(|(signature, seed)| *signature = vote(seed, id));
+        forged
+    };
+    let another = {
+        let mut forged = genuine.clone();
+        let other = crate::id::HeaderId::of(b"what they did sign");
+        forged.signatures.iter_mut().zip(1..).for_each(|(signature, seed)| *signature = vote(seed, other));
+        forged
+    };
+    for (seed, forged) in [(21, strangers), (22, another)] {
+        let block = Block { header: header.clone(), body: body.clone(), certificate: forged };
+        let lies = Lies {
+            document: document.encode(),
+            head: (2, id),
+            update: Update {
+                signed: Signed {
+                    header: block.header.clone(),
+                    certificate: block.certificate.clone(),
+                    validators: ledger.validators().clone(),
+                },
+                next: ledger.validators().clone(),
+            }
+            .encode(),
+            blocks: vec![block.encode()],
+        };
+        let liar = LogLiar::start(seed, genesis, lies).await;
+        let told = networks.join(genesis, std::slice::from_ref(&liar.address)).await.unwrap().stale;
+        let told = told.expect("the log that is here is used, and why it is old is told");
+        assert_eq!(told.kind, Kind::Corrupt);
+        assert!(told.message.contains("not believed") && told.message.contains("signature"), "{told}");
+        assert_eq!(chain.ledger().height(), 1);
+        networks.check_whole(&genesis).unwrap();
+    }
+    networks.stop().await;
+    net.shutdown().await;
 }

@@ -66,6 +66,7 @@ async fn an_entry_is_decided_when_it_is_in_the_log_and_not_when_a_peer_says_so()
         inodes: 0,
         parent: None,
         replicas: Vec::new(),
+        copies: None,
     });
     let entry = Entry::sign(&key(2), genesis, 1, body);
     let refused = networks.submit(&chain, entry).await.unwrap_err();

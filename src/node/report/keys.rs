@@ -68,6 +68,17 @@ pub struct NotRotatedIn {
     pub error: super::Error,
 }
 
+/// That a dataset's key took another's place.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct RotatedDataset {
+    pub name: String,
+    /// The one in use now.
+    pub generation: u32,
+    /// Who was given it.
+    pub readers: u64,
+    pub seconds: f64,
+}
+
 /// Gives roles to somebody, or takes them back.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RightsRequest {
@@ -87,4 +98,13 @@ pub struct RightsDecided {
     #[serde(flatten)]
     pub decided: super::Decided,
     pub roles: Vec<String>,
+    /// With an encrypted dataset: they have its key now.
+    #[serde(default)]
+    pub has_key: bool,
+    /// They had it, and later versions are closed to them.
+    #[serde(default)]
+    pub rotated: Option<RotatedDataset>,
+    /// They had it, and this node cannot put another in its place.
+    #[serde(default)]
+    pub must_rotate: bool,
 }

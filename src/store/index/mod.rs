@@ -188,6 +188,13 @@ impl View {
         Ok(missing)
     }
 
+    /// How many bytes each of `ids` is stored as, in their order; nothing for what is not in the index.
+    pub(super) fn stored_lens(&self, ids: &[ObjectId]) -> IndexResult<Vec<Option<u32>>> {
+        let objects = self.txn.open_table(OBJECTS)?;
+        let len = |id| Ok(objects.get(&key(id))?.map(|row| Place::from(row.value()).stored_len));
+        ids.iter().map(len).collect()
+    }
+
     /// Up to `limit` objects with ids after `after`.
     pub(super) fn objects_after(
         &self,

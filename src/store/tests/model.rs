@@ -188,6 +188,7 @@ impl Run {
                     bytes: 1,
                     files: 1,
                     pinned_unix_ms: 1,
+                    replica_of: None,
                 };
                 self.store.set_pin(&pin).expect("pins");
                 assert!(self.store.remove_pin(&pin).expect("unpins"));

@@ -17,6 +17,7 @@ fn pin(seed: u8, paths: &[&str]) -> PinRecord {
         bytes: 1,
         files: 1,
         pinned_unix_ms: 1,
+        replica_of: None,
     }
 }
 
@@ -234,10 +235,10 @@ fn evicting_by_name_leaves_what_is_published_or_held() {
 fn there_are_few_pins() {
     let dir = temp();
     let store = open(dir.path(), BUDGET);
-    for number in 0..256 {
+    for number in 0..1024 {
         store.set_pin(&pin(1, &[&format!("{number}")])).unwrap();
     }
     let error = store.set_pin(&pin(1, &["one more"])).unwrap_err();
-    assert!(matches!(error, StoreError::TooManyPins { max: 256, .. }), "{error}");
+    assert!(matches!(error, StoreError::TooManyPins { max: 1024, .. }), "{error}");
     store.set_pin(&pin(1, &["7"])).unwrap();
 }

@@ -77,6 +77,7 @@ fn publish_snapshot(seed: u8, doc: &GenesisDoc, version: u64, content: &str) -> 
         inodes: 1,
         parent: None,
         replicas: Vec::new(),
+        copies: None,
     };
     Entry::sign(&key(seed), doc.id(), version, EntryBody::Publish(publish))
 }

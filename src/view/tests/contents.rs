@@ -189,3 +189,27 @@ async fn a_hard_link_whose_way_is_not_here_is_passed_over() {
     assert_eq!((files, contents.has_passed_over()), (0, true));
     assert_eq!(*source.asked.lock().unwrap(), [], "nothing is fetched");
 }
+
+/// Storage nodes and their auditors must mean the same chunk by a place.
+#[test]
+fn the_nth_chunk_is_that_of_a_walk_over_all_files() {
+    let agree = async |view: Arc<View>| {
+        let mut walked = Vec::new();
+        for file in all(&view, globs(&[]), Some(Class::Fault)).await.1 {
+            let objects = objects(&view, &file).await;
+            walked.extend(objects.into_iter().map(|(id, _)| id).filter(|id| id.kind == Kind::Chunk));
+        }
+        assert_eq!(walked.len() as u64, view.snapshot().totals.chunks);
+        for (place, id) in (0..).zip(&walked) {
+            assert_eq!(view.nth_chunk(place).await.unwrap().map(ObjectId::from), Some(*id), "{place}");
+        }
+        for beyond in [walked.len() as u64, u64::MAX] {
+            assert_eq!(view.nth_chunk(beyond).await.unwrap(), None);
+        }
+    };
+    block_on(async { agree(Home::new().view(built().0).await).await });
+    check(20, directory(), |names| {
+        block_on(async { agree(Home::new().view(NaiveWalk::build(&names, 3).0).await).await });
+        Ok(())
+    });
+}

@@ -131,7 +131,7 @@ impl Builder {
     fn finish(mut self, root: Meta, entries: &[Entry]) -> Built {
         let top = self.directory(entries);
         let chunking = "cdc:64K".parse().unwrap();
-        let snapshot = Snapshot { root, tree: top.tree, totals: top.totals, chunking };
+        let snapshot = Snapshot { root, tree: top.tree, totals: top.totals, chunking, sealed: None };
         self.object(Kind::Snapshot, snapshot.encode());
         Built { id: snapshot.id(), objects: self.objects }
     }

@@ -126,7 +126,7 @@ fn owners_rights_and_attributes_are_presented() {
         assert_eq!(view.list_xattrs(2).await.unwrap(), [b"user.note"]);
 
         let version = Some(Version { name: "v1".into(), height: 7 });
-        let options = Options { owner: Owner::Kept, version };
+        let options = Options { owner: Owner::Kept, version, keys: None };
         let view = View::open(home.fetcher(), Cache::default(), id, options).await.unwrap();
         let attr = view.attr(2).await.unwrap();
         assert_eq!((attr.uid, attr.gid), (1234, 5678));

@@ -12,6 +12,7 @@ mod ingest;
 mod large;
 mod million;
 mod peers;
+mod private;
 mod rivals;
 mod rows;
 mod shards;
@@ -83,8 +84,9 @@ type Group = fn(&Bench, &BTreeSet<Row>, &mut Report) -> anyhow::Result<()>;
 /// Each with the rows that it measures and its corpora. The corpora are those that nobody needs after the group.
 const GROUPS: &[(Group, &[Row], &[Kind])] = &[
     (large::run, rows::LARGE, &[Kind::Large]),
-    (epochs::run, rows::FOLDER, &[Kind::Small, Kind::ShardsV1, Kind::ShardsV2]),
-    (ingest::run, rows::INGEST, &[Kind::Mixed]),
+    (epochs::run, rows::FOLDER, &[Kind::ShardsV1, Kind::ShardsV2]),
+    (ingest::run, rows::INGEST, &[]),
+    (private::run, rows::PRIVATE, &[Kind::Small, Kind::Mixed]),
     (million::run, rows::MILLION, &[Kind::Million]),
 ];
 

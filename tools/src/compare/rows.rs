@@ -33,6 +33,12 @@ pub enum Row {
     IngestRustic,
     IngestBorg,
     IngestCasync,
+    EncryptedIngest,
+    EncryptedFirst,
+    EncryptedSecond,
+    EncryptedCold,
+    EncryptedEdit,
+    KeyRotation,
     FindFirst,
     FindWarm,
     MountMillion,
@@ -54,6 +60,14 @@ pub const FOLDER: &[Row] = &[
 ];
 pub const INGEST: &[Row] =
     &[Row::Ingest, Row::IngestCp, Row::IngestRestic, Row::IngestRustic, Row::IngestBorg, Row::IngestCasync];
+pub const PRIVATE: &[Row] = &[
+    Row::EncryptedIngest,
+    Row::EncryptedFirst,
+    Row::EncryptedSecond,
+    Row::EncryptedCold,
+    Row::EncryptedEdit,
+    Row::KeyRotation,
+];
 pub const MILLION: &[Row] = &[Row::FindFirst, Row::FindWarm, Row::MountMillion, Row::Memory, Row::Republish];
 
 impl report::Row for Row {
@@ -78,6 +92,12 @@ impl report::Row for Row {
             | Self::IngestRustic
             | Self::IngestBorg
             | Self::IngestCasync => "publish mixed data from page cache",
+            Self::EncryptedIngest => "publish mixed data, encrypted",
+            Self::EncryptedFirst => "encrypted: epoch, first after mount, packs in page cache",
+            Self::EncryptedSecond => "encrypted: epoch, second",
+            Self::EncryptedCold => "encrypted: epoch, first after mount, nothing in memory",
+            Self::EncryptedEdit => "encrypted: added by a version with 1% of its files changed",
+            Self::KeyRotation => "a dataset's key rotated and given to 10 readers",
             Self::FindFirst => "lstat of everything, first after mount",
             Self::FindWarm => "lstat of everything, again",
             Self::MountMillion => "mount, metadata local",
@@ -100,13 +120,17 @@ impl report::Row for Row {
             | Self::IngestRestic
             | Self::IngestRustic
             | Self::IngestBorg
-            | Self::IngestCasync => "MiB/s",
+            | Self::IngestCasync
+            | Self::EncryptedIngest
+            | Self::EncryptedFirst
+            | Self::EncryptedSecond
+            | Self::EncryptedCold => "MiB/s",
             Self::RandomReads => "reads/s",
             Self::MmapSeq | Self::MmapRandom => "pages/s",
             Self::BudgetDisk | Self::ShardsSecond => "×",
-            Self::ShardsOfFolder => "%",
+            Self::ShardsOfFolder | Self::EncryptedEdit => "%",
             Self::FindFirst | Self::FindWarm | Self::Republish => "files/s",
-            Self::MountMillion => "ms",
+            Self::MountMillion | Self::KeyRotation => "ms",
             Self::Memory => "MB",
         }
     }
@@ -115,7 +139,10 @@ impl report::Row for Row {
         match self {
             Self::SeqWarm | Self::RandomReads | Self::MmapSeq | Self::MmapRandom => Goal::Ratio(0.9),
             Self::EpochFirst => Goal::Ratio(0.4),
-            Self::EpochSecond => Goal::Ratio(0.95),
+            Self::EpochSecond | Self::EncryptedSecond => Goal::Ratio(0.95),
+            Self::EncryptedIngest => Goal::Ratio(0.6),
+            Self::EncryptedEdit => Goal::AtMost(2.0),
+            Self::KeyRotation => Goal::AtMost(1000.0),
             Self::FindFirst => Goal::Ratio(1.0),
             Self::Ingest => Goal::Ratio(0.7),
             Self::IngestRestic | Self::IngestRustic | Self::IngestBorg | Self::IngestCasync => {
@@ -132,6 +159,8 @@ impl report::Row for Row {
             | Self::EpochPeerShuffled
             | Self::EpochOverBudget
             | Self::IngestCp
+            | Self::EncryptedFirst
+            | Self::EncryptedCold
             | Self::FindWarm => Goal::None,
         }
     }
@@ -140,7 +169,14 @@ impl report::Row for Row {
 impl Row {
     /// Whether it begins with an empty page cache, which only root can have.
     pub fn is_cold(self) -> bool {
-        matches!(self, Self::EpochCold | Self::EpochPeer | Self::EpochPeerShuffled | Self::FindFirst)
+        matches!(
+            self,
+            Self::EpochCold
+                | Self::EpochPeer
+                | Self::EpochPeerShuffled
+                | Self::EncryptedCold
+                | Self::FindFirst
+        )
     }
 }
 
@@ -150,7 +186,7 @@ mod tests {
 
     #[test]
     fn every_row_is_in_one_group() {
-        let mut grouped: Vec<Row> = [LARGE, FOLDER, INGEST, MILLION].concat();
+        let mut grouped: Vec<Row> = [LARGE, FOLDER, INGEST, PRIVATE, MILLION].concat();
         grouped.sort();
         assert!(grouped.into_iter().eq(report::all::<Row>()));
     }

@@ -145,6 +145,7 @@ impl Author {
             inodes: 1,
             parent: None,
             replicas: Vec::new(),
+            copies: None,
         };
         Ok(Entry::sign(&self.key, genesis, number, EntryBody::Publish(publish)))
     }

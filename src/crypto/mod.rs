@@ -1,4 +1,5 @@
-//! Ed25519 keys and signatures: who wrote an entry, who voted, who is at the other end.
+//! Ed25519 keys and signatures: who wrote an entry, who voted, who is at the other end. Below, what is secret: the keys of
+//! datasets (`dataset`), these wrapped for somebody (`wrap`), and a key locked with a passphrase (`vault`).
 //!
 //! Owns: the newtypes, their 32- and 64-byte encodings, and the one rule by which a signature counts.
 //! Must not know: what is signed. Callers put a tag of their own in front of every message.
@@ -7,8 +8,11 @@
 //! A secret key is never printed; its memory is wiped when it is dropped.
 //! Threads: pure values. No randomness: whoever makes a key brings its 32 random bytes.
 
+pub mod dataset;
 #[cfg(test)]
 pub mod memory;
+pub mod vault;
+pub mod wrap;
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,6 +21,7 @@ use std::sync::Arc;
 use data_encoding::HEXLOWER_PERMISSIVE;
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 use minicbor::{Decoder, Encoder, decode, encode};
+use zeroize::Zeroizing;
 
 /// Length of a public and of a secret key, in bytes.
 pub const KEY_LEN: usize = 32;
@@ -50,6 +55,11 @@ impl SecretKey {
     /// The seed, to be stored where nobody else can read it.
     pub fn to_bytes(&self) -> [u8; KEY_LEN] {
         self.0.to_bytes()
+    }
+
+    /// The X25519 key by which what is wrapped for `public` is unwrapped.
+    fn to_x25519(&self) -> Zeroizing<[u8; KEY_LEN]> {
+        Zeroizing::new(self.0.to_scalar_bytes())
     }
 
     /// What others check this key's signatures with.
@@ -98,6 +108,12 @@ impl PublicKey {
     /// The first ten hex digits, for tables and log lines.
     pub fn short(&self) -> String {
         self.to_string()[..10].to_owned()
+    }
+
+    /// The X25519 key that belongs to the same secret (RFC 7748, section 4.1).
+    fn to_x25519(self) -> [u8; KEY_LEN] {
+        // It was a point of the curve when it became a `PublicKey`; zeros, which nothing is wrapped for, otherwise.
+        VerifyingKey::from_bytes(&self.0).map_or([0; KEY_LEN], |key| key.to_montgomery().to_bytes())
     }
 
     /// Whether this key signed `message`, by the strict rule (RFC 8032 without cofactor, no small-order
