@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use tokio::sync::watch;
 
+use crate::crypto::PublicKey;
 use crate::id::{Genesis, HeaderId};
 use crate::log::light::{Trusted, Update};
 use crate::log::shown::{Question, Shown};
@@ -246,6 +247,17 @@ impl Registry {
     /// The log of this network.
     pub fn get(&self, genesis: &Genesis) -> Option<Arc<Chain>> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(genesis).cloned()
+    }
+
+    /// Whether the holder of this key may be shown what is here: there is a network for everybody, or none yet, or one that
+    /// it is a member of. No key is a stranger's.
+    pub fn admits(&self, key: Option<&PublicKey>) -> bool {
+        let all = self.all();
+        let open = |chain: &Arc<Chain>| {
+            let ledger = chain.ledger();
+            !ledger.params().members_only() || key.is_some_and(|key| ledger.admits(key))
+        };
+        all.is_empty() || all.iter().any(open)
     }
 
     /// All logs, in the order of their networks' ids.

@@ -91,6 +91,9 @@ enum What {
         /// Whether a new name needs the role publisher
         #[arg(long, value_name = "BOOL")]
         publishers_only: Option<bool>,
+        /// Whether only members are shown the log and what is in its datasets: who has a role, a right, a name, a vote or stake
+        #[arg(long, value_name = "BOOL")]
+        members_only: Option<bool>,
     },
 }
 
@@ -117,6 +120,7 @@ impl Validator {
                 replicas,
                 audits,
                 publishers_only,
+                members_only,
             } => {
                 let ms = |seconds: Option<u64>| seconds.map(|seconds| seconds.saturating_mul(1000));
                 OperatorRequest::Params(NewParams {
@@ -128,6 +132,7 @@ impl Validator {
                     replicas,
                     audits,
                     publishers_only,
+                    members_only,
                 })
             }
         };

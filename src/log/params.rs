@@ -81,9 +81,18 @@ pub struct Params {
     /// it; 0 to begin at once.
     #[n(7)]
     pub block_ms: u64,
+    /// Whether only members are shown the log, and what is in its datasets: those of whom the log says anything. None
+    /// for no.
+    #[n(8)]
+    pub members_only: Option<bool>,
 }
 
 impl Params {
+    /// Whether only members are shown the log and what is in its datasets.
+    pub fn members_only(&self) -> bool {
+        self.members_only == Some(true)
+    }
+
     /// What a header says of these parameters.
     pub fn digest(&self) -> Digest {
         Digest::of(Of::Params, &codec::encode(self))
@@ -124,6 +133,7 @@ impl Default for Params {
             audits: 1,
             publishers_only: false,
             block_ms: 0,
+            members_only: None,
         }
     }
 }

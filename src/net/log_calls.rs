@@ -17,9 +17,11 @@ use tokio::time::timeout;
 
 use super::error::NetError;
 use super::log_wire::{self, LogWireError, MAX_BLOCKS, MAX_REQUEST, MAX_RESPONSE, Request, Response};
+use super::replica_calls::key_of;
 use super::shared::{Command, LOG_PROTOCOL, Shared, blocking};
 use super::streams::{Incoming, Route};
 use crate::chain::Registry;
+use crate::crypto::PublicKey;
 use crate::id::{EntryId, Genesis};
 use crate::log::light::MAX_UPDATE_LEN;
 use crate::log::shown::{MAX_SHOWN_LEN, Question};
@@ -133,7 +135,7 @@ impl LogServer {
             let server = self.clone();
             self.shared.tasks.spawn(async move {
                 let stop = server.shared.stop.clone();
-                let served = stop.run_until_cancelled(server.serve(stream)).await;
+                let served = stop.run_until_cancelled(server.serve(peer, stream)).await;
                 server.leave(peer);
                 if let Some(Err(error)) = served {
                     tracing::debug!(%peer, %error, "a log request has failed");
@@ -161,16 +163,21 @@ impl LogServer {
         running.retain(|_, count| *count > 0);
     }
 
-    async fn serve(&self, mut stream: Stream) -> Result<(), LogWireError> {
+    async fn serve(&self, peer: PeerId, mut stream: Stream) -> Result<(), LogWireError> {
         let too_slow = |_| LogWireError::Io(std::io::ErrorKind::TimedOut.into());
         let request = log_wire::read(&mut stream, "a log request", MAX_REQUEST);
         let request = timeout(ANSWER, request).await.map_err(too_slow)??;
-        let response = self.answer(request).await;
+        let response = self.answer(key_of(&peer), request).await;
         timeout(ANSWER, log_wire::write(&mut stream, &response)).await.map_err(too_slow)?
     }
 
-    async fn answer(&self, request: Request) -> Response {
+    async fn answer(&self, from: Option<PublicKey>, request: Request) -> Response {
         let Some(chain) = self.chains.get(request.genesis()) else { return Response::Unknown };
+        // A stranger learns no more than where the log is not followed.
+        let ledger = chain.ledger();
+        if ledger.params().members_only() && !from.is_some_and(|key| ledger.admits(&key)) {
+            return Response::Unknown;
+        }
         match request {
             Request::Document { .. } => Response::Document { document: chain.document().encode().into() },
             Request::Head { .. } => {

@@ -167,6 +167,7 @@ impl Net {
             watchers: Arc::default(),
             trackers: Arc::default(),
             letters: letters::Letters::new(chains.clone()),
+            chains: chains.clone(),
             me,
             max_peers: options.max_peers as usize,
             near: transport::is_near(&options),

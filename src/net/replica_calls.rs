@@ -115,7 +115,7 @@ async fn serve(
 
 /// The Ed25519 key of a peer id: such an id is the key itself, behind an identity multihash and a header of Protocol
 /// Buffers (libp2p's specification, `peer-ids`).
-fn key_of(peer: &PeerId) -> Option<PublicKey> {
+pub(super) fn key_of(peer: &PeerId) -> Option<PublicKey> {
     const HEADER: [u8; 6] = [0x00, 0x24, 0x08, 0x01, 0x12, 0x20];
     let bytes = peer.to_bytes();
     let key: [u8; 32] = bytes.strip_prefix(&HEADER)?.try_into().ok()?;

@@ -11,7 +11,7 @@ use super::peer_wire::within;
 use crate::codec::CodecError;
 use crate::id::{Genesis, SnapshotId};
 use crate::log::storage::Answered;
-use crate::log::{Audit, Name, Replica};
+use crate::log::{Audit, Label, Name, Replica};
 use crate::replicate::Holding;
 
 /// Snapshots that one request asks about.
@@ -39,7 +39,7 @@ pub enum ReplicaRequest {
         #[n(1)]
         snapshots: Vec<SnapshotId>,
     },
-    /// To hold a snapshot that the asking node is about to publish under a name, and to say so when it does. Asked again
+    /// To hold a snapshot that the asking node is about to publish as this version, and to say so when it does. Asked again
     /// until it is answered by `Kept`.
     #[n(1)]
     #[cbor(array)]
@@ -49,9 +49,11 @@ pub enum ReplicaRequest {
         #[n(1)]
         name: Name,
         #[n(2)]
+        version: Label,
+        #[n(3)]
         snapshot: SnapshotId,
         /// Of all files, as the publisher counted them.
-        #[n(3)]
+        #[n(4)]
         bytes: u64,
     },
     /// To confirm an answer of the asking node's.

@@ -328,14 +328,24 @@ impl Served {
                 None | Some(Err(FrameError::Closed)) => return Ok(()),
                 Some(message) => message?,
             };
+            let admitted = shared.admits(&self.peer);
             if let Message::Watch(watch) = message {
-                self.on_watch(watch, shared).await;
+                match admitted {
+                    true => self.on_watch(watch, shared).await,
+                    false => self.watching.deny(&watch),
+                }
                 continue;
             }
             {
                 let serving = &mut self.state().serving;
                 match message {
-                    Message::Want(want) => serving.on_want(shared.started.elapsed(), want)?,
+                    Message::Want(want) => {
+                        let requests = want.first..want.first.saturating_add(want.objects.len() as u64);
+                        serving.on_want(shared.started.elapsed(), want)?;
+                        if !admitted {
+                            requests.for_each(|request| serving.refuse(request, Reason::Missing));
+                        }
+                    }
                     Message::Cancel(cancel) => serving.on_cancel(&cancel),
                     Message::Credit(credit) => serving.on_credit(&credit)?,
                     other => return Err(out_of_place(&other, CONTROL)),

@@ -22,10 +22,12 @@ use super::hot::Hot;
 use super::lender::Lender;
 use super::letters::Letters;
 use super::limits::Limits;
+use super::replica_calls::key_of;
 use super::streams::Control;
 use super::table::Table;
 use super::trackers::Trackers;
 use super::watchers::Watchers;
+use crate::chain::Registry;
 use crate::id::Genesis;
 use crate::store::Store;
 use crate::swarm::credit::Guess;
@@ -71,6 +73,8 @@ pub(super) struct Shared {
     pub(super) watchers: Arc<Watchers>,
     pub(super) trackers: Arc<Trackers>,
     pub(super) letters: Letters,
+    /// The logs of all networks of this node.
+    pub(super) chains: Registry,
     pub(super) me: PeerId,
     /// Connections at most.
     pub(super) max_peers: usize,
@@ -103,6 +107,11 @@ impl Shared {
             tracing::warn!(%peer, %violation, "a peer broke the protocol and is disconnected");
             self.command(Command::Disconnect(peer)).await;
         }
+    }
+
+    /// Whether a peer may be given what is here.
+    pub(super) fn admits(&self, peer: &PeerId) -> bool {
+        self.chains.admits(key_of(peer).as_ref())
     }
 
     pub(super) fn guess(&self) -> MutexGuard<'_, Guess> {

@@ -113,6 +113,14 @@ impl Reader {
         }
     }
 
+    /// Says that none of it is here, and never will be.
+    pub(super) fn deny(&self, watch: &Watch) {
+        let mut state = self.watchers.state();
+        for (number, _) in (watch.first..).zip(&watch.objects) {
+            state.tell(self.number, Presence::Absent, number);
+        }
+    }
+
     /// Answers watches, as far as better news has not answered them.
     pub(super) fn answer(&self, watch: &Watch, presence: impl Fn(&ObjectId) -> Presence) {
         for (number, object) in (watch.first..).zip(&watch.objects) {

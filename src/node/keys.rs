@@ -21,7 +21,7 @@ use super::key_files::{KeyFiles, Passphrase, is_locked, sync_dir};
 use crate::chain::Chain;
 use crate::config::Paths;
 use crate::crypto::{PublicKey, SecretKey};
-use crate::log::{Ledger, RoleSet, Standing};
+use crate::log::{Ledger, Standing};
 
 /// Digits of a public key by which the file of a key that was replaced is called.
 const RETIRED_LEN: usize = 10;
@@ -112,7 +112,7 @@ impl Keys {
         }
         let keys = next.into_iter().chain([identity.clone(), self.running.clone()]);
         let mut known =
-            keys.filter(|key| knows(ledger, &key.public()) && ledger.acting(&key.public()).is_ok());
+            keys.filter(|key| ledger.knows(&key.public()) && ledger.acting(&key.public()).is_ok());
         known.next().unwrap_or(identity)
     }
 
@@ -272,21 +272,10 @@ pub fn has_key(paths: &Paths) -> bool {
     paths.identity().exists()
 }
 
-/// Whether a log has anything that belongs to this key, or to the identity that it is one of.
-pub fn knows(ledger: &Ledger, key: &PublicKey) -> bool {
-    ledger.nonce(key) > 0
-        || ledger.identity(key).is_some()
-        || ledger.voter(key).is_some()
-        || ledger.operator(key).is_some()
-        || ledger.holder(key).is_some()
-        || ledger.roles(key).is_ok_and(|roles| roles != RoleSet::NONE)
-        || ledger.datasets().any(|dataset| dataset.grants.contains_key(key))
-}
-
 /// Whether what belongs to `identity` in a log has not gone over to `next` yet.
 pub fn holds(ledger: &Ledger, identity: &SecretKey, next: &SecretKey) -> bool {
     let successor = ledger.identity(&identity.public()).and_then(|identity| identity.successor);
-    knows(ledger, &identity.public()) && successor != Some(next.public())
+    ledger.knows(&identity.public()) && successor != Some(next.public())
 }
 
 /// Whether this key votes or is to vote in a network.

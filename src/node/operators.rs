@@ -218,6 +218,7 @@ fn params(params: &Params) -> ParamsReport {
         replicas: params.replicas,
         audits: params.audits,
         publishers_only: params.publishers_only,
+        members_only: params.members_only(),
     }
 }
 
@@ -239,5 +240,6 @@ fn changed(now: &Params, new: &NewParams) -> Result<Params, Error> {
         replicas: new.replicas.unwrap_or(now.replicas),
         audits: new.audits.unwrap_or(now.audits),
         publishers_only: new.publishers_only.unwrap_or(now.publishers_only),
+        members_only: new.members_only.or(now.members_only),
     })
 }

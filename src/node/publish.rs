@@ -107,8 +107,8 @@ impl Node {
             Some(url) => Some(self.upload(url, &chain, &name, snapshot, &stored, job).await?),
             None => None,
         };
-        let subject = Subject { name: &name, snapshot, bytes: stored.totals.bytes };
-        let (replicas, copies) = match self.is_published(&chain, subject, version.as_str()) {
+        let subject = Subject { name: &name, version: &version, snapshot, bytes: stored.totals.bytes };
+        let (replicas, copies) = match self.is_published(&chain, subject) {
             true => (Vec::new(), 0),
             false => self.replicate(&chain, subject, (request.replicas, request.ack), job).await?,
         };

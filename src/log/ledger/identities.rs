@@ -7,7 +7,7 @@ use super::Ledger;
 use crate::crypto::PublicKey;
 use crate::log::refusal::Refusal;
 use crate::log::roles::{Role, RoleSet};
-use crate::log::state::{Holder, Identity, OpenChallenge, Operator, Voter};
+use crate::log::state::{Dataset, Holder, Identity, OpenChallenge, Operator, Voter};
 
 impl Ledger {
     /// What is known of a key that took part in a rotation.
@@ -43,6 +43,31 @@ impl Ledger {
     /// Who is to store replicas, by the first keys of their identities: who was given the role storage itself.
     pub fn storage_nodes(&self) -> impl Iterator<Item = &PublicKey> {
         self.state.storers().iter()
+    }
+
+    /// Whether the log has anything that belongs to this key, or to the identity that it is one of.
+    pub fn knows(&self, key: &PublicKey) -> bool {
+        self.nonce(key) > 0
+            || self.identity(key).is_some()
+            || self.voter(key).is_some()
+            || self.operator(key).is_some()
+            || self.holder(key).is_some()
+            || self.roles(key).is_ok_and(|roles| roles != RoleSet::NONE)
+            || self.datasets().any(|dataset| dataset.grants.contains_key(key))
+    }
+
+    /// Whether the log, and what is in its datasets, may be shown to the holder of `key`: in a network for members only, to
+    /// those who have a role, a right with some dataset, a name, a vote or stake. A key that another has replaced counts
+    /// too: a node goes by it until its next start, and one that votes for good.
+    pub fn admits(&self, key: &PublicKey) -> bool {
+        let first = self.first_of(key);
+        let has_part = |dataset: &Dataset| dataset.owner == first || dataset.grants.contains_key(&first);
+        !self.params().members_only()
+            || self.state.roles_of(&first) != RoleSet::NONE
+            || self.validators().get(key).is_some()
+            || self.state.operator(&first).is_some()
+            || self.state.holder(&first).is_some()
+            || self.datasets().any(has_part)
     }
 
     /// Whether `key` may use dataset `name` in `role`, which for a publisher includes a name that nobody has yet.

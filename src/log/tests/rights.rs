@@ -171,3 +171,25 @@ fn a_key_becomes_nobodys_heir_unasked() {
     let elsewhere = Rotate::to(&key(NEW), network.doc.id(), &public(OTHER));
     assert!(matches!(network.refused(OWNER, EntryBody::Rotate(elsewhere)), Refusal::Signature(_)));
 }
+
+#[test]
+fn a_network_for_members_admits_whoever_the_log_gives_a_part() {
+    let mut network = photos();
+    network.say(OWNER, grant(OTHER, &[Role::Reader]));
+    let admitted =
+        |network: &Network| [1, OWNER, OTHER, NEW, 60, 61].map(|seed| network.ledger.admits(&public(seed)));
+    assert_eq!(admitted(&network), [true; 6], "it is open to everybody");
+    let params = Params { members_only: Some(true), ..network.ledger.params().clone() };
+    network.say(1, EntryBody::Params(params));
+    assert_eq!(admitted(&network), [true, true, true, false, false, false]);
+    network.say(1, role(60, &[Role::Reader]));
+    network.say(1, EntryBody::Stake(Stake { holder: public(61), amount: 5 }));
+    assert_eq!(admitted(&network), [true, true, true, false, true, true]);
+    // A node goes by its old key until it is restarted; who lost its part has none.
+    let rotation = rotate(&network, OTHER, NEW);
+    network.say(OTHER, rotation);
+    assert_eq!(admitted(&network), [true; 6]);
+    network.say(OWNER, grant(NEW, &[]));
+    network.say(1, role(60, &[]));
+    assert_eq!(admitted(&network), [true, true, false, false, false, true]);
+}

@@ -108,7 +108,8 @@ impl Networks {
         let telling = async {
             while ledgers.changed().await.is_ok() {
                 let head = ledgers.borrow_and_update().head().map(|header| (header.height, header.id()));
-                if let Some((height, id)) = head {
+                // News goes to everybody.
+                if let Some((height, id)) = head.filter(|_| !chain.ledger().params().members_only()) {
                     self.net.tell_head(chain.genesis(), height, id).await;
                 }
                 // While it catches up, only where it has come to is worth telling.

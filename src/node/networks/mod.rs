@@ -354,7 +354,7 @@ impl Networks {
                     .hint("use a URI that ends in ?peer=ADDRESS"))
             }
             None => Err(Error::not_found(format!("no connected peer knows the network {genesis}")).hint(
-                "the network id in the URI may be wrong: compare it with `bcai status` of the publisher",
+                "the network id in the URI may be wrong: compare it with `bcai status` of the publisher; or it is for members only: an admin lets this node in with `bcai keys grant KEY reader`, where `bcai keys new` and `bcai keys` show the KEY",
             )),
         }
     }

@@ -20,7 +20,7 @@ use super::Ack;
 use crate::chain::Chain;
 use crate::crypto::PublicKey;
 use crate::id::SnapshotId;
-use crate::log::{Ledger, MAX_WITNESSES, Name, Replica};
+use crate::log::{Label, Ledger, MAX_WITNESSES, Name, Replica};
 use crate::net::{Net, ReplicaAnswer, ReplicaRequest};
 use crate::node::error::{Error, Kind};
 use crate::node::job::Job;
@@ -41,6 +41,7 @@ const STUCK: Duration = Duration::from_secs(60);
 #[derive(Clone, Copy)]
 pub(in crate::node) struct Subject<'a> {
     pub name: &'a Name,
+    pub version: &'a Label,
     pub snapshot: SnapshotId,
     pub bytes: u64,
 }
@@ -216,8 +217,13 @@ impl Node {
         show: impl Fn(u64),
     ) -> Result<Replica, Error> {
         let (genesis, snapshot) = (chain.genesis(), subject.snapshot);
-        let request =
-            ReplicaRequest::Keep { genesis, name: subject.name.clone(), snapshot, bytes: subject.bytes };
+        let request = ReplicaRequest::Keep {
+            genesis,
+            name: subject.name.clone(),
+            version: subject.version.clone(),
+            snapshot,
+            bytes: subject.bytes,
+        };
         let (mut progress, mut since) = (0, Instant::now());
         loop {
             let ledger = chain.ledger();
@@ -250,11 +256,11 @@ impl Node {
     }
 
     /// Whether a version is published already, with this very snapshot: then nobody is asked for anything.
-    pub(in crate::node) fn is_published(&self, chain: &Chain, subject: Subject<'_>, version: &str) -> bool {
+    pub(in crate::node) fn is_published(&self, chain: &Chain, subject: Subject<'_>) -> bool {
         let ledger = chain.ledger();
         let dataset = off(|| ledger.dataset(subject.name.as_str()));
         dataset
-            .and_then(|dataset| dataset.version(version))
+            .and_then(|dataset| dataset.version(subject.version.as_str()))
             .is_some_and(|held| held.snapshot == subject.snapshot)
     }
 }

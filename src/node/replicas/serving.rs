@@ -16,7 +16,7 @@ use crate::chain::Chain;
 use crate::crypto::PublicKey;
 use crate::id::{Genesis, SnapshotId};
 use crate::log::storage::Answered;
-use crate::log::{Audit, Name, Replica, Role};
+use crate::log::{Audit, Label, Name, Replica, Role};
 use crate::net::{ReplicaAnswer, ReplicaCall, ReplicaRequest};
 use crate::node::error::Error;
 use crate::node::{Node, now_ms, off};
@@ -54,7 +54,8 @@ impl Node {
         let (ReplicaRequest::State { genesis, .. }
         | ReplicaRequest::Keep { genesis, .. }
         | ReplicaRequest::Audit { genesis, .. }) = &request;
-        let Some(chain) = self.networks.get(genesis) else {
+        let chain = self.networks.get(genesis).filter(|chain| chain.ledger().admits(from));
+        let Some(chain) = chain else {
             return Ok(ReplicaAnswer::refused(&"this network is not followed there"));
         };
         let answer = self.answer_by_log(&chain, from, &request).await?;
@@ -79,8 +80,8 @@ impl Node {
     ) -> Result<ReplicaAnswer, Error> {
         match request {
             ReplicaRequest::State { genesis, snapshots } => self.state_of_replicas(genesis, snapshots),
-            ReplicaRequest::Keep { name, snapshot, bytes, .. } => {
-                self.keep_for(chain, from, name, *snapshot, *bytes)
+            ReplicaRequest::Keep { name, version, snapshot, bytes, .. } => {
+                self.keep_for(chain, from, (name, version), (*snapshot, *bytes))
             }
             ReplicaRequest::Audit { answered, .. } => self.audit(chain, from, answered).await,
         }
@@ -107,9 +108,8 @@ impl Node {
         self: &Arc<Self>,
         chain: &Chain,
         from: &PublicKey,
-        name: &Name,
-        snapshot: SnapshotId,
-        bytes: u64,
+        (name, version): (&Name, &Label),
+        (snapshot, bytes): (SnapshotId, u64),
     ) -> Result<ReplicaAnswer, Error> {
         let ledger = chain.ledger();
         let me = self.own_first(&ledger);
@@ -132,7 +132,7 @@ impl Node {
                     let cause = format!("there is room for {room} bytes, and it has {bytes}");
                     return Ok(ReplicaAnswer::refused(&cause));
                 }
-                self.begin_replica(genesis, snapshot, name.to_string(), bytes)?;
+                self.begin_replica(genesis, snapshot, format!("{name}@{version}"), bytes)?;
             }
         }
         if let Some((_, cause)) = self.replicas.trouble().get(&snapshot) {

@@ -37,6 +37,8 @@ pub struct NewParams {
     pub replicas: Option<u32>,
     pub audits: Option<u32>,
     pub publishers_only: Option<bool>,
+    #[serde(default)]
+    pub members_only: Option<bool>,
 }
 
 /// That it was decided, and when weights can follow at the earliest.
@@ -80,6 +82,8 @@ pub struct ParamsReport {
     pub replicas: u32,
     pub audits: u32,
     pub publishers_only: bool,
+    #[serde(default)]
+    pub members_only: bool,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
