@@ -116,6 +116,7 @@ async fn make(root: &Path, bucket: &OriginUrl) -> SnapshotId {
         skip_special: false,
         in_place: false,
         paranoid: false,
+        keys: None,
     };
     let snapshot =
         ingest::snapshot(&source, &store, &options, &ingest::Progress::default()).unwrap().snapshot;

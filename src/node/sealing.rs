@@ -263,7 +263,7 @@ impl Node {
             if !needs_key(granted.roles) {
                 continue;
             }
-            let to = current(&ledger, first);
+            let to = ledger.current(first);
             let wrap = self.wrap(&key, chain, name, to)?;
             let grant = Grant { name: name.clone(), to, roles: granted.roles, wrap: Some(wrap.into()) };
             self.decide_as(chain, &author, EntryBody::Grant(grant)).await?;
@@ -272,14 +272,4 @@ impl Node {
         let (generation, seconds) = (key.generation(), started.elapsed().as_secs_f64());
         Ok((decided, RotatedDataset { name: name.to_string(), generation, readers, seconds }))
     }
-}
-
-/// The key that an identity writes with now.
-fn current(ledger: &Ledger, first: &PublicKey) -> PublicKey {
-    let mut key = *first;
-    // The log has no cycles: each key takes another's place once, and is new then.
-    while let Some(next) = ledger.identity(&key).and_then(|identity| identity.successor) {
-        key = next;
-    }
-    key
 }

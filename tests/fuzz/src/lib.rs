@@ -6,7 +6,7 @@
 pub mod chunking;
 #[path = "../../../src/codec.rs"]
 pub mod codec;
-#[path = "../../../src/crypto.rs"]
+#[path = "../../../src/crypto/mod.rs"]
 pub mod crypto;
 #[path = "../../../src/id.rs"]
 pub mod id;
