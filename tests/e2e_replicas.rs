@@ -173,6 +173,8 @@ fn who_stores_for_the_network_earns_a_score() {
     let stored = key(&network.nodes[0]);
     publisher.ok(["keys", "grant", &stored, "storage", "validator"]);
     network.publish(&["data@v1", "--replicas", "2", "--ack", "all"]);
+    // Nor need they be able to read it.
+    let sealed = network.publish(&["sealed@v1", "--encrypt", "--replicas", "2", "--ack", "all"]);
     publisher.ok(["validator", "params", "--policy", "useful-work", "--epoch", "2", "--heartbeat", "1"]);
     wait_until("the role is known there", || network.nodes[0].run(["validator", "join"]).code == 0);
     let score = || {
@@ -184,6 +186,8 @@ fn who_stores_for_the_network_earns_a_score() {
             .unwrap_or(0)
     };
     wait_until("challenges were answered", || score() > 0);
-    let summaries = publisher.ok(["log"]);
-    assert!(summaries.contains("store") || summaries.contains("proof"), "{summaries}");
+    let snapshot = sealed["snapshot"].as_str().unwrap();
+    let proven = format!("prove storage of {snapshot}");
+    wait_until("storing what is encrypted is proven too", || publisher.ok(["log"]).contains(&proven));
+    network.nodes[0].fails(12, ["ls", "sealed@v1"]);
 }

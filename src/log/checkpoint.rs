@@ -12,7 +12,7 @@ use std::fmt::Write;
 use data_encoding::BASE64;
 
 use super::block::Header;
-use super::note::{Note, NoteError, NoteKey};
+use super::note::{Note, NoteError, NoteKey, from_base64};
 use crate::crypto::SecretKey;
 use crate::id::{Genesis, ID_LEN, LogRoot};
 
@@ -65,7 +65,7 @@ impl Checkpoint {
             return Err(wrong);
         };
         let size = size.parse().map_err(|_| wrong.clone())?;
-        let root = BASE64.decode(root.as_bytes()).map_err(|_| wrong.clone())?;
+        let root = from_base64(root).ok_or_else(|| wrong.clone())?;
         let root: [u8; ID_LEN] = root.try_into().map_err(|_| wrong.clone())?;
         let extensions: Vec<String> = lines.map(str::to_owned).collect();
         let has_empty = origin.is_empty() || extensions.iter().any(String::is_empty);

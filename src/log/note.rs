@@ -103,7 +103,7 @@ impl FromStr for NoteKey {
         let (Some(name), Some(_id), Some(key)) = (parts.next(), parts.next(), parts.next()) else {
             return Err(wrong());
         };
-        let key = BASE64.decode(key.as_bytes()).map_err(|_| wrong())?;
+        let key = from_base64(key).ok_or_else(wrong)?;
         let (kind, key) = key.split_first().ok_or_else(wrong)?;
         let kind = match kind {
             1 => KeyKind::Text,
@@ -240,13 +240,18 @@ impl Note {
     }
 }
 
+/// Bytes in the one way in which they are written: the library also takes several such texts in a row, each with its padding.
+pub(super) fn from_base64(text: &str) -> Option<Vec<u8>> {
+    BASE64.decode(text.as_bytes()).ok().filter(|bytes| BASE64.encode(bytes) == text)
+}
+
 fn parse_line(line: &str) -> Result<Line, NoteError> {
     let wrong = NoteError::Malformed("a signature line is not `\u{2014} NAME BASE64`");
     let Some((name, signature)) = line.strip_prefix(DASH).and_then(|rest| rest.split_once(' ')) else {
         return Err(wrong);
     };
     let named = !name.is_empty() && !name.chars().any(|c| c.is_whitespace() || c.is_control() || c == '+');
-    let bytes = BASE64.decode(signature.as_bytes()).map_err(|_| wrong.clone())?;
+    let Some(bytes) = from_base64(signature) else { return Err(wrong) };
     match bytes.split_first_chunk() {
         Some((id, signature)) if named && !signature.is_empty() => {
             Ok(Line { name: name.to_owned(), id: *id, signature: signature.to_vec() })

@@ -128,6 +128,14 @@ fn a_cosignature_is_for_one_text_and_time_and_can_be_taken_over() {
     assert!(matches!(short.verify(&key), Err(NoteError::Malformed(_))));
 }
 
+/// Found by fuzzing: two paddings in a row made a second spelling of one signature.
+#[test]
+fn a_signature_has_one_spelling() {
+    let [first, second] = ["— log AAECAwQFBgc=\n", "— log AAECAw==BAUGBw==\n"];
+    assert_eq!(note(first).unwrap().to_string(), format!("{TEXT}\n{first}"));
+    assert!(matches!(note(second), Err(NoteError::Malformed(_))));
+}
+
 proptest! {
     #[test]
     fn junk_never_panics_and_what_parses_prints_the_same(
