@@ -6,13 +6,16 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 fn main() {
-    println!("cargo::rustc-check-cfg=cfg(fuse_available, passthrough, reflink, root, torch)");
+    println!("cargo::rustc-check-cfg=cfg(fuse_available, nat, passthrough, reflink, root, torch)");
     println!("cargo::rerun-if-changed=/dev/fuse");
     // Debian's python3-torch and python3-torchvision.
     let torch = ["torch", "torchvision"].map(|name| Path::new("/usr/lib/python3/dist-packages").join(name));
     for module in &torch {
         println!("cargo::rerun-if-changed={}", module.display());
     }
+    // Debian's nftables.
+    let nft = Path::new("/usr/sbin/nft");
+    println!("cargo::rerun-if-changed={}", nft.display());
     // Debian's xfsprogs.
     let mkfs = Path::new("/usr/sbin/mkfs.xfs");
     println!("cargo::rerun-if-changed={}", mkfs.display());
@@ -20,6 +23,7 @@ fn main() {
     let root = fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
     let present = [
         ("fuse_available", fuse),
+        ("nat", root && nft.exists()),
         ("passthrough", fuse && root && kernel() >= (6, 9)),
         ("reflink", root && mkfs.exists() && Path::new("/dev/loop-control").exists() && knows("xfs")),
         ("root", root),

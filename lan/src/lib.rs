@@ -3,7 +3,7 @@
 //! Owns: the namespaces, the cables between them, and the queues that limit what goes through a cable.
 //! Must not know: who runs in a namespace, and why.
 //! Invariant: when a [`Lan`] is dropped, its namespaces and all that is in them are gone. Two of them never share a name.
-//! Trust: `ip`, `tc`, `cat` and `nsenter` of this machine, run as root.
+//! Trust: `ip`, `tc`, `cat`, `nsenter` and, for routers, `sh` and `nft` of this machine, run as root.
 //! Threads: any. SIGKILL leaves the namespaces `bcai-PID-…`, for `ip netns del`.
 //!
 //! ```text
@@ -11,6 +11,8 @@
 //!  cable 192.0.2.1  ── veth ──  port0 ── bridge ── port1  ── veth ──  cable 192.0.2.2
 //!     shaped: up                 shaped: down                             …
 //! ```
+//!
+//! A node can be the router of one more, which has an address that nobody else knows of.
 
 mod rate;
 
@@ -25,6 +27,15 @@ const MAX_NODES: usize = 250;
 /// What a queue holds at most, as the time that the link needs for it: a switch with modest buffers.
 const QUEUE: &str = "50ms";
 
+/// What a router does with packets, for `nft`.
+const ROUTER: &str = "add table ip router;
+    add chain ip router leaving { type nat hook postrouting priority 100; };
+    add rule ip router leaving oifname cable masquerade;
+    add chain ip router coming { type filter hook input priority 0; };
+    add rule ip router coming iifname cable ct state new drop;
+    add chain ip router passing { type filter hook forward priority 0; };
+    add rule ip router passing iifname cable ct state new drop";
+
 /// Numbers the networks of this process.
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
@@ -33,7 +44,7 @@ static NEXT: AtomicU32 = AtomicU32::new(0);
 pub enum LanError {
     #[error("a network of {0} nodes: at most {MAX_NODES} have an address")]
     TooMany(usize),
-    #[error("cannot run `{command}`: {source}; install iproute2 and util-linux")]
+    #[error("cannot run `{command}`: {source}; install iproute2, util-linux and nftables")]
     NotRun { command: String, source: std::io::Error },
     #[error("`{command}` failed: {cause}; network namespaces take root")]
     Failed { command: String, cause: String },
@@ -41,8 +52,12 @@ pub enum LanError {
 
 /// Nodes are numbered from 0. They go with this value, and their processes lose their network.
 pub struct Lan {
+    /// The beginning of all names.
+    base: String,
     /// Of the bridge, then of each node.
     namespaces: Vec<String>,
+    /// Of each node.
+    addresses: Vec<String>,
 }
 
 impl Lan {
@@ -52,13 +67,14 @@ impl Lan {
             return Err(LanError::TooMany(nodes));
         }
         let base = format!("bcai-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let mut lan = Lan { namespaces: Vec::new() };
-        lan.add(format!("{base}-bridge"))?;
+        let mut lan = Lan { base, namespaces: Vec::new(), addresses: Vec::new() };
+        lan.add("bridge")?;
         let bridge = lan.bridge().to_owned();
         ip(&format!("-n {bridge} link add bridge type bridge mcast_snooping 0"))?;
         ip(&format!("-n {bridge} link set bridge up"))?;
         for node in 0..nodes {
-            lan.add(format!("{base}-{node}"))?;
+            lan.add(&node.to_string())?;
+            lan.addresses.push(format!("192.0.2.{}", node + 1));
             let (name, address) = (lan.namespace(node), lan.address(node));
             ip(&format!("-n {name} link add cable type veth peer name port{node} netns {bridge}"))?;
             ip(&format!("-n {name} addr add {address}/24 dev cable"))?;
@@ -73,8 +89,30 @@ impl Lan {
         Ok(lan)
     }
 
+    /// Makes `router` what stands between most homes and the internet, and a new node the machine at home, whose number is
+    /// returned. What the new node sends seems to come from the router, from the same port if that is free; what comes from
+    /// outside and is no answer is dropped. A router has at most one such node, which has no cable to the bridge.
+    pub fn behind(&mut self, router: usize) -> Result<usize, LanError> {
+        let node = self.addresses.len();
+        self.add(&node.to_string())?;
+        self.addresses.push(format!("10.0.{router}.2"));
+        let (name, outside, address) = (self.namespace(node), self.namespace(router), self.address(node));
+        let gateway = format!("10.0.{router}.1");
+        ip(&format!("-n {name} link add cable type veth peer name home netns {outside}"))?;
+        ip(&format!("-n {name} addr add {address}/24 dev cable"))?;
+        ip(&format!("-n {outside} addr add {gateway}/24 dev home"))?;
+        ip(&format!("-n {name} link set cable up"))?;
+        ip(&format!("-n {outside} link set home up"))?;
+        ip(&format!("-n {name} route add default via {gateway}"))?;
+        let forward = "echo 1 > /proc/sys/net/ipv4/ip_forward";
+        run("ip", &["netns", "exec", outside, "sh", "-c", forward])?;
+        run("ip", &["netns", "exec", outside, "nft", ROUTER])?;
+        Ok(node)
+    }
+
     /// Enters the namespace into the list first, so that it is removed whatever happens.
-    fn add(&mut self, name: String) -> Result<(), LanError> {
+    fn add(&mut self, name: &str) -> Result<(), LanError> {
+        let name = format!("{}-{name}", self.base);
         self.namespaces.push(name.clone());
         ip(&format!("netns add {name}"))?;
         ip(&format!("-n {name} link set lo up"))
@@ -90,8 +128,8 @@ impl Lan {
     }
 
     /// A node's IPv4 address.
-    pub fn address(&self, node: usize) -> String {
-        format!("192.0.2.{}", node + 1)
+    pub fn address(&self, node: usize) -> &str {
+        &self.addresses[node]
     }
 
     /// The words before a command that make it run at a node. Only the network is another: files and mounts are the same.

@@ -2,16 +2,20 @@
 //!
 //! Owns: reading and writing whole frames.
 //! Must not know: what the messages mean.
-//! Invariant: at most one frame of at most 64 KiB is held for a stream.
+//! Invariant: no more than the longest frame that has come, 64 KiB and a header at most, is held for a stream.
 //! Trust: reads what a stranger sends; what is no frame is a [`Violation`].
 //! Threads: async; each half of a stream belongs to one task.
 
 use std::io;
+use std::ops::Range;
 
 use futures::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::swarm::Violation;
 use crate::swarm::wire::{HEADER_LEN, Header, Message};
+
+/// Bytes held for a stream on which only short messages have come.
+const FIRST: usize = 512;
 
 /// Why a stream ended.
 #[derive(Debug, thiserror::Error)]
@@ -30,31 +34,51 @@ pub(super) enum FrameError {
 /// The reading half of a stream.
 pub(super) struct FrameReader<R> {
     stream: R,
-    payload: Vec<u8>,
+    /// It only grows, so that nothing is cleared that is about to be filled.
+    buffer: Vec<u8>,
+    /// What has come and was not taken. A read takes what there is: it goes through many layers.
+    unread: Range<usize>,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     pub(super) fn new(stream: R) -> Self {
-        Self { stream, payload: Vec::new() }
+        Self { stream, buffer: vec![0; FIRST], unread: 0..0 }
     }
 
     /// The next frame, of any type.
     pub(super) async fn frame(&mut self) -> Result<(Header, &[u8]), FrameError> {
+        self.read(HEADER_LEN).await?;
         let mut bytes = [0; HEADER_LEN];
-        // An end before the first byte is an orderly one.
-        if self.stream.read(&mut bytes[..1]).await? == 0 {
-            return Err(FrameError::Closed);
-        }
-        self.stream.read_exact(&mut bytes[1..]).await?;
+        bytes.copy_from_slice(&self.buffer[self.unread.start..][..HEADER_LEN]);
         // Decoding bounds the length.
         let header = Header::decode(&bytes).map_err(Violation::from)?;
-        // It only grows, so that no frame is preceded by clearing what it will fill.
-        let len = header.len as usize;
-        if self.payload.len() < len {
-            self.payload = vec![0; len];
+        let whole = HEADER_LEN + header.len as usize;
+        self.read(whole).await?;
+        let payload = self.unread.start + HEADER_LEN..self.unread.start + whole;
+        self.unread.start += whole;
+        Ok((header, &self.buffer[payload]))
+    }
+
+    /// Waits until `len` bytes have come and were not taken.
+    async fn read(&mut self, len: usize) -> Result<(), FrameError> {
+        if self.unread.is_empty() {
+            self.unread = 0..0;
+        } else if self.buffer.len() - self.unread.start < len {
+            self.buffer.copy_within(self.unread.clone(), 0);
+            self.unread = 0..self.unread.len();
         }
-        self.stream.read_exact(&mut self.payload[..len]).await?;
-        Ok((header, &self.payload[..len]))
+        if self.buffer.len() < self.unread.start + len {
+            self.buffer.resize(self.unread.start + len, 0);
+        }
+        while self.unread.len() < len {
+            match self.stream.read(&mut self.buffer[self.unread.end..]).await? {
+                // An end before the first byte is an orderly one.
+                0 if self.unread.is_empty() => return Err(FrameError::Closed),
+                0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
+                read => self.unread.end += read,
+            }
+        }
+        Ok(())
     }
 
     /// The next message of a type known here. Data is out of place where this is called; `expected` says what is not.
@@ -84,6 +108,9 @@ pub(super) fn out_of_place(got: &Message, expected: &'static str) -> FrameError 
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
     use super::*;
     use crate::swarm::wire::{Cancel, MAX_PAYLOAD};
 
@@ -97,6 +124,38 @@ mod tests {
         let later = Header { kind: 77, flags: 3, len: 5, request: 9 };
         let bytes = [&later.encode()[..], b"12345", &cancel.encode()].concat();
         assert_eq!(first(&bytes).await.unwrap(), cancel);
+    }
+
+    /// Gives out a few bytes at a time, other numbers of them again and again.
+    struct Trickle<'a>(&'a [u8], usize);
+
+    impl AsyncRead for Trickle<'_> {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buffer: &mut [u8],
+        ) -> Poll<io::Result<usize>> {
+            self.1 = (self.1 * 7 + 3) % 1009;
+            let len = buffer.len().min(1 + self.1);
+            Pin::new(&mut self.0).poll_read(cx, &mut buffer[..len])
+        }
+    }
+
+    #[tokio::test]
+    async fn frames_are_whole_however_they_come() {
+        let lens = [0, 1, 40, 600, 3, MAX_PAYLOAD, 0, 17, MAX_PAYLOAD - 1, 5000, 2];
+        let content = |at: usize, len| vec![at as u8; len];
+        let frame = |(at, len): (usize, &usize)| {
+            [&Header::data(at as u64 + 1, false, *len as u32).encode()[..], &content(at, *len)].concat()
+        };
+        let bytes = lens.iter().enumerate().map(frame).collect::<Vec<_>>().concat();
+        let mut reader = FrameReader::new(Trickle(&bytes, 5));
+        for (at, len) in lens.iter().enumerate() {
+            let (header, payload) = reader.frame().await.unwrap();
+            assert_eq!((header.request, payload), (at as u64 + 1, &content(at, *len)[..]));
+        }
+        assert!(matches!(reader.frame().await, Err(FrameError::Closed)));
+        assert!(reader.buffer.len() <= HEADER_LEN + MAX_PAYLOAD);
     }
 
     #[tokio::test]

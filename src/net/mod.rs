@@ -32,6 +32,7 @@ mod replica_calls;
 mod replica_wire;
 mod rules;
 mod secure;
+mod sending;
 mod serve;
 mod session;
 mod shared;

@@ -27,7 +27,7 @@ const _: () = assert!(crate::swarm::MAX_OBJECT as usize == crate::pack::MAX_OBJE
 
 /// Objects of up to so many bytes are verified where they arrive: that takes about as long as handing them to another
 /// thread and back.
-const AT_ONCE: u32 = 32 << 10;
+const AT_ONCE: u32 = 128 << 10;
 
 /// All peers together. Clones share everything.
 #[derive(Clone)]

@@ -8,7 +8,7 @@
 //! requests are bounded.
 //! Threads: async, one task reading control and one writing each lane; the store is read on the blocking pool.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::num::NonZeroUsize;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -22,17 +22,17 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::frames::{self, FrameError, FrameReader, out_of_place};
+use super::sending::{self, Found, Loaded, Wanted, append};
 use super::shared::{Shared, blocking};
 use super::streams::Incoming;
 use super::table::Link;
 use super::watchers::Reader;
 use crate::id::ObjectId;
 use crate::pack::Packed;
-use crate::store::{Keep, Store, StoreError};
+use crate::store::Keep;
 use crate::swarm::serving::{Job, MAX_WANTS, Serving, Take};
 use crate::swarm::wire::{
-    Attach, DATA_HEAD_LEN, DataHead, HEADER_LEN, Header, Hello, MAX_PAYLOAD, Message, Presence, Reason,
-    Redirect, WATCHES, Watch,
+    Attach, DATA_HEAD_LEN, Hello, MAX_PAYLOAD, Message, Presence, Reason, Redirect, WATCHES, Watch,
 };
 use crate::swarm::{Class, Lane, Violation};
 
@@ -46,6 +46,8 @@ const MAX_SESSIONS_EACH: usize = 3;
 const CONTROL: &str = "Want, Cancel, Credit or Watch";
 /// Objects in memory to be sent, for each lane.
 const LOADED: [usize; 2] = [8, 16];
+/// Frames are written together until they are as long.
+const WRITE: usize = 64 << 10;
 /// How long one object is held in memory before others get their turn.
 const HOLD: Duration = Duration::from_secs(2);
 /// A reader that takes no frame for so long is gone.
@@ -53,6 +55,10 @@ const STALLED: Duration = Duration::from_secs(30);
 
 /// How long whoever was given an object is taken to have it, and how many objects are remembered.
 const LATELY: Duration = Duration::from_secs(10);
+/// A reader that was sent something so lately is still being sent to.
+const BUSY: Duration = Duration::from_millis(100);
+/// Objects noted for a reader.
+const MAX_SENT_ON: usize = 1024;
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(16 << 10).expect("it is not zero");
 
 pub(super) struct Server {
@@ -63,8 +69,24 @@ pub(super) struct Server {
     lately: Mutex<Lately>,
 }
 
-/// Whom objects were given to last, and when.
-type Lately = LruCache<ObjectId, (PeerId, tokio::time::Instant)>;
+/// What was sent for later, and when.
+struct Lately {
+    /// Whom objects were given to last.
+    given: LruCache<ObjectId, (PeerId, tokio::time::Instant)>,
+    /// The last two who were given anything.
+    to: [(PeerId, tokio::time::Instant); 2],
+}
+
+impl Lately {
+    fn on_given(&mut self, object: ObjectId, to: PeerId) {
+        let now = tokio::time::Instant::now();
+        self.given.put(object, (to, now));
+        if self.to[0].0 != to {
+            self.to[1] = self.to[0];
+        }
+        self.to[0] = (to, now);
+    }
+}
 
 /// One session, seen from the side that serves.
 struct Served {
@@ -82,12 +104,26 @@ struct Served {
 struct State {
     serving: Serving,
     attached: [bool; 2],
+    /// For what the reader was sent elsewhere.
+    sent_on: HashSet<ObjectId>,
+}
+
+impl State {
+    /// Whether the reader may be sent elsewhere for an object, which is noted. (When too many are noted all are forgotten: who is
+    /// told twice loses a second.)
+    fn is_sent_on(&mut self, object: ObjectId) -> bool {
+        if self.sent_on.len() >= MAX_SENT_ON {
+            self.sent_on.clear();
+        }
+        self.sent_on.insert(object)
+    }
 }
 
 impl Server {
     pub(super) fn new(shared: Arc<Shared>) -> Server {
         let opening = Arc::new(Semaphore::new(MAX_OPENING));
-        let lately = Mutex::new(LruCache::new(REMEMBERED));
+        let never = (shared.me, tokio::time::Instant::now());
+        let lately = Mutex::new(Lately { given: LruCache::new(REMEMBERED), to: [never; 2] });
         Server { shared, sessions: Mutex::default(), opening, loaded: LOADED.map(Semaphore::new), lately }
     }
 
@@ -188,122 +224,174 @@ impl Server {
     ) -> Result<(), FrameError> {
         let lane = attach.lane;
         frames::write(writer, &Message::Attach(attach)).await?;
-        let mut frame = Vec::new();
+        let mut frames = Vec::new();
+        // As many as are not too much to be read at a time, by what they had last.
+        let mut at_once = 1;
         loop {
-            let job = served.state().serving.next(lane, self.shared.started.elapsed());
-            match job {
-                None => served.work[lane as usize].notified().await,
-                Some(Job::Reject(reject)) => {
-                    timeout(STALLED, frames::write(writer, &Message::Reject(reject)))
-                        .await
-                        .map_err(stalled)??;
-                }
-                Some(Job::Send { request, object, class, sent }) => {
-                    if sent == 0
-                        && let Some(to) = self.elsewhere(served, object, class)
-                        && served.state().serving.redirect(request)
-                    {
-                        let redirect = Redirect { peer: to.to_bytes(), requests: vec![request] };
-                        timeout(STALLED, frames::write(writer, &Message::Redirect(redirect)))
-                            .await
-                            .map_err(stalled)??;
-                        continue;
-                    }
-                    let permit = self.loaded[lane as usize].acquire().await;
-                    if let Some(packed) = self.load(served, request, object).await {
-                        self.send(served, (request, object), (packed, permit), &mut frame, writer).await?;
-                    }
-                }
+            let wanted = self.next(served, lane, at_once, writer).await?;
+            if wanted.is_empty() {
+                // There are many readers, and few who want something.
+                frames = Vec::new();
+                served.work[lane as usize].notified().await;
+                continue;
             }
+            let looked_for = sending::look(&self.shared, wanted).await;
+            let found = looked_for.into_iter().filter_map(|(wanted, found)| {
+                let packed = self.found(served, &wanted, found)?;
+                Some(Loaded { wanted, packed })
+            });
+            let loaded = found.collect();
+            at_once = sending::at_once(&loaded);
+            self.send(served, loaded, &mut frames, writer).await?;
         }
     }
 
-    /// Reads an object from the store, or refuses the request.
-    async fn load(&self, served: &Served, request: u64, object: ObjectId) -> Option<Packed> {
-        let found = match self.shared.hot.get(&object) {
-            Some(packed) => Ok(Some(packed)),
-            None => {
-                let store = self.shared.store.clone();
-                blocking(move || verified(&store, &object)).await
-            }
-        };
+    /// What is to be sent next, `most` objects at most, each with its place in memory. What is answered without the object, is.
+    async fn next(
+        &self,
+        served: &Served,
+        lane: Lane,
+        most: usize,
+        writer: &mut (impl AsyncWrite + Unpin),
+    ) -> Result<Vec<Wanted<'_>>, FrameError> {
+        let mut wanted = Vec::new();
+        while wanted.len() < most {
+            let job = served.state().serving.next(lane, self.shared.started.elapsed());
+            let answer = match job {
+                None => break,
+                Some(Job::Reject(reject)) => Message::Reject(reject),
+                Some(Job::Send { request, object, class, sent }) => {
+                    match self.elsewhere(served, object, class).filter(|_| sent == 0) {
+                        Some(to) if served.state().serving.redirect(request) => {
+                            Message::Redirect(Redirect { peer: to.to_bytes(), requests: vec![request] })
+                        }
+                        _ => {
+                            let loaded = &self.loaded[lane as usize];
+                            let place = match loaded.try_acquire() {
+                                Ok(place) => place,
+                                // The semaphore is never closed.
+                                Err(_) if wanted.is_empty() => {
+                                    loaded.acquire().await.map_err(|_| FrameError::Closed)?
+                                }
+                                Err(_) => {
+                                    served.state().serving.put_back(request);
+                                    break;
+                                }
+                            };
+                            wanted.push(Wanted { request, object, _place: place });
+                            continue;
+                        }
+                    }
+                }
+            };
+            timeout(STALLED, frames::write(writer, &answer)).await.map_err(stalled)??;
+        }
+        Ok(wanted)
+    }
+
+    /// Whether an object that was looked for can be sent; its request is refused otherwise.
+    fn found(&self, served: &Served, wanted: &Wanted, found: Found) -> Option<Packed> {
+        let Wanted { request, object, .. } = wanted;
         let mut state = served.state();
         match found {
-            Ok(Some(packed)) if state.serving.found(request, packed.stored().len() as u32) => {
+            Ok(Some(packed)) if state.serving.found(*request, packed.stored().len() as u32) => {
                 return Some(packed);
             }
-            Ok(Some(_)) => state.serving.refuse(request, Reason::Busy),
+            Ok(Some(_)) => state.serving.refuse(*request, Reason::Busy),
             // What is wanted here will be here.
-            Ok(None) if self.shared.desk.wants(&object) => state.serving.refuse(request, Reason::Busy),
-            Ok(None) => state.serving.refuse(request, Reason::Missing),
+            Ok(None) if self.shared.desk.wants(object) => state.serving.refuse(*request, Reason::Busy),
+            Ok(None) => state.serving.refuse(*request, Reason::Missing),
             Err(error) => {
                 tracing::warn!(%object, %error, "an object could not be read to be sent");
-                state.serving.refuse(request, Reason::Busy);
+                state.serving.refuse(*request, Reason::Busy);
             }
         }
         None
     }
 
-    /// Sends an object from where it stands until its end, until credit runs out, or until it has been held too long.
-    async fn send<L>(
+    /// Sends objects, each from where it stands until its end or until credit runs out, until all have been held too long.
+    async fn send(
         &self,
         served: &Served,
-        (request, object): (u64, ObjectId),
-        loaded: (Packed, L),
-        frame: &mut Vec<u8>,
+        mut loaded: VecDeque<Loaded<'_>>,
+        frames: &mut Vec<u8>,
         writer: &mut (impl AsyncWrite + Unpin),
     ) -> Result<(), FrameError> {
         let until = tokio::time::Instant::now() + HOLD;
-        let class = served.state().serving.class(request).unwrap_or(Class::Replicate);
-        let mut loaded = Some(loaded);
-        self.lately().put(object, (served.peer, tokio::time::Instant::now()));
-        while let Some((packed, _)) = &loaded {
-            let most = (MAX_PAYLOAD - DATA_HEAD_LEN) as u32;
-            let Take::Bytes { sent, len, last } = served.state().serving.take(request, most) else { break };
-            fill(frame, request, packed, sent, len);
-            self.shared.limits.upload(class, frame.len() as u64).await;
-            served.link.bytes_out.fetch_add(len.into(), Ordering::Relaxed);
-            served.link.health(|health, now| health.on_sent(now, len.into()));
-            if last {
-                served.link.objects_served.fetch_add(1, Ordering::Relaxed);
+        while !loaded.is_empty() {
+            frames.clear();
+            let (class, content) = self.fill(served, &mut loaded, frames);
+            if frames.is_empty() {
+                continue;
             }
+            self.shared.limits.upload(class, frames.len() as u64).await;
+            served.link.bytes_out.fetch_add(content, Ordering::Relaxed);
+            served.link.health(|health, now| health.on_sent(now, content));
             let mut write = std::pin::pin!(async {
-                writer.write_all(frame).await?;
+                writer.write_all(frames).await?;
                 writer.flush().await
             });
             match tokio::time::timeout_at(until, &mut write).await {
                 Ok(written) => written?,
                 Err(_) => {
-                    loaded = None;
+                    served.put_back(std::mem::take(&mut loaded));
                     timeout(STALLED, write).await.map_err(stalled)??;
-                    served.state().serving.put_back(request);
                 }
             }
-            if last {
-                break;
-            }
             // Under a limit the time passes before the write.
-            if loaded.is_some() && tokio::time::Instant::now() >= until {
-                served.state().serving.put_back(request);
-                break;
+            if tokio::time::Instant::now() >= until {
+                served.put_back(std::mem::take(&mut loaded));
             }
         }
         Ok(())
     }
 
+    /// Fills `frames` with the next frames of what is loaded, about [`WRITE`] bytes. Objects that are done with leave the queue.
+    /// Returns the most urgent of their classes, and the bytes of content.
+    fn fill(&self, served: &Served, loaded: &mut VecDeque<Loaded<'_>>, frames: &mut Vec<u8>) -> (Class, u64) {
+        let (mut class, mut content) = (Class::Replicate, 0);
+        let mut state = served.state();
+        while frames.len() < WRITE
+            && let Some(Loaded { wanted: Wanted { request, object, .. }, packed }) = loaded.front()
+        {
+            class = state.serving.class(*request).map_or(class, |other| class.min(other));
+            let most = (MAX_PAYLOAD - DATA_HEAD_LEN) as u32;
+            match state.serving.take(*request, most) {
+                Take::Bytes { sent, len, last } => {
+                    append(frames, *request, packed, sent, len);
+                    content += u64::from(len);
+                    if sent == 0 {
+                        self.lately().on_given(*object, served.peer);
+                    }
+                    if !last {
+                        continue;
+                    }
+                    served.link.objects_served.fetch_add(1, Ordering::Relaxed);
+                }
+                Take::Wait | Take::Gone => {}
+            }
+            loaded.pop_front();
+        }
+        (class, content)
+    }
+
     /// Who else can give an object that is wanted for later: whoever was given it a moment ago or is being given it, while
-    /// this node has more to send than it can at once. What it has only just got itself it gives to everybody who asks:
-    /// there are others who have it, and they cannot all reach each other.
+    /// somebody else is being sent to: what a link carries for one it does not carry for another. (That is not seen by what
+    /// waits here, as the kernel takes much of it at once.) A reader is told once, and given the object when it asks again. What
+    /// this node has only just got itself it gives to everybody who asks: there are others who have it, and they cannot all
+    /// reach each other.
     fn elsewhere(&self, served: &Served, object: ObjectId, class: Class) -> Option<PeerId> {
-        if class <= Class::Readahead || self.loaded[Lane::Bulk as usize].available_permits() > 0 {
+        if class <= Class::Readahead || self.shared.hot.has(&object) {
             return None;
         }
-        if self.shared.hot.has(&object) {
-            return None;
-        }
-        let (peer, at) = self.lately().get(&object).copied()?;
-        (peer != served.peer && at.elapsed() < LATELY && self.shared.table.is_connected(&peer))
-            .then_some(peer)
+        let other = {
+            let mut lately = self.lately();
+            let (peer, at) = lately.given.get(&object).copied()?;
+            let sends = |(to, at): &(PeerId, tokio::time::Instant)| *to != served.peer && at.elapsed() < BUSY;
+            let is_busy = lately.to.iter().any(sends);
+            (is_busy && peer != served.peer && at.elapsed() < LATELY).then_some(peer)
+        }?;
+        (self.shared.table.is_connected(&other) && served.state().is_sent_on(object)).then_some(other)
     }
 
     fn lately(&self) -> MutexGuard<'_, Lately> {
@@ -384,6 +472,12 @@ impl Served {
         }
     }
 
+    /// Lets what is left of some objects be sent later.
+    fn put_back(&self, loaded: VecDeque<Loaded<'_>>) {
+        let serving = &mut self.state().serving;
+        loaded.iter().for_each(|loaded| serving.put_back(loaded.wanted.request));
+    }
+
     /// Whether the lane was free.
     fn attach(&self, lane: Lane) -> bool {
         !std::mem::replace(&mut self.state().attached[lane as usize], true)
@@ -395,36 +489,6 @@ impl Served {
     }
 }
 
-/// Makes `frame` the data frame with `len` bytes of an object from byte `sent` on.
-fn fill(frame: &mut Vec<u8>, request: u64, packed: &Packed, sent: u32, len: u32) {
-    let first = sent == 0;
-    let head_len = if first { DATA_HEAD_LEN as u32 } else { 0 };
-    frame.clear();
-    frame.reserve(HEADER_LEN + MAX_PAYLOAD);
-    frame.extend_from_slice(&Header::data(request, first, head_len + len).encode());
-    if first {
-        let stored_len = packed.stored().len() as u32;
-        let head = DataHead { codec: packed.codec() as u8, plain_len: packed.plain_len(), stored_len };
-        frame.extend_from_slice(&head.encode());
-    }
-    // `take` stays within the length that `found` was told, which is that of these bytes.
-    frame.extend_from_slice(&packed.stored()[sent as usize..(sent + len) as usize]);
-}
-
 fn stalled(_: tokio::time::error::Elapsed) -> FrameError {
     std::io::Error::from(std::io::ErrorKind::TimedOut).into()
-}
-
-/// An object of the store, checked: one rotten sector must not make a liar of an honest node, whom every reader
-/// would ban. What is here but is not the object is as good as missing.
-fn verified(store: &Store, id: &ObjectId) -> Result<Option<Packed>, StoreError> {
-    let cause = match store.get(id).map(|found| found.map(|packed| packed.verify(id))) {
-        Ok(None) => return Ok(None),
-        Ok(Some(Ok(checked))) => return Ok(Some(checked.packed().clone())),
-        Ok(Some(Err(cause))) => cause.to_string(),
-        Err(error) if error.is_damage() => error.to_string(),
-        Err(error) => return Err(error),
-    };
-    tracing::error!(object = %id, %cause, "a stored object is damaged; `bcai verify` finds what it belongs to");
-    Ok(None)
 }

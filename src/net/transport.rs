@@ -211,6 +211,8 @@ fn transport(
 ) -> Result<Connections, secure::SetupError> {
     let by_number = || {
         let tcp = || tcp::tokio::Transport::new(tcp::Config::new().nodelay(true));
+        #[cfg(test)]
+        let tcp = || super::tests::links::linked(tcp(), keypair);
         let quic = quic::tokio::Transport::new(quic::Config::new(keypair))
             .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)));
         let all = either(quic.boxed(), secure::secured(websocket::Config::new(tcp()), keypair)?);

@@ -44,7 +44,11 @@ const TLS: &str = "/tls/1.0.0";
 const NOISE: &str = "/noise";
 const ALPN: &[u8] = b"libp2p";
 /// TLS and Noise read a few KiB at a time; this saves them most of their system calls.
-const READ_BUFFER: usize = 64 << 10;
+const READ_BUFFER: usize = 32 << 10;
+
+/// Bytes that TLS has encrypted and not sent at most. By default it is as long as one frame of data without its headers, so that
+/// each frame would be followed by a record of a few bytes.
+const WRITE_BUFFER: usize = 128 << 10;
 
 /// Why this node's side of TLS or Noise could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -304,8 +308,10 @@ where
                 let (peer, stream) = self.noise.upgrade_inbound(stream, protocol).await?;
                 return Ok((peer, Either::Right(stream)));
             }
-            let stream = self.server.accept(stream).await?;
-            Ok((peer_of(stream.get_ref().1)?, Either::Left(stream.into())))
+            let mut stream = self.server.accept(stream).await?;
+            let session = stream.get_mut().1;
+            session.set_buffer_limit(Some(WRITE_BUFFER));
+            Ok((peer_of(session)?, Either::Left(stream.into())))
         })
     }
 }
@@ -326,8 +332,10 @@ where
             }
             // With an address for a name, no name is sent; libp2p's TLS asks for that.
             let nobody = ServerName::IpAddress(IpAddr::V4(Ipv4Addr::from([0; 4])));
-            let stream = self.client.connect(nobody, stream).await?;
-            Ok((peer_of(stream.get_ref().1)?, Either::Left(stream.into())))
+            let mut stream = self.client.connect(nobody, stream).await?;
+            let session = stream.get_mut().1;
+            session.set_buffer_limit(Some(WRITE_BUFFER));
+            Ok((peer_of(session)?, Either::Left(stream.into())))
         })
     }
 }

@@ -26,7 +26,7 @@ use super::{Accepting, Open, OpenError, Opened};
 /// Streams that this side negotiates at a time. libp2p's swarm drops what comes beyond 128, on the other side.
 const MAX_OPENING: usize = 32;
 /// Requests that wait for their turn.
-const MAX_QUEUED: usize = 256;
+const MAX_QUEUED: usize = 512;
 
 pub(in crate::net) struct Handler {
     connection: ConnectionId,

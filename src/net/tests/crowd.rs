@@ -1,8 +1,11 @@
-//! Many real nodes in one process that fetch the same objects from one of them, over links made narrow by the nodes' own
-//! limits.
+//! Many real nodes in one process that fetch the same objects from one of them, over links of a modest rate.
+
+use std::sync::Arc;
 
 use futures::future::join_all;
+use libp2p::identity::Keypair;
 
+use super::links::Link;
 use super::*;
 use crate::id::SnapshotId;
 use crate::swarm::Class;
@@ -12,38 +15,40 @@ struct Setting {
     receivers: usize,
     objects: u64,
     len: usize,
-    /// Bytes a second that each sends and receives at most.
+    /// Bytes a second that each sends and receives at most, whatever they are for.
     rate: u64,
+    /// Connections of each receiver at most, of which it begins half.
+    max_peers: usize,
 }
 
-async fn member(number: usize, rate: u64) -> TestNode {
-    let mut seed = [0; 32];
-    seed[..8].copy_from_slice(&(number as u64 + 1).to_le_bytes());
+/// A node of the crowd of so many, which no other test has.
+async fn member(number: usize, of: usize, rate: u64, max_peers: usize) -> (TestNode, Arc<Link>) {
+    let mut seed = [7; 32];
+    seed[..8].copy_from_slice(&(number as u64).to_le_bytes());
+    seed[8..16].copy_from_slice(&(of as u64).to_le_bytes());
+    let link = Link::new(&Keypair::ed25519_from_bytes(seed).unwrap(), rate);
     let listen = vec!["/ip4/127.0.0.1/tcp/0".to_owned()];
-    let node = start_with(Options {
+    let options = Options {
         mdns: false,
-        // The source takes as many as there are; the others are as they are by default.
-        max_peers: if number == 0 { 256 } else { 64 },
+        max_peers: max_peers as u32,
         ..Options::new(SecretKey::from_bytes(seed), listen)
-    })
-    .await;
-    node.net.set_upload_limit(Some(rate));
-    node.net.set_download_limit(Some(rate));
-    node
+    };
+    (start_with(options).await, link)
 }
 
 /// Everybody knows the source only, and finds the others through it. Prints what it took, in parts of what one receiver
 /// alone would take at this rate, and how many copies the source sent.
 async fn all_get_everything(setting: Setting) {
-    let Setting { receivers, objects, len, rate } = setting;
-    let source = member(0, rate).await;
+    let Setting { receivers, objects, len, rate, max_peers } = setting;
+    // All connect to the source, and others may begin three quarters of its connections.
+    let (source, link) = member(0, receivers, rate, 4 * receivers).await;
     let objects: Vec<Checked> = (0..objects).map(|n| noise(n, len)).collect();
     source.publish(&objects);
     let size = (objects.len() * len) as f64;
     let swarm = SwarmId::new(&SnapshotId::of(b"crowd"), None);
     let mut nodes = Vec::new();
     for number in 1..=receivers {
-        nodes.push(member(number, rate).await);
+        nodes.push(member(number, receivers, rate, max_peers).await.0);
     }
     let _guards: Vec<_> = nodes.iter().map(|node| node.net.join_swarm(swarm)).collect();
     // One after the other: a node takes only so many at the same moment.
@@ -51,12 +56,13 @@ async fn all_get_everything(setting: Setting) {
         node.connect(&source).await;
     }
     until("all find others", || {
-        nodes.iter().all(|node| node.net.shared.table.connected_count() > receivers.min(16) / 2)
+        nodes.iter().all(|node| node.net.shared.table.connected_count() > receivers.min(max_peers) / 2)
     })
     .await;
     let connections = nodes.iter().map(|node| node.net.shared.table.connected_count()).sum::<usize>();
 
     let wanted = ids(&objects);
+    let before = link.sent();
     let begun = Instant::now();
     let fetches = nodes.iter().map(|node| {
         let (fetcher, wanted) = (node.fetcher(), wanted.clone());
@@ -75,7 +81,7 @@ async fn all_get_everything(setting: Setting) {
     took.sort_unstable();
     let bound = size / rate as f64;
     let parts = |took: &Duration| took.as_secs_f64() / bound;
-    let sent: u64 = source.net.peers().iter().map(|peer| peer.bytes_out).sum();
+    let sent = link.sent() - before;
     println!(
         "{receivers} receivers of {:.1} MB at {} KB/s with {} connections each: the last after {:.2} of the bound of \
          {bound:.1} s, half after {:.2}, the first after {:.2}; the source sent {:.2} copies",
@@ -99,11 +105,12 @@ async fn all_get_everything(setting: Setting) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crowd_gets_everything_from_one_source() {
-    all_get_everything(Setting { receivers: 12, objects: 48, len: 64 << 10, rate: 1_000_000 }).await;
+    let setting = Setting { receivers: 12, objects: 96, len: 32 << 10, rate: 1_000_000, max_peers: 32 };
+    all_get_everything(setting).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "on demand: a minute of both cores"]
 async fn a_hundred_nodes_get_everything_from_one_source() {
-    all_get_everything(Setting { receivers: 99, objects: 96, len: 64 << 10, rate: 200_000 }).await;
+    let setting = Setting { receivers: 99, objects: 200, len: 16 << 10, rate: 400_000, max_peers: 24 };
+    all_get_everything(setting).await;
 }

@@ -6,6 +6,7 @@ mod hostile;
 mod letters;
 pub(crate) mod liar;
 mod limits;
+pub(super) mod links;
 mod logs;
 mod objects;
 mod origins;

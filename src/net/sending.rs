@@ -1,0 +1,86 @@
+//! Objects on their way out: from the store into memory, and into frames.
+//!
+//! Owns: reading and checking what is asked for, and its place in memory until it is sent.
+//! Must not know: who asks, what credit there is.
+//! Invariant: every object here was verified after it was read from the disk, or when it came.
+//! Trust: the disk may be damaged.
+//! Threads: async; the store is read on the blocking pool.
+
+use std::collections::VecDeque;
+
+use tokio::sync::SemaphorePermit;
+
+use super::shared::{Shared, blocking};
+use crate::id::ObjectId;
+use crate::pack::Packed;
+use crate::store::{Store, StoreError};
+use crate::swarm::wire::{DATA_HEAD_LEN, DataHead, Header};
+
+/// Bytes of small objects that are read at a time, and objects at most.
+const READ: usize = 256 << 10;
+const MAX_READ: usize = 8;
+/// What was found when an object was looked for.
+pub(super) type Found = Result<Option<Packed>, StoreError>;
+
+/// A request to be answered with its object, which has a place in memory.
+pub(super) struct Wanted<'a> {
+    pub(super) request: u64,
+    pub(super) object: ObjectId,
+    /// Held until the object is sent.
+    pub(super) _place: SemaphorePermit<'a>,
+}
+
+/// The same, and the object.
+pub(super) struct Loaded<'a> {
+    pub(super) wanted: Wanted<'a>,
+    pub(super) packed: Packed,
+}
+
+/// Looks for objects in memory and in the store, for all of them at a time. Each is told with its request.
+pub(super) async fn look<'a>(shared: &Shared, wanted: Vec<Wanted<'a>>) -> Vec<(Wanted<'a>, Found)> {
+    let mut found: Vec<Found> = wanted.iter().map(|wanted| Ok(shared.hot.get(&wanted.object))).collect();
+    let is_cold = |found: &Found| matches!(found, Ok(None));
+    let cold = wanted.iter().zip(&found).filter(|(_, found)| is_cold(found));
+    let cold: Vec<ObjectId> = cold.map(|(wanted, _)| wanted.object).collect();
+    if !cold.is_empty() {
+        let store = shared.store.clone();
+        let read = move || cold.iter().map(|object| verified(&store, object)).collect::<Vec<_>>();
+        let missing = found.iter_mut().filter(|found| is_cold(found));
+        missing.zip(blocking(read).await).for_each(|(found, read)| *found = read);
+    }
+    wanted.into_iter().zip(found).collect()
+}
+
+/// How many objects are read at a time, so that they are not too much, by what the last ones had.
+pub(super) fn at_once(loaded: &VecDeque<Loaded<'_>>) -> usize {
+    let bytes = loaded.iter().map(|loaded| loaded.packed.stored().len()).sum::<usize>();
+    (READ * loaded.len() / bytes.max(1)).clamp(1, MAX_READ)
+}
+
+/// Adds the data frame with `len` bytes of an object from byte `sent` on.
+pub(super) fn append(frames: &mut Vec<u8>, request: u64, packed: &Packed, sent: u32, len: u32) {
+    let first = sent == 0;
+    let head_len = if first { DATA_HEAD_LEN as u32 } else { 0 };
+    frames.extend_from_slice(&Header::data(request, first, head_len + len).encode());
+    if first {
+        let stored_len = packed.stored().len() as u32;
+        let head = DataHead { codec: packed.codec() as u8, plain_len: packed.plain_len(), stored_len };
+        frames.extend_from_slice(&head.encode());
+    }
+    // `take` stays within the length that `found` was told, which is that of these bytes.
+    frames.extend_from_slice(&packed.stored()[sent as usize..(sent + len) as usize]);
+}
+
+/// An object of the store, checked: one rotten sector must not make a liar of an honest node, whom every reader
+/// would ban. What is here but is not the object is as good as missing.
+fn verified(store: &Store, id: &ObjectId) -> Result<Option<Packed>, StoreError> {
+    let cause = match store.get(id).map(|found| found.map(|packed| packed.verify(id))) {
+        Ok(None) => return Ok(None),
+        Ok(Some(Ok(checked))) => return Ok(Some(checked.packed().clone())),
+        Ok(Some(Err(cause))) => cause.to_string(),
+        Err(error) if error.is_damage() => error.to_string(),
+        Err(error) => return Err(error),
+    };
+    tracing::error!(object = %id, %cause, "a stored object is damaged; `bcai verify` finds what it belongs to");
+    Ok(None)
+}
