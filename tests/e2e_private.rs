@@ -264,3 +264,27 @@ fn a_dataset_once_encrypted_is_not_published_in_plain_by_mistake() {
     let message = owner.fails(12, ["publish", path, "hospital@v3"]);
     assert!(message.contains("dataset.keys"), "{message}");
 }
+
+#[test]
+fn a_storage_node_holds_a_replica_that_it_cannot_read() {
+    let owner = Site::initialised();
+    let source = make_source(&owner);
+    let status = owner.status();
+    let genesis = status["networks"][0]["genesis"].as_str().unwrap();
+    let address = status["addresses"][0].as_str().unwrap();
+    let storage = joined(&format!("bcai://{genesis}/any?peer={address}"));
+    owner.ok(["keys", "grant", &key(&storage), "storage"]);
+    let path = source.to_str().unwrap();
+    let done = owner.json(["publish", "--encrypt", "--replicas", "1", "--ack", "all", path, "hospital@v1"]);
+    assert_eq!(done["acknowledged"], 1, "{done}");
+    wait_until("the version is known", || storage.run(["log", "hospital"]).stdout.contains("v1"));
+    owner.ok(["stop"]);
+    let verified = storage.json(["verify", "hospital@v1"]);
+    assert_eq!(
+        (&verified["absent"], &verified["corrupt"]),
+        (&0.into(), &serde_json::json!([])),
+        "{verified}"
+    );
+    refused(&storage, "hospital@v1", "no key for this dataset");
+    assert_eq!(found_on_disk(&storage.home), Vec::<String>::new());
+}

@@ -155,7 +155,10 @@ impl Node {
         if dataset.grants.values().any(|granted| granted.wrap.is_some()) {
             return Ok(true);
         }
-        let Some(latest) = dataset.versions.last() else { return Ok(false) };
+        // What others see of an encrypted version is one file, so one that counts more is in plain. To look at the rest takes
+        // somebody who has them.
+        let mut maybe = dataset.versions.iter().rev().filter(|version| version.inodes == 1);
+        let Some(latest) = maybe.next() else { return Ok(false) };
         let object = self.fetcher.get(latest.snapshot.into(), Class::Fault).await.map_err(|error| {
             Error::from(error).hint(format!(
                 "the snapshot object of {}@{} says whether the dataset is encrypted; --plaintext publishes for everybody to read",

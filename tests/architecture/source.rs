@@ -51,6 +51,10 @@ fn read_dir(root: &Path, dir: &Path, files: &mut Files) -> std::io::Result<()> {
     }
     for entry in std::fs::read_dir(dir)? {
         let path = entry?.path();
+        if path.join("Cargo.toml").is_file() && path.ends_with("tests/fuzz") {
+            // A workspace of its own, which takes the sources of this one in by path, and where it builds.
+            continue;
+        }
         if path.is_dir() {
             read_dir(root, &path, files)?;
         } else if path.extension().is_some_and(|extension| extension == "rs") {

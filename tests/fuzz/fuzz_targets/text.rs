@@ -4,6 +4,7 @@
 
 use bcai_fuzz::chunking::Chunking;
 use bcai_fuzz::crypto::PublicKey;
+use bcai_fuzz::crypto::vault::Parameters;
 use bcai_fuzz::id::{Genesis, SnapshotId};
 use bcai_fuzz::log::checkpoint::Checkpoint;
 use bcai_fuzz::log::{Label, Name, Role};
@@ -23,6 +24,7 @@ fuzz_target!(|data: &[u8]| {
     same::<Role>(text);
     same::<Genesis>(text);
     same::<SnapshotId>(text);
+    same::<Parameters>(text);
     let _ = text.parse::<PublicKey>().is_ok();
     let _ = (text.parse::<Chunking>().is_ok(), text.parse::<Compression>().is_ok());
     let _ = Checkpoint::parse(text).is_ok();
