@@ -55,11 +55,6 @@ const STALLED: Duration = Duration::from_secs(30);
 
 /// How long whoever was given an object is taken to have it, and how many objects are remembered.
 const LATELY: Duration = Duration::from_secs(10);
-/// A reader that was sent something so lately is still being sent to.
-const BUSY: Duration = Duration::from_millis(100);
-/// How often a reader is sent elsewhere for one object, and how many objects are counted for it.
-const MAX_SENT_ON: u8 = 2;
-const MAX_COUNTED: usize = 1024;
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(16 << 10).expect("it is not zero");
 
 pub(super) struct Server {
@@ -70,24 +65,8 @@ pub(super) struct Server {
     lately: Mutex<Lately>,
 }
 
-/// What was sent for later, and when.
-struct Lately {
-    /// Whom objects were given to last.
-    given: LruCache<ObjectId, (PeerId, tokio::time::Instant)>,
-    /// The last two who were given anything.
-    to: [(PeerId, tokio::time::Instant); 2],
-}
-
-impl Lately {
-    fn on_given(&mut self, object: ObjectId, to: PeerId) {
-        let now = tokio::time::Instant::now();
-        self.given.put(object, (to, now));
-        if self.to[0].0 != to {
-            self.to[1] = self.to[0];
-        }
-        self.to[0] = (to, now);
-    }
-}
+/// Whom objects were given to last, and when.
+type Lately = LruCache<ObjectId, (PeerId, tokio::time::Instant)>;
 
 /// One session, seen from the side that serves.
 struct Served {
@@ -105,28 +84,12 @@ struct Served {
 struct State {
     serving: Serving,
     attached: [bool; 2],
-    /// For what the reader was sent elsewhere, and how often.
-    sent_on: HashMap<ObjectId, u8>,
-}
-
-impl State {
-    /// Whether the reader may be sent elsewhere for an object, which is counted. (When too many are counted all are forgotten: who is
-    /// told more often loses seconds.)
-    fn sends_on(&mut self, object: ObjectId) -> bool {
-        if self.sent_on.len() >= MAX_COUNTED {
-            self.sent_on.clear();
-        }
-        let times = self.sent_on.entry(object).or_default();
-        *times = times.saturating_add(1);
-        *times <= MAX_SENT_ON
-    }
 }
 
 impl Server {
     pub(super) fn new(shared: Arc<Shared>) -> Server {
         let opening = Arc::new(Semaphore::new(MAX_OPENING));
-        let never = (shared.me, tokio::time::Instant::now());
-        let lately = Mutex::new(Lately { given: LruCache::new(REMEMBERED), to: [never; 2] });
+        let lately = Mutex::new(LruCache::new(REMEMBERED));
         Server { shared, sessions: Mutex::default(), opening, loaded: LOADED.map(Semaphore::new), lately }
     }
 
@@ -364,7 +327,7 @@ impl Server {
                     append(frames, *request, packed, sent, len);
                     content += u64::from(len);
                     if sent == 0 {
-                        self.lately().on_given(*object, served.peer);
+                        self.lately().put(*object, (served.peer, tokio::time::Instant::now()));
                     }
                     if !last {
                         continue;
@@ -379,22 +342,18 @@ impl Server {
     }
 
     /// Who else can give an object that is wanted for later: whoever was given it a moment ago or is being given it, while
-    /// somebody else is being sent to: what a link carries for one it does not carry for another. (That is not seen by what
-    /// waits here, as the kernel takes much of it at once.) A reader is told a few times, and given the object when it asks again. What
-    /// this node has only just got itself it gives to everybody who asks: there are others who have it, and they cannot all
-    /// reach each other.
+    /// this node has more to send than it can at once. What it has only just got itself it gives to everybody who asks:
+    /// there are others who have it, and they cannot all reach each other.
     fn elsewhere(&self, served: &Served, object: ObjectId, class: Class) -> Option<PeerId> {
-        if class <= Class::Readahead || self.shared.hot.has(&object) {
+        if class <= Class::Readahead || self.loaded[Lane::Bulk as usize].available_permits() > 0 {
             return None;
         }
-        let other = {
-            let mut lately = self.lately();
-            let (peer, at) = lately.given.get(&object).copied()?;
-            let sends = |(to, at): &(PeerId, tokio::time::Instant)| *to != served.peer && at.elapsed() < BUSY;
-            let is_busy = lately.to.iter().any(sends);
-            (is_busy && peer != served.peer && at.elapsed() < LATELY).then_some(peer)
-        }?;
-        (self.shared.table.is_connected(&other) && served.state().sends_on(object)).then_some(other)
+        if self.shared.hot.has(&object) {
+            return None;
+        }
+        let (peer, at) = self.lately().get(&object).copied()?;
+        (peer != served.peer && at.elapsed() < LATELY && self.shared.table.is_connected(&peer))
+            .then_some(peer)
     }
 
     fn lately(&self) -> MutexGuard<'_, Lately> {
