@@ -27,6 +27,8 @@ use crate::manifest;
 use crate::origin::OriginUrl;
 
 const REPORT_EVERY: Duration = Duration::from_millis(100);
+/// How long the newest blocks are waited for when an entry was refused.
+const CATCH_UP: Duration = Duration::from_secs(5);
 
 impl Node {
     /// Builds a snapshot of a directory; publishes nothing.
@@ -131,7 +133,7 @@ impl Node {
         let (height, round, already) = {
             let _one_at_a_time = self.publishing.lock().await;
             self.check_generation(&chain, &name, keys.as_deref())?;
-            self.decide_as(&chain, &self.keys.author(&chain.ledger()), body).await?
+            self.decide_next(&chain, body).await?
         };
         let commit_ms = started.elapsed().as_secs_f64() * 1e3;
         Ok(Published {
@@ -196,7 +198,27 @@ impl Node {
     /// Has an entry decided. Returns height and round, and whether an earlier entry had done the same.
     pub(super) async fn decide(&self, chain: &Chain, body: EntryBody) -> Result<(u64, u32, bool), Error> {
         let _one_at_a_time = self.publishing.lock().await;
-        self.decide_as(chain, &self.keys.author(&chain.ledger()), body).await
+        self.decide_next(chain, body).await
+    }
+
+    /// The same, for who holds `publishing`. By the key that counts in the log, which may not have told this node yet that
+    /// another has taken its place.
+    pub(super) async fn decide_next(
+        &self,
+        chain: &Chain,
+        body: EntryBody,
+    ) -> Result<(u64, u32, bool), Error> {
+        let key = self.keys.author(&chain.ledger());
+        let refused = match self.decide_as(chain, &key, body.clone()).await {
+            Err(refused) => refused,
+            decided => return decided,
+        };
+        let _ = tokio::time::timeout(CATCH_UP, self.networks.catch_up(chain)).await;
+        let newer = self.keys.author(&chain.ledger());
+        if newer.public() == key.public() {
+            return Err(refused);
+        }
+        self.decide_as(chain, &newer, body).await
     }
 
     /// The same by the key that is given, for who holds `publishing`.
