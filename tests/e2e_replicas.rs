@@ -96,8 +96,9 @@ fn two_of_five_storage_nodes_and_the_publisher_are_lost_and_nothing_else() {
     let published = network.publish(&["data@v1", "--replicas", "3", "--ack", "all"]);
     assert_eq!((&published["copies"], &published["acknowledged"]), (&3.into(), &3.into()));
     let uri = published["uri"].as_str().unwrap().to_owned();
+    // They look every second, and show what they saw.
+    wait_until("all three show it", || network.holding().iter().sum::<usize>() == 3);
     let holding = network.holding();
-    assert_eq!(holding.iter().sum::<usize>(), 3, "{holding:?}");
     // One in each zone.
     assert_eq!((holding[0] + holding[1], holding[2] + holding[3], holding[4]), (1, 1, 1));
     assert_eq!(network.under(), Vec::<String>::new());
