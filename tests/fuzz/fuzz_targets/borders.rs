@@ -2,8 +2,8 @@
 
 #![no_main]
 
-use bcai_fuzz::chunking::{Chunking, Cutter};
 use bcai_fuzz::choose;
+use bcai_fuzz::chunking::{Chunking, Cutter};
 use libfuzzer_sys::fuzz_target;
 
 /// Files of at most two averages, which is 32 KiB here, are never looked into.

@@ -4,9 +4,9 @@
 
 use std::sync::LazyLock;
 
+use bcai_fuzz::crypto::SecretKey;
 use bcai_fuzz::crypto::dataset::{DatasetKey, Keyring, What};
 use bcai_fuzz::crypto::wrap::{Subject, Wrap};
-use bcai_fuzz::crypto::SecretKey;
 use bcai_fuzz::id::{Genesis, Kind, ObjectId, TreeId};
 use bcai_fuzz::pack::sealed;
 use bcai_fuzz::{choose, one_spelling};
