@@ -155,10 +155,8 @@ fn a_node_without_the_key_keeps_and_serves_what_it_cannot_read() {
     assert_eq!(found_on_disk(&reader.home), Vec::<String>::new(), "what is read is not written in plain");
     reader.ok(["unmount", dir.to_str().unwrap()]);
     // By its id alone, too.
-    let snapshot = storage.json(["list"])[0]["versions"][0]["snapshot"].as_str().map(str::to_owned);
-    if let Some(snapshot) = snapshot {
-        reader.ok(["ls", &snapshot]);
-    }
+    let snapshot = storage.json(["list"])[0]["versions"][0]["snapshot"].as_str().unwrap().to_owned();
+    reader.ok(["ls", &snapshot]);
 
     // One byte of each pack of the storage node.
     storage.kill();

@@ -19,7 +19,7 @@ use super::error::NetError;
 use super::log_wire::{self, LogWireError, MAX_BLOCKS, MAX_REQUEST, MAX_RESPONSE, Request, Response};
 use super::replica_calls::key_of;
 use super::shared::{Command, LOG_PROTOCOL, Shared, blocking};
-use super::streams::{Incoming, Route};
+use super::streams::Incoming;
 use crate::chain::Registry;
 use crate::crypto::PublicKey;
 use crate::id::{EntryId, Genesis};
@@ -76,7 +76,7 @@ pub(super) async fn call(shared: &Shared, peer: PeerId, request: &Request) -> Re
         return Err(NetError::NotConnected { peer: peer.to_string() });
     }
     let pauses = ExponentialBuilder::default().with_min_delay(Duration::from_millis(20)).with_jitter();
-    let calls = (|| call_once(shared, peer, request))
+    let calls = (|| shared.exchange(peer, LOG_PROTOCOL, request, ("a log response", MAX_RESPONSE)))
         .retry(pauses)
         .when(|error| !matches!(error, LogWireError::Codec(_)));
     let broken = |cause: String| NetError::Broken { peer: peer.to_string(), cause };
@@ -89,13 +89,6 @@ pub(super) async fn call(shared: &Shared, peer: PeerId, request: &Request) -> Re
         Ok(Err(error)) => Err(broken(error.to_string())),
         Err(_) => Err(NetError::TimedOut { what: format!("the answer of {peer}"), after: patience }),
     }
-}
-
-async fn call_once(shared: &Shared, peer: PeerId, request: &Request) -> Result<Response, LogWireError> {
-    let opened = shared.control.open(peer, LOG_PROTOCOL, Route::Shared).await;
-    let mut stream = opened.map_err(std::io::Error::other)?;
-    log_wire::write(&mut stream, request).await?;
-    log_wire::read(&mut stream, "a log response", MAX_RESPONSE).await
 }
 
 /// Makes errors of the answers that are some.
@@ -164,7 +157,7 @@ impl LogServer {
     }
 
     async fn serve(&self, peer: PeerId, mut stream: Stream) -> Result<(), LogWireError> {
-        let too_slow = |_| LogWireError::Io(std::io::ErrorKind::TimedOut.into());
+        let too_slow = |_| LogWireError::too_slow();
         let request = log_wire::read(&mut stream, "a log request", MAX_REQUEST);
         let request = timeout(ANSWER, request).await.map_err(too_slow)??;
         let response = self.answer(key_of(&peer), request).await;

@@ -188,6 +188,13 @@ pub(super) enum LogWireError {
     Codec(#[from] CodecError),
 }
 
+impl LogWireError {
+    /// It took longer than it may.
+    pub(super) fn too_slow() -> Self {
+        Self::Io(io::ErrorKind::TimedOut.into())
+    }
+}
+
 /// Writes one message and closes the writing side.
 pub(super) async fn write<T: Encode<()>>(
     stream: &mut (impl AsyncWrite + Unpin),

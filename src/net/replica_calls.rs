@@ -17,7 +17,6 @@ use super::error::NetError;
 use super::log_wire::{LogWireError, read, write};
 use super::replica_wire::{MAX_ANSWER, MAX_REQUEST, ReplicaAnswer, ReplicaRequest};
 use super::shared::{Command, REPLICA_PROTOCOL, Shared};
-use super::streams::Route;
 use super::{Net, callers, parse_peer};
 use crate::crypto::PublicKey;
 
@@ -45,7 +44,7 @@ impl Net {
             let calls = calls.clone();
             async move {
                 let served = timeout(ANSWER, serve(&calls, peer, stream)).await;
-                if let Err(error) = served.unwrap_or_else(|_| Err(too_slow())) {
+                if let Err(error) = served.unwrap_or_else(|_| Err(LogWireError::too_slow())) {
                     tracing::debug!(%peer, %error, "a request about replicas could not be answered");
                     if let LogWireError::Codec(_) = error {
                         shared.command(Command::Disconnect(peer)).await;
@@ -85,10 +84,8 @@ async fn call(
     peer: PeerId,
     request: &ReplicaRequest,
 ) -> Result<ReplicaAnswer, LogWireError> {
-    let opened = shared.control.open(peer, REPLICA_PROTOCOL, Route::Shared).await;
-    let mut stream = opened.map_err(std::io::Error::other)?;
-    write(&mut stream, request).await?;
-    let answer: ReplicaAnswer = read(&mut stream, "an answer about replicas", MAX_ANSWER).await?;
+    let limits = ("an answer about replicas", MAX_ANSWER);
+    let answer: ReplicaAnswer = shared.exchange(peer, REPLICA_PROTOCOL, request, limits).await?;
     answer.answers(request)?;
     Ok(answer)
 }
@@ -120,10 +117,6 @@ pub(super) fn key_of(peer: &PeerId) -> Option<PublicKey> {
     let bytes = peer.to_bytes();
     let key: [u8; 32] = bytes.strip_prefix(&HEADER)?.try_into().ok()?;
     PublicKey::from_bytes(&key).ok()
-}
-
-fn too_slow() -> LogWireError {
-    LogWireError::Io(std::io::ErrorKind::TimedOut.into())
 }
 
 #[cfg(test)]

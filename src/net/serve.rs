@@ -378,9 +378,8 @@ impl Served {
                 None | Some(Err(FrameError::Closed)) => return Ok(()),
                 Some(message) => message?,
             };
-            let admitted = shared.admits(&self.peer);
             if let Message::Watch(watch) = message {
-                match admitted {
+                match shared.admits(&self.peer) {
                     true => self.on_watch(watch, shared).await,
                     false => self.watching.deny(&watch),
                 }
@@ -392,7 +391,7 @@ impl Served {
                     Message::Want(want) => {
                         let requests = want.first..want.first.saturating_add(want.objects.len() as u64);
                         serving.on_want(shared.started.elapsed(), want)?;
-                        if !admitted {
+                        if !shared.admits(&self.peer) {
                             requests.for_each(|request| serving.refuse(request, Reason::Missing));
                         }
                     }

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use libp2p::{Multiaddr, PeerId, StreamProtocol};
+use minicbor::{Decode, Encode};
 use tokio::sync::{Notify, Semaphore, broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -22,8 +23,9 @@ use super::hot::Hot;
 use super::lender::Lender;
 use super::letters::Letters;
 use super::limits::Limits;
+use super::log_wire::{self, LogWireError};
 use super::replica_calls::key_of;
-use super::streams::Control;
+use super::streams::{Control, Route};
 use super::table::Table;
 use super::trackers::Trackers;
 use super::watchers::Watchers;
@@ -112,6 +114,24 @@ impl Shared {
     /// Whether a peer may be given what is here.
     pub(super) fn admits(&self, peer: &PeerId) -> bool {
         self.chains.admits(key_of(peer).as_ref())
+    }
+
+    /// One question and its answer, of at most `max` bytes and called `what`, on a stream of their own.
+    pub(super) async fn exchange<Q, A>(
+        &self,
+        peer: PeerId,
+        protocol: StreamProtocol,
+        question: &Q,
+        (what, max): (&'static str, usize),
+    ) -> Result<A, LogWireError>
+    where
+        Q: Encode<()>,
+        A: for<'b> Decode<'b, ()> + Encode<()>,
+    {
+        let opened = self.control.open(peer, protocol, Route::Shared).await;
+        let mut stream = opened.map_err(std::io::Error::other)?;
+        log_wire::write(&mut stream, question).await?;
+        log_wire::read(&mut stream, what, max).await
     }
 
     pub(super) fn guess(&self) -> MutexGuard<'_, Guess> {

@@ -21,7 +21,7 @@ use super::callers;
 use super::log_wire::{LogWireError, read, write};
 use super::peer_wire::{Announce, Answer, MAX_ANNOUNCE, MAX_ANSWER, MAX_SWARMS, Member};
 use super::shared::{Command, PEERS_PROTOCOL, Shared};
-use super::streams::{Incoming, Route};
+use super::streams::Incoming;
 use crate::id::SwarmId;
 use crate::swarm::tracker::{EVERY, Heard, MAX_SWARMS_EACH, Pace, Tracker};
 
@@ -180,7 +180,7 @@ async fn tell(shared: &Shared, peer: PeerId) -> Result<(), LogWireError> {
         let calls = (|| call(shared, peer, &announce))
             .retry(pauses)
             .when(|error| !matches!(error, LogWireError::Codec(_)));
-        let answer = match timeout(ANSWER, calls).await.map_err(|_| too_slow())? {
+        let answer = match timeout(ANSWER, calls).await.map_err(|_| LogWireError::too_slow())? {
             Err(error @ LogWireError::Codec(_)) => {
                 shared.command(Command::Disconnect(peer)).await;
                 return Err(error);
@@ -193,10 +193,8 @@ async fn tell(shared: &Shared, peer: PeerId) -> Result<(), LogWireError> {
 }
 
 async fn call(shared: &Shared, peer: PeerId, announce: &Announce) -> Result<Answer, LogWireError> {
-    let opened = shared.control.open(peer, PEERS_PROTOCOL, Route::Shared).await;
-    let mut stream = opened.map_err(std::io::Error::other)?;
-    write(&mut stream, announce).await?;
-    let answer: Answer = read(&mut stream, "a list of members", MAX_ANSWER).await?;
+    let limits = ("a list of members", MAX_ANSWER);
+    let answer: Answer = shared.exchange(peer, PEERS_PROTOCOL, announce, limits).await?;
     answer.check()?;
     Ok(answer)
 }
@@ -230,15 +228,11 @@ async fn meet(shared: &Shared) {
     }
 }
 
-fn too_slow() -> LogWireError {
-    LogWireError::Io(std::io::ErrorKind::TimedOut.into())
-}
-
 /// Answers announcements.
 pub(super) async fn answer(shared: Arc<Shared>, incoming: Incoming) {
     let serve = |shared: Arc<Shared>, peer, stream| async move {
         let served = timeout(ANSWER, serve(&shared, peer, stream)).await;
-        if let Err(error) = served.unwrap_or_else(|_| Err(too_slow())) {
+        if let Err(error) = served.unwrap_or_else(|_| Err(LogWireError::too_slow())) {
             tracing::debug!(%peer, %error, "an announcement could not be answered");
             if let LogWireError::Codec(_) = error {
                 shared.command(Command::Disconnect(peer)).await;

@@ -32,6 +32,7 @@ const HEADER: &str = "bcai dataset keys 1";
 type Place = (Genesis, Name);
 
 /// What is had of one dataset's key: of its owner, the last generation; of others, the newest that they were given.
+#[derive(Clone)]
 struct Held {
     key: DatasetKey,
     /// The one in use.
@@ -75,21 +76,20 @@ impl DatasetKeys {
         };
         let mut held = BTreeMap::new();
         let secrets = keys.all();
-        for (number, line) in text.lines().enumerate() {
-            if number == 0 {
-                if line != HEADER {
-                    return Err(damaged(1, "another bcai wrote it, or it is no file of keys"));
-                }
-                continue;
-            }
-            let (place, entry) = parse(line, &secrets).map_err(|cause| damaged(number + 1, &cause))?;
+        let mut lines = text.lines();
+        // An empty file is one that was cut, and no file without keys.
+        if lines.next() != Some(HEADER) {
+            return Err(damaged(1, "another bcai wrote it, or it is no file of keys"));
+        }
+        for (number, line) in (2..).zip(lines) {
+            let (place, entry) = parse(line, &secrets).map_err(|cause| damaged(number, &cause))?;
             held.insert(place, entry);
         }
         Ok(Self { path, keys, held: Mutex::new(held) })
     }
 
     fn held(&self) -> MutexGuard<'_, BTreeMap<Place, Held>> {
-        // Changed by single insertions.
+        // Replaced as a whole.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -112,29 +112,31 @@ impl DatasetKeys {
 
     /// Makes the key of a dataset that has none.
     pub fn create(&self, place: &Place) -> Result<DatasetKey, Error> {
-        let mut held = self.held();
-        let new = Held { key: DatasetKey::root(random()?), generation: 0 };
-        let entry = held.entry(place.clone()).or_insert(new);
+        let held = self.held();
+        let entry = match held.get(place) {
+            Some(known) => known.clone(),
+            None => Held { key: DatasetKey::root(random()?), generation: 0 },
+        };
         let current = entry.current();
-        self.save(&held)?;
+        self.keep(held, place, entry)?;
         // A key has every generation up to its own.
         current.ok_or_else(|| Error::new(Kind::Failed, "a dataset key has no first generation"))
     }
 
     /// Takes the next generation into use. Afterwards only it is given out.
     pub fn rotate(&self, place: &Place) -> Result<DatasetKey, Error> {
-        let mut held = self.held();
+        let held = self.held();
         let name = &place.1;
-        let entry = held.get_mut(place).filter(|held| held.can_rotate()).ok_or_else(|| {
+        let entry = held.get(place).filter(|held| held.can_rotate()).ok_or_else(|| {
             Error::new(Kind::Denied, format!("the key of {name} cannot be rotated on this node")).hint(
                 format!(
                     "the node that published {name} first can; and it can be rotated {MAX_GENERATION} times"
                 ),
             )
         })?;
-        entry.generation += 1;
+        let entry = Held { generation: entry.generation + 1, ..entry.clone() };
         let current = entry.current();
-        self.save(&held)?;
+        self.keep(held, place, entry)?;
         current.ok_or_else(|| Error::new(Kind::Failed, "a dataset key has no next generation"))
     }
 
@@ -142,11 +144,10 @@ impl DatasetKeys {
     pub fn granted(&self, place: &Place, ledger: &Ledger) -> Result<Option<DatasetKey>, Error> {
         let Some(dataset) = ledger.dataset(place.1.as_str()) else { return Ok(None) };
         let Some(key) = self.opened(place, ledger, dataset)? else { return Ok(None) };
-        let mut held = self.held();
+        let held = self.held();
         let is_newer = held.get(place).is_none_or(|held| held.key.generation() < key.generation());
         if is_newer {
-            held.insert(place.clone(), Held { generation: key.generation(), key: key.clone() });
-            self.save(&held)?;
+            self.keep(held, place, Held { generation: key.generation(), key: key.clone() })?;
         }
         Ok(Some(key))
     }
@@ -186,6 +187,20 @@ impl DatasetKeys {
         wrap.map_err(|error| Error::new(Kind::Failed, format!("cannot wrap the key of {}: {error}", place.1)))
     }
 
+    /// Has an entry on disk, and only then in memory: what cannot be kept must not seal anything.
+    fn keep(
+        &self,
+        mut held: MutexGuard<'_, BTreeMap<Place, Held>>,
+        place: &Place,
+        entry: Held,
+    ) -> Result<(), Error> {
+        let mut changed = held.clone();
+        changed.insert(place.clone(), entry);
+        self.save(&changed)?;
+        *held = changed;
+        Ok(())
+    }
+
     fn save(&self, held: &BTreeMap<Place, Held>) -> Result<(), Error> {
         let own = self.keys.identity().public();
         let mut text = format!("{HEADER}\n");
@@ -206,6 +221,9 @@ fn parse(line: &str, secrets: &[SecretKey]) -> Result<(Place, Held), String> {
     let name: Name = word()?.parse().map_err(|_| "it names no dataset")?;
     let generation: u32 = word()?.parse().map_err(|_| "it has no generation")?;
     let bytes = HEXLOWER.decode(word()?.as_bytes()).map_err(|_| "its key is not in hex")?;
+    if words.next().is_some() {
+        return Err("it goes on behind its key".into());
+    }
     let wrap = Wrap::decode(&bytes).map_err(|error| error.to_string())?;
     let secret = secrets.iter().find(|secret| secret.public() == wrap.to);
     let secret = secret
@@ -267,12 +285,29 @@ mod tests {
         std::fs::copy(&file, others.dataset_keys()).unwrap();
         let error = DatasetKeys::load(&others, other_keys).err().unwrap();
         assert!(error.kind == Kind::Corrupt && error.message.contains("not a key of this node"), "{error}");
-        for bad in ["", "junk\n", &text.replace("photos", "fotos"), &text[..text.len() - 3]] {
+        let longer = text.trim_end().to_owned() + " more\n";
+        for bad in ["", "junk\n", &text.replace("photos", "fotos"), &text[..text.len() - 3], &longer] {
             std::fs::write(&file, bad).unwrap();
             let error = DatasetKeys::load(&paths, keys.clone()).err();
-            assert!(bad.is_empty() || error.is_some_and(|error| error.kind == Kind::Corrupt), "{bad}");
+            assert!(error.is_some_and(|error| error.kind == Kind::Corrupt), "{bad}");
         }
+        std::fs::write(&file, &text).unwrap();
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
         assert_eq!(DatasetKeys::load(&paths, keys).err().unwrap().kind, Kind::Denied);
+    }
+
+    /// Once a key that could not be written was in use all the same: what it sealed could be opened until the next start.
+    #[test]
+    fn a_key_that_cannot_be_kept_is_not_used() {
+        let (_dir, paths, keys) = home();
+        let made = DatasetKeys::load(&paths, keys).unwrap();
+        let first = made.create(&place("photos")).unwrap();
+        // Nothing takes the place of a folder.
+        std::fs::remove_file(paths.dataset_keys()).unwrap();
+        std::fs::create_dir(paths.dataset_keys()).unwrap();
+        assert!(made.create(&place("other")).is_err());
+        assert_eq!(made.get(&place("other")), None);
+        assert!(made.rotate(&place("photos")).is_err());
+        assert_eq!(made.get(&place("photos")), Some(first));
     }
 }

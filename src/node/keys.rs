@@ -10,7 +10,7 @@
 //!
 //! | `identity.key` | who the node is in the log, and to peers too unless there is a `voting.key` |
 //! | `identity.key.next` | the key that shall take its place, or has in some logs already; which ones, they say themselves |
-//! | `identity.key.XXXXXXXXXX` | a key that was replaced, by the first digits of its public key |
+//! | `identity.key.DIGITS` | a key that was replaced, by the first digits of its public key |
 //! | `voting.key` | the key by which the node is known to peers, because it votes, or shall, in some network |
 
 use std::path::{Path, PathBuf};

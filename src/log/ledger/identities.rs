@@ -5,6 +5,7 @@
 
 use super::Ledger;
 use crate::crypto::PublicKey;
+use crate::id::SnapshotId;
 use crate::log::refusal::Refusal;
 use crate::log::roles::{Role, RoleSet};
 use crate::log::state::{Dataset, Holder, Identity, OpenChallenge, Operator, Voter};
@@ -110,6 +111,11 @@ impl Ledger {
     /// The storage score of who acts by `key`, in `storage::SCORE_PER_MIB`.
     pub fn score(&self, key: &PublicKey) -> u64 {
         self.state.acting(key).map_or(0, |first| self.state.score(&first))
+    }
+
+    /// Whether who acts by `key` has committed to storing a snapshot in the epoch of the newest height.
+    pub fn has_committed(&self, key: &PublicKey, snapshot: &SnapshotId) -> bool {
+        self.state.has_committed(&self.first_of(key), snapshot)
     }
 
     /// The challenges that who acts by `key` has to answer before the epoch ends, once its first height is decided.

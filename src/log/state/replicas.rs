@@ -71,6 +71,11 @@ impl State {
         self.replicas.scores.get(first).copied().unwrap_or(0)
     }
 
+    /// Whether `prover` has committed itself to a snapshot in this epoch.
+    pub(in crate::log) fn has_committed(&self, prover: &PublicKey, snapshot: &SnapshotId) -> bool {
+        self.replicas.made.get(snapshot).is_some_and(|made| made.contains_key(prover))
+    }
+
     /// What `prover` has yet to answer in this epoch.
     pub(in crate::log) fn open_challenges(&self, prover: &PublicKey) -> Vec<OpenChallenge> {
         let Some(seed) = self.epochs.seed else { return Vec::new() };

@@ -153,6 +153,8 @@ fn only_those_asked_can_audit_and_only_the_set_challenge_counts() {
         let body = commit(&network);
         network.say(seed, body);
     }
+    let [made, none] = [STORE, 63].map(|seed| network.ledger.has_committed(&public(seed), &snapshot(1)));
+    assert!(made && !none && !network.ledger.has_committed(&public(STORE), &snapshot(2)));
     let body = commit(&network);
     let again = network.entry(STORE, 99, body);
     assert!(matches!(network.ledger.admit(&again), Ok(Admission::Already { .. })));
@@ -162,6 +164,7 @@ fn only_those_asked_can_audit_and_only_the_set_challenge_counts() {
         "nobody is asked before the next epoch"
     );
     network.next_epoch();
+    assert!(!network.ledger.has_committed(&public(STORE), &snapshot(1)), "in this epoch");
 
     let open = network.ledger.open_challenges(&public(STORE)).remove(0);
     let mut asked = open.auditors.clone();

@@ -62,6 +62,11 @@ pub(super) async fn news(chain: &Chain, heard: &mut broadcast::Receiver<(Genesis
     }
 }
 
+/// Of the failures of two peers the one to tell of: that one lies must not be lost because another has just gone away.
+pub(super) fn graver(before: Error, after: Error) -> Error {
+    if before.kind == Kind::Corrupt { before } else { after }
+}
+
 impl Networks {
     /// Follows one log until the node stops or, being a validator of it, has caught up: only then does it know what was
     /// decided, and decides with the others.
@@ -151,7 +156,7 @@ impl Networks {
                 Some(Ok(())) => until = until.or_else(|| Some(tokio::time::Instant::now() + SLOWER_PEERS)),
                 Some(Err(error)) => {
                     tracing::debug!(%error, "cannot follow a peer");
-                    failed = error;
+                    failed = graver(failed, error);
                 }
                 None => return if until.is_some() { Ok(()) } else { Err(failed) },
             }

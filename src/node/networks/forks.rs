@@ -61,6 +61,16 @@ async fn open(paths: &Paths, net: &Net, registry: Registry) -> Arc<Networks> {
     .unwrap()
 }
 
+/// A node in a home of its own that knows no log yet.
+async fn wake(here: &Path) -> (Paths, Net, Arc<Networks>) {
+    let paths = Paths::under(here).unwrap();
+    paths.create().unwrap();
+    let own = Registry::default();
+    let (net, _) = start_net(here, 9, &own).await;
+    let networks = open(&paths, &net, own).await;
+    (paths, net, networks)
+}
+
 /// A node follows an honest log to height 3 and sleeps; then the only peer it finds has a log that parts from it after
 /// height 1 and is now at height `theirs`.
 async fn shown_another(theirs: u64) {
@@ -77,11 +87,8 @@ async fn shown_another(theirs: u64) {
     }
     let (honest_net, _inbox) = start_net(good.path(), 11, &honest.registry).await;
     let (forked_net, mut inbox) = start_net(bad.path(), 12, &forked.registry).await;
-    let paths = Paths::under(here.path()).unwrap();
-    paths.create().unwrap();
-    let (own, genesis) = (Registry::default(), document.id());
-    let (net, _submissions) = start_net(here.path(), 9, &own).await;
-    let networks = open(&paths, &net, own).await;
+    let genesis = document.id();
+    let (paths, net, networks) = wake(here.path()).await;
     let chain = networks.join(genesis, &honest_net.addresses()).await.unwrap().chain;
     assert_eq!(chain.ledger().height(), 3);
     honest_net.shutdown().await;
@@ -128,11 +135,8 @@ async fn a_peer_that_is_behind_is_no_liar() {
     whole.decide(start + 2_000);
     let (whole_net, _inbox) = start_net(ahead.path(), 11, &whole.registry).await;
     let (short_net, _inbox) = start_net(behind.path(), 12, &short.registry).await;
-    let paths = Paths::under(here.path()).unwrap();
-    paths.create().unwrap();
-    let (own, genesis) = (Registry::default(), document.id());
-    let (net, _submissions) = start_net(here.path(), 9, &own).await;
-    let networks = open(&paths, &net, own).await;
+    let genesis = document.id();
+    let (_, net, networks) = wake(here.path()).await;
     networks.join(genesis, &whole_net.addresses()).await.unwrap();
     whole_net.shutdown().await;
     let joined = networks.join(genesis, &short_net.addresses()).await.unwrap();
@@ -175,11 +179,7 @@ async fn a_name_is_shown_to_a_node_that_has_not_caught_up_and_never_goes_back() 
     log.decide_with(start + 4_000, vec![publish(genesis, "v4", 4)]);
     let (net_there, _inbox) = start_net(there.path(), 11, &log.registry).await;
     let (net_rolled, _inbox) = start_net(rolled.path(), 12, &old.registry).await;
-    let paths = Paths::under(here.path()).unwrap();
-    paths.create().unwrap();
-    let own = Registry::default();
-    let (net, _submissions) = start_net(here.path(), 9, &own).await;
-    let networks = open(&paths, &net, own).await;
+    let (paths, net, networks) = wake(here.path()).await;
     net.connect(&net_there.addresses()[0]).await.unwrap();
     // A log that nobody fetches.
     let chain = Log::new(mirror.path(), &document).chain;
@@ -224,11 +224,7 @@ async fn a_wrong_pin_is_noticed_on_the_way() {
     log.decide_with(start + 1_000, vec![publish(document.id(), "v1", 1)]);
     log.decide(start + 2_000);
     let (net_there, _inbox) = start_net(there.path(), 11, &log.registry).await;
-    let paths = Paths::under(here.path()).unwrap();
-    paths.create().unwrap();
-    let own = Registry::default();
-    let (net, _submissions) = start_net(here.path(), 9, &own).await;
-    let networks = open(&paths, &net, own).await;
+    let (_, net, networks) = wake(here.path()).await;
     net.connect(&net_there.addresses()[0]).await.unwrap();
     let joined = Joined { chain: Log::new(mirror.path(), &document).chain, stale: None, behind: true };
     let pin = Pin { height: 1, header: crate::id::HeaderId::of(b"another") };
@@ -250,11 +246,7 @@ async fn a_forged_certificate_is_refused_and_said_to_be_one() {
     let honest = Log::new(there.path(), &document);
     honest.decide(start + 1_000);
     let (net_there, _inbox) = start_net(there.path(), 11, &honest.registry).await;
-    let paths = Paths::under(here.path()).unwrap();
-    paths.create().unwrap();
-    let own = Registry::default();
-    let (net, _submissions) = start_net(here.path(), 9, &own).await;
-    let networks = open(&paths, &net, own).await;
+    let (_, net, networks) = wake(here.path()).await;
     let chain = networks.join(genesis, &net_there.addresses()).await.unwrap().chain;
     net_there.shutdown().await;
 
@@ -304,4 +296,14 @@ async fn a_forged_certificate_is_refused_and_said_to_be_one() {
     }
     networks.stop().await;
     net.shutdown().await;
+}
+
+/// A fork was not told of when a peer that had gone away was noticed a moment after it.
+#[test]
+fn that_a_peer_lies_is_told_whoever_fails_after_it() {
+    let [fork, gone] = [Kind::Corrupt, Kind::Unreachable].map(|kind| Error::new(kind, "of a peer"));
+    for (before, after) in [(&fork, &gone), (&gone, &fork), (&fork, &fork)] {
+        assert_eq!(follow::graver(before.clone(), after.clone()).kind, Kind::Corrupt);
+    }
+    assert_eq!(follow::graver(gone.clone(), gone).kind, Kind::Unreachable);
 }

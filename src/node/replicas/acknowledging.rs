@@ -22,10 +22,10 @@ use crate::crypto::PublicKey;
 use crate::id::SnapshotId;
 use crate::log::{Label, Ledger, MAX_WITNESSES, Name, Replica};
 use crate::net::{Net, ReplicaAnswer, ReplicaRequest};
+use crate::node::Node;
 use crate::node::error::{Error, Kind};
 use crate::node::job::Job;
 use crate::node::report::Progress;
-use crate::node::{Node, off};
 use crate::replicate::{Candidate, order};
 
 /// How many storage nodes hold a version, if nobody says and there are so many.
@@ -258,7 +258,7 @@ impl Node {
     /// Whether a version is published already, with this very snapshot: then nobody is asked for anything.
     pub(in crate::node) fn is_published(&self, chain: &Chain, subject: Subject<'_>) -> bool {
         let ledger = chain.ledger();
-        let dataset = off(|| ledger.dataset(subject.name.as_str()));
+        let dataset = ledger.dataset(subject.name.as_str());
         dataset
             .and_then(|dataset| dataset.version(subject.version.as_str()))
             .is_some_and(|held| held.snapshot == subject.snapshot)

@@ -33,7 +33,6 @@ pub(super) use tending::subject;
 
 use survey::Survey;
 use wanted::{Promises, Wanted};
-use work::Work;
 
 /// What this node knows about replicas.
 pub(super) struct Replicas {
@@ -41,7 +40,6 @@ pub(super) struct Replicas {
     /// What storage nodes have last said, by network.
     surveys: Mutex<BTreeMap<Genesis, Survey>>,
     promises: Promises,
-    work: Work,
     /// When and why a replica could not be brought here.
     trouble: Mutex<BTreeMap<SnapshotId, (Instant, String)>>,
     taken_over: AtomicU64,
@@ -54,7 +52,6 @@ impl Replicas {
             settings,
             surveys: Mutex::default(),
             promises: Promises::default(),
-            work: Work::default(),
             trouble: Mutex::default(),
             taken_over: AtomicU64::default(),
             taken_over_bytes: AtomicU64::default(),

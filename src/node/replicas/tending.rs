@@ -4,7 +4,7 @@
 //! Owns: when that is looked at. Must not know: whose turn it is (`replicate`).
 //! Invariant: what this node has acknowledged in the log is not let go of while the log wants it; of what is withdrawn,
 //! only after the time that the settings say.
-//! Trust: as `replicas`. Threads: one task, on the runtime; what it begins is fetched by that of the pins.
+//! Trust: as `replicas`. Threads: two tasks, on the runtime; what they begin is fetched by that of the pins.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,15 +33,27 @@ pub(in crate::node) fn subject(snapshot: &SnapshotId) -> String {
 }
 
 impl Node {
-    /// Looks after replicas until the node stops.
+    /// Looks after replicas, and proves what is held, until the node stops.
     pub(in crate::node) fn tend_replicas(self: &Arc<Self>) {
-        let (node, stop) = (self.clone(), self.stop.clone());
         let every = (self.replicas.settings.lost_after / 4).clamp(LOOK.0, LOOK.1);
+        let (tending, stop) = (self.clone(), self.stop.clone());
+        tokio::spawn(stop.clone().run_until_cancelled_owned(async move {
+            loop {
+                for chain in tending.networks.all() {
+                    if let Err(error) = tending.tend(&chain).await {
+                        tracing::warn!(%error, genesis = %chain.genesis(), "replicas could not be looked after");
+                    }
+                }
+                tokio::time::sleep(every).await;
+            }
+        }));
+        // Auditors that do not answer must not keep this node from hearing who is alive.
+        let working = self.clone();
         tokio::spawn(stop.run_until_cancelled_owned(async move {
             loop {
-                for chain in node.networks.all() {
-                    if let Err(error) = node.tend(&chain).await {
-                        tracing::warn!(%error, genesis = %chain.genesis(), "replicas could not be looked after");
+                for chain in working.networks.all() {
+                    if let Err(error) = working.work(&chain).await {
+                        tracing::warn!(%error, genesis = %chain.genesis(), "what is stored could not be proven");
                     }
                 }
                 tokio::time::sleep(every).await;
@@ -63,7 +75,6 @@ impl Node {
         self.try_again();
         if ledger.storage_nodes().any(|node| *node == me) {
             self.take_over(chain, &ledger, &wanted)?;
-            self.work(chain, wanted.values()).await;
         }
         self.let_go(chain, &ledger, &wanted)
     }

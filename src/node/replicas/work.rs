@@ -6,12 +6,8 @@
 //! asks for, each of which was checked here.
 //! Trust: auditors are strangers; their signatures are checked. Threads: the runtime.
 
-use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
-
 use crate::chain::Chain;
 use crate::fetch::Class;
-use crate::id::{Genesis, SnapshotId};
 use crate::log::storage::Answered;
 use crate::log::{Audit, EntryBody, OpenChallenge, Policy, StorageCommit, StorageReceipt};
 use crate::net::{Net, ReplicaAnswer, ReplicaRequest};
@@ -20,49 +16,36 @@ use crate::node::report::Resolved;
 use crate::node::{Node, off};
 use crate::replicate::Holding;
 
-use super::wanted::Wanted;
-
-/// What this node has committed itself to, so that it is not said twice: the network, the epoch, the snapshot.
-#[derive(Default)]
-pub(super) struct Work(Mutex<BTreeSet<(Genesis, u64, SnapshotId)>>);
-
-impl Work {
-    fn is_new(&self, genesis: Genesis, epoch: u64, snapshot: SnapshotId) -> bool {
-        let mut done = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Of each network only the newest epochs matter.
-        done.retain(|(network, number, _)| *network != genesis || *number + 1 >= epoch);
-        done.insert((genesis, epoch, snapshot))
-    }
-}
-
 impl Node {
     /// Answers what is asked of this node, and commits itself to what it holds; where that earns something.
-    pub(super) async fn work(&self, chain: &Chain, wanted: impl Iterator<Item = &Wanted>) {
+    pub(super) async fn work(&self, chain: &Chain) -> Result<(), Error> {
         let ledger = chain.ledger();
-        if !matches!(ledger.params().policy, Policy::UsefulWork | Policy::Hybrid) {
-            return;
+        let me = self.own_first(&ledger);
+        let earns = matches!(ledger.params().policy, Policy::UsefulWork | Policy::Hybrid);
+        if !earns || !ledger.storage_nodes().any(|node| *node == me) {
+            return Ok(());
         }
         for open in ledger.open_challenges(&self.keys.author(&ledger).public()) {
             if let Err(error) = self.answer_challenge(chain, &open).await {
                 tracing::info!(snapshot = %open.snapshot, %error, "a challenge is not answered yet");
             }
         }
-        let held = match self.holdings(&chain.genesis()) {
-            Ok(held) => held,
-            Err(error) => return tracing::warn!(%error, "what is held cannot be read"),
-        };
-        for wanted in wanted.filter(|wanted| held.get(&wanted.snapshot) == Some(&Holding::Whole)) {
-            let epoch = chain.ledger().epochs().number;
-            if !self.replicas.work.is_new(chain.genesis(), epoch, wanted.snapshot) {
+        let held = self.holdings(&chain.genesis())?;
+        let wanted = self.replicas.promises.wanted(chain)?;
+        for wanted in wanted.values().filter(|wanted| held.get(&wanted.snapshot) == Some(&Holding::Whole)) {
+            let ledger = chain.ledger();
+            if ledger.has_committed(&self.keys.author(&ledger).public(), &wanted.snapshot) {
                 continue;
             }
+            let epoch = ledger.epochs().number;
             let (name, version) = (wanted.name.clone(), wanted.label.clone());
             let commit = EntryBody::StorageCommit(StorageCommit { epoch, name, version });
             if let Err(error) = self.decide(chain, commit).await {
-                // The epoch may just have ended: the next is committed to in its turn.
+                // The epoch may just have ended, or nobody decides: it is tried again.
                 tracing::debug!(version = wanted.version, epoch, %error, "a commitment was not taken");
             }
         }
+        Ok(())
     }
 
     async fn answer_challenge(&self, chain: &Chain, open: &OpenChallenge) -> Result<(), Error> {

@@ -29,7 +29,8 @@ pub struct ReplicaStatus {
     /// Snapshots that this node holds for the network, those that it is fetching not counted, and their bytes.
     pub here: usize,
     pub here_bytes: u64,
-    /// Snapshots, and their bytes, that this node has taken over from lost ones since it was started.
+    /// Snapshots, and their bytes, that this node has begun to hold by itself since it was started: in place of nodes that
+    /// were lost, or because its own copy was.
     pub taken_over: u64,
     pub taken_over_bytes: u64,
 }
