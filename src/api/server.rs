@@ -38,6 +38,7 @@ pub async fn serve(listener: UnixListener, node: Arc<Node>, stop: CancellationTo
     let app = Router::new()
         .route(route::STATUS, get(status))
         .route(route::STOP, post(shut_down))
+        .route(route::RESTART, post(restart))
         .route(route::CREATE, post(create))
         .route(route::JOIN, post(join))
         .route(route::SNAPSHOT, post(snapshot))
@@ -129,6 +130,10 @@ async fn status(State(node): Shared) -> Answer<Status> {
 async fn shut_down(State(node): Shared) -> Json<()> {
     node.request_stop();
     Json(())
+}
+
+async fn restart(State(node): Shared) -> Answer<()> {
+    node.request_restart().map(Json)
 }
 
 async fn create(State(node): Shared, Json(request): Json<CreateRequest>) -> Answer<NetworkOf> {

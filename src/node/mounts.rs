@@ -5,12 +5,12 @@
 //! Invariant: a mount is in the list exactly while the kernel has it; the state file holds these and those still to
 //! be restored.
 //! Trust: requests are the user's; mountpoints are checked by `bcai_mount`.
-//! Threads: system calls that may wait run on the blocking pool. A crash leaves dead mountpoints that the next start
-//! restores and the next `mount` cleans.
+//! Threads: system calls that may wait run on the blocking pool. A crash leaves mounts that the next daemon goes on with
+//! (`keeping`), or, where nobody has kept them, dead mountpoints that the next start restores and the next `mount` cleans.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -18,38 +18,43 @@ use tokio::sync::Notify;
 use tokio_util::sync::DropGuard;
 
 use super::error::{Error, Kind};
+use super::keeping::{Inherited, Keeping};
 use super::report::{MountRequest, Mounted, Quorum, Resolved, UnmountRequest, VersionOf};
 use super::{Node, off};
 use crate::config::{Fetch, Io};
 use crate::manifest::Totals;
 use crate::net::SwarmGuard;
+use crate::supervisor::Keeper;
 use crate::view::{MountedView, View};
 
 /// How long a reader waits at most. Fetching gives up earlier, with its own reason in the log.
-const READ_DEADLINE: Duration = Duration::from_secs(60);
+pub(super) const READ_DEADLINE: Duration = Duration::from_secs(60);
 /// Pause between two tries to restore a mount whose peers do not answer.
 const RESTORE_EVERY: Duration = Duration::from_secs(5);
 
 /// Below this mean size of a file, in bytes, what an open costs counts for more than what a read costs.
 const SMALL_FILES: u64 = 1 << 20;
 
-struct Active {
-    report: Mounted,
+/// A mount that the kernel has.
+pub(super) struct Active {
+    pub report: Mounted,
     /// Why the mount was asked for its kind of IO.
-    io_reason: String,
-    request: MountRequest,
-    view: Arc<View>,
-    mount: Arc<bcai_mount::Mount>,
+    pub io_reason: String,
+    pub request: MountRequest,
+    pub view: Arc<View>,
+    pub mount: Arc<bcai_mount::Mount>,
     /// Ends, when dropped, what keeps up with the name of the mount.
-    followed: Option<DropGuard>,
+    pub followed: Option<DropGuard>,
+    /// What the supervisor keeps of it, until this is dropped. None where the kernel or the supervisor cannot.
+    pub keeping: Option<Keeping>,
     /// Set when the kernel has let go of it.
-    ended: Arc<AtomicBool>,
+    pub ended: Arc<AtomicBool>,
 }
 
 /// A version with all that it takes to mount it.
 pub(super) struct Ready {
-    snapshot: String,
-    view: Arc<View>,
+    pub snapshot: String,
+    pub view: Arc<View>,
     swarm: Option<Arc<SwarmGuard>>,
 }
 
@@ -59,7 +64,8 @@ impl Active {
         let in_use = self.mount.io();
         let io_reason = in_use.refusal.unwrap_or_else(|| self.io_reason.clone());
         let follows = self.followed.is_some();
-        Mounted { io: in_use.io.to_string(), io_reason, follows, ..self.report.clone() }
+        let kept = self.keeping.as_ref().is_some_and(Keeping::is_kept);
+        Mounted { io: in_use.io.to_string(), io_reason, follows, kept, ..self.report.clone() }
     }
 }
 
@@ -102,14 +108,26 @@ struct List {
 }
 
 /// The mounts of a node, by directory.
-#[derive(Default)]
 pub(super) struct Mounts {
     list: Mutex<List>,
     /// Woken whenever a mount has ended.
     ended: Notify,
+    keeper: Arc<Keeper>,
+    next_id: AtomicU64,
 }
 
 impl Mounts {
+    /// What the supervisor keeps already has numbers below `next_id`.
+    pub fn new(keeper: Keeper, next_id: u64) -> Self {
+        let (list, ended, keeper) = (Mutex::default(), Notify::new(), Arc::new(keeper));
+        Self { list, ended, keeper, next_id: next_id.into() }
+    }
+
+    /// The way to the supervisor, and a number of its own for another mount.
+    pub fn keeper(&self) -> (Arc<Keeper>, u64) {
+        (self.keeper.clone(), self.next_id.fetch_add(1, Ordering::Relaxed))
+    }
+
     fn lock(&self) -> MutexGuard<'_, List> {
         // Every change of the list is one statement, so a panic elsewhere cannot have left it half-changed.
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
@@ -143,6 +161,42 @@ impl Mounts {
         self.lock().active.get(dir).map(|active| active.mount.clone())
     }
 
+    /// Another version is about to take the place of what is mounted on a directory.
+    pub fn announce(&self, dir: &Path, slot: u64, resolved: &Resolved) -> std::io::Result<()> {
+        let mut list = self.lock();
+        let Some(active) = list.active.get_mut(dir) else { return Err(std::io::ErrorKind::NotFound.into()) };
+        match &mut active.keeping {
+            Some(keeping) => keeping.announce(slot, resolved, &active.mount.slots()),
+            None => Ok(()),
+        }
+    }
+
+    /// Reserves directories whose mounts an earlier daemon had.
+    pub fn claim_lost(&self, dirs: impl Iterator<Item = PathBuf>) {
+        self.lock().claimed.extend(dirs);
+    }
+
+    /// One of them.
+    pub fn claimed(&self, dir: &Path) -> Claim<'_> {
+        Claim { mounts: self, dir: dir.to_owned() }
+    }
+
+    /// Those whose users would notice the end of this daemon.
+    pub fn not_kept(&self) -> Vec<PathBuf> {
+        let list = self.lock();
+        let reports = list.active.values().map(Active::report).filter(|report| !report.kept);
+        reports.map(|report| report.dir).collect()
+    }
+
+    /// Leaves all mounts as they are, for the next daemon.
+    pub fn leave(&self) {
+        for active in std::mem::take(&mut self.lock().active).into_values() {
+            active.mount.leave();
+            // What is dropped is kept no longer.
+            std::mem::forget(active.keeping);
+        }
+    }
+
     /// Those that have something else than what is mounted now in use.
     pub fn changed_ones(&self) -> Vec<Arc<bcai_mount::Mount>> {
         let list = self.lock();
@@ -171,6 +225,9 @@ impl Mounts {
             let Totals { inodes, bytes, .. } = view.snapshot().totals;
             active.report = Mounted { snapshot, inodes, bytes, quorum: None, ..active.report.clone() };
             active.view = view;
+        }
+        if let Some(keeping) = &mut active.keeping {
+            keeping.settle(&active.request, &active.mount.slots());
         }
         Some(active.report())
     }
@@ -213,6 +270,50 @@ impl Node {
         let dir =
             blocking(move || bcai_mount::recover(&dir).and_then(|_| bcai_mount::check_mountpoint(&dir)))
                 .await?;
+        let (io, io_reason) = match view.is_unsealed() {
+            true => io_of_encrypted(request.io),
+            false => suitable_io(request.io, view.snapshot().totals),
+        };
+        let options = bcai_mount::Options { allow_other: request.allow_other, io, ..Default::default() };
+        let request = MountRequest { dir: dir.clone(), ..request.clone() };
+        let (tree, on_end, ended) = (self.tree(&ready), dir.clone(), Arc::default());
+        let on_end = self.on_end(on_end, &ended);
+        let (mount, connection) =
+            blocking(move || bcai_mount::Mount::start(tree, &dir, &options, on_end)).await?;
+        let keeping = connection.and_then(|connection| {
+            Keeping::begin(self.mounts.keeper(), &request, (io, &io_reason), &resolved, connection)
+        });
+        let report = self.list(request, resolved, quorum, (view, Arc::new(mount), ended), io_reason, keeping);
+        tracing::info!(dir = %report.dir.display(), snapshot = report.snapshot, io = report.io, "mounted");
+        Ok(report)
+    }
+
+    /// What is done when a mount has ended.
+    pub(super) fn on_end(
+        self: &Arc<Self>,
+        dir: PathBuf,
+        ended: &Arc<AtomicBool>,
+    ) -> impl FnOnce() + Send + 'static {
+        let (node, ended) = (Arc::downgrade(self), ended.clone());
+        move || {
+            ended.store(true, Ordering::Release);
+            if let Some(node) = node.upgrade() {
+                node.forget_ended(&dir);
+            }
+        }
+    }
+
+    /// Puts a mount on the list.
+    pub(super) fn list(
+        self: &Arc<Self>,
+        request: MountRequest,
+        resolved: Resolved,
+        quorum: Option<Quorum>,
+        (view, mount, ended): (Arc<View>, Arc<bcai_mount::Mount>, Arc<AtomicBool>),
+        io_reason: String,
+        keeping: Option<Keeping>,
+    ) -> Mounted {
+        let dir = request.dir.clone();
         let report = Mounted {
             dir: dir.clone(),
             reference: request.reference.clone(),
@@ -224,29 +325,21 @@ impl Node {
             io_reason: String::new(),
             fetch: request.fetch,
             follows: false,
+            kept: false,
             quorum,
         };
-        let (io, io_reason) = match view.is_unsealed() {
-            true => io_of_encrypted(request.io),
-            false => suitable_io(request.io, view.snapshot().totals),
-        };
-        let options = bcai_mount::Options { allow_other: request.allow_other, io, ..Default::default() };
-        let ended = Arc::new(AtomicBool::new(false));
-        let mount = Arc::new(self.attach(&ready, &dir, options, ended.clone()).await?);
-        let request = MountRequest { dir: dir.clone(), ..request.clone() };
         let followed = self.follow(&dir, &request, report.version.as_ref());
-        let active = Active { report, io_reason, request, view, mount, followed, ended };
+        let active = Active { report, io_reason, request, view, mount, followed, keeping, ended };
         let report = active.report();
         {
             let mut list = self.mounts.lock();
             list.lost.remove(&dir);
             list.active.insert(dir.clone(), active);
         }
-        tracing::info!(dir = %dir.display(), snapshot = report.snapshot, io = report.io, "mounted");
         if !self.forget_ended(&dir) {
             self.save_mounts();
         }
-        Ok(report)
+        report
     }
 
     /// What the reference of a mount means, by its way of fetching.
@@ -287,24 +380,6 @@ impl Node {
             Some(swarm) => tree.keeping(swarm.clone()),
             None => tree,
         })
-    }
-
-    async fn attach(
-        self: &Arc<Self>,
-        ready: &Ready,
-        dir: &Path,
-        options: bcai_mount::Options,
-        ended: Arc<AtomicBool>,
-    ) -> Result<bcai_mount::Mount, Error> {
-        let (node, ended_dir, dir) = (Arc::downgrade(self), dir.to_owned(), dir.to_owned());
-        let tree = self.tree(ready);
-        let on_end = move || {
-            ended.store(true, Ordering::Release);
-            if let Some(node) = node.upgrade() {
-                node.forget_ended(&ended_dir);
-            }
-        };
-        blocking(move || bcai_mount::Mount::start(tree, &dir, &options, on_end)).await
     }
 
     /// Takes a mount that has ended off the list. Called when the kernel says so, and once after a mount is listed,
@@ -379,11 +454,21 @@ impl Node {
         }
     }
 
-    /// Mounts again, in the background, what was mounted when the last daemon was killed.
-    pub(super) fn restore_mounts(self: &Arc<Self>) {
-        let requests = self.state.get().mounts;
-        self.mounts.lock().lost.extend(requests.iter().map(|request| (request.dir.clone(), request.clone())));
-        for request in requests {
+    /// In the background, goes on with the mounts of the last daemon that were kept, and mounts the others again.
+    pub(super) fn restore_mounts(self: &Arc<Self>, kept: Vec<Inherited>) {
+        let mut lost: BTreeMap<_, _> =
+            self.state.get().mounts.into_iter().map(|request| (request.dir.clone(), request)).collect();
+        let known = kept.iter().map(|kept| (kept.request().dir.clone(), kept.request().clone()));
+        lost.extend(known);
+        self.mounts.lock().lost.extend(lost.clone());
+        // Before anybody can ask for anything there.
+        self.mounts.claim_lost(kept.iter().map(|kept| kept.request().dir.clone()));
+        for kept in kept {
+            lost.remove(&kept.request().dir);
+            let going_on = self.clone().go_on_or_restore(kept);
+            tokio::spawn(self.stop.clone().run_until_cancelled_owned(going_on));
+        }
+        for request in lost.into_values() {
             let node = self.clone();
             let stop = self.stop.clone();
             tokio::spawn(stop.run_until_cancelled_owned(async move { node.restore(request).await }));
@@ -391,7 +476,7 @@ impl Node {
     }
 
     /// Tries until it works, until it cannot ever work, or until somebody unmounts the directory.
-    async fn restore(self: Arc<Self>, request: MountRequest) {
+    pub(super) async fn restore(self: Arc<Self>, request: MountRequest) {
         while self.mounts.lock().lost.contains_key(&request.dir) {
             match self.mount(&request).await {
                 Ok(_) => tracing::info!(dir = %request.dir.display(), "mount restored"),

@@ -148,11 +148,12 @@ impl Site {
         serde_json::from_str::<Value>(&done.stdout).ok()?["pid"].as_u64().map(|pid| pid as u32)
     }
 
-    /// SIGKILLs the daemon and waits until it is gone.
+    /// SIGKILLs the daemon, and before it the supervisor, which would start another; waits until they are gone.
     pub fn kill(&self) {
-        let pid = self.pid().expect("a daemon runs");
-        let status = Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
-        assert!(status.success());
+        let status = self.status();
+        // A daemon whose supervisor was killed has none.
+        let pids = ["supervisor", "pid"].into_iter().filter_map(|name| status[name].as_u64());
+        pids.for_each(|pid| sigkill(pid as u32));
         wait_until("the daemon is gone", || self.run(["status"]).code == 10);
     }
 
@@ -171,6 +172,11 @@ impl Drop for Site {
             }
         }
     }
+}
+
+pub fn sigkill(pid: u32) {
+    let status = Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
+    assert!(status.success());
 }
 
 pub fn done(output: Output) -> Done {
