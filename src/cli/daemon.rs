@@ -26,6 +26,8 @@ use crate::supervisor::{self, Keeper, RESTART, SupervisorError};
 /// How long a daemon may take until it answers. Opening does not depend on the size of the cache;
 /// a long log is replayed.
 const START_DEADLINE: Duration = Duration::from_secs(60);
+/// How long clients are waited for at the end.
+const ANSWERS: Duration = Duration::from_secs(5);
 /// Threads for what waits for the disk or the kernel, at most. More would only queue there.
 const BLOCKING_THREADS: usize = 64;
 /// The C library keeps what was freed in arenas, eight for each processor unless told otherwise. Objects are allocated
@@ -254,14 +256,17 @@ fn run_node(ctx: Context) -> Result<ExitCode, Error> {
             () = stop.cancelled() => {}
             () = interrupted => stop.cancel(),
         }
+        // Clients that wait for an answer of a job get it, or the end of the connection.
+        let answered = async { tokio::time::timeout(ANSWERS, server).await };
         if node.restarts() {
+            // Meanwhile those who read mounts are served.
+            let _ = answered.await;
             node.hand_over().await;
             // Nothing is taken apart: a question that is dropped would be answered with an error.
             std::process::exit(RESTART.into());
         }
         node.shut_down().await;
-        // Clients that wait for an answer of a job get it, or the end of the connection.
-        let _ = tokio::time::timeout(Duration::from_secs(5), server).await;
+        let _ = answered.await;
         Ok(ExitCode::SUCCESS)
     })
 }

@@ -157,6 +157,18 @@ impl Site {
         wait_until("the daemon is gone", || self.run(["status"]).code == 10);
     }
 
+    /// The process ids of the daemon and of its supervisor, waited for if another daemon is about to start.
+    pub fn pids(&self) -> (u32, u32) {
+        let mut pids = None;
+        wait_until("a daemon answers and has a supervisor", || {
+            let done = self.run(["--json", "status"]);
+            let status = serde_json::from_str::<Value>(&done.stdout).unwrap_or_default();
+            pids = status["pid"].as_u64().zip(status["supervisor"].as_u64());
+            pids.is_some()
+        });
+        pids.map(|(daemon, supervisor)| (daemon as u32, supervisor as u32)).unwrap()
+    }
+
     pub fn daemon_log(&self) -> String {
         std::fs::read_to_string(self.home.join("run/daemon.log")).unwrap_or_default()
     }
