@@ -158,6 +158,23 @@ fn readers_notice_nothing_when_the_daemon_is_killed() {
 }
 
 #[test]
+fn a_mount_in_the_foreground_stays_there() {
+    let site = Site::initialised();
+    publish_noise(&site, "data@v1", 700);
+    let dir = site.dir("mnt");
+    let words = [OsStr::new("mount"), OsStr::new("-f"), OsStr::new("data@v1"), dir.as_os_str()];
+    let mut command = Running(site.command(words).stdout(Stdio::null()).spawn().unwrap());
+    let is_there = || fs::read_to_string(dir.join("v")).is_ok_and(|v| v == "700");
+    wait_until("it is mounted", is_there);
+    kill_daemon(&site, 1);
+    site.ok(["restart"]);
+    assert!(is_there() && command.0.try_wait().unwrap().is_none());
+    site.ok([OsStr::new("unmount"), dir.as_os_str()]);
+    wait_until("it ends with its mount", || command.0.try_wait().unwrap().is_some());
+    assert!(command.0.wait().unwrap().success());
+}
+
+#[test]
 fn an_upgrade_interrupts_no_epoch() {
     let mut site = Site::new();
     // Installing puts another file under the name of the program.

@@ -172,8 +172,7 @@ async fn remount(State(node): Shared, Json(request): Json<RemountRequest>) -> An
 
 /// Answers once nothing is mounted by us at the directory.
 async fn mount_wait(State(node): Shared, Json(request): Json<UnmountRequest>) -> Answer<()> {
-    node.wait_unmounted(&request.dir).await;
-    Ok(Json(()))
+    node.wait_unmounted(&request.dir).await.map(Json)
 }
 
 async fn unmount(State(node): Shared, Json(request): Json<UnmountRequest>) -> Answer<()> {

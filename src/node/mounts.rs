@@ -1,6 +1,6 @@
 //! What this node has mounted.
 //!
-//! Owns: the list of mounts, in memory and in the state file; mounting, unmounting, restoring after a crash.
+//! Owns: mounting, unmounting, restoring after a crash; what of the list (`mount_list`) is in the state file.
 //! Must not know: FUSE or chunks.
 //! Invariant: a mount is in the list exactly while the kernel has it; the state file holds these and those still to
 //! be restored.
@@ -8,23 +8,20 @@
 //! Threads: system calls that may wait run on the blocking pool. A crash leaves mounts that the next daemon goes on with
 //! (`keeping`), or, where nobody has kept them, dead mountpoints that the next start restores and the next `mount` cleans.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-
-use tokio::sync::Notify;
-use tokio_util::sync::DropGuard;
 
 use super::error::{Error, Kind};
 use super::keeping::{Inherited, Keeping};
-use super::report::{MountRequest, Mounted, Quorum, Resolved, UnmountRequest, VersionOf};
+use super::mount_list::Active;
+use super::report::{MountRequest, Mounted, Quorum, Resolved, UnmountRequest};
 use super::{Node, off};
 use crate::config::{Fetch, Io};
 use crate::manifest::Totals;
 use crate::net::SwarmGuard;
-use crate::supervisor::Keeper;
 use crate::view::{MountedView, View};
 
 /// How long a reader waits at most. Fetching gives up earlier, with its own reason in the log.
@@ -35,38 +32,11 @@ const RESTORE_EVERY: Duration = Duration::from_secs(5);
 /// Below this mean size of a file, in bytes, what an open costs counts for more than what a read costs.
 const SMALL_FILES: u64 = 1 << 20;
 
-/// A mount that the kernel has.
-pub(super) struct Active {
-    pub report: Mounted,
-    /// Why the mount was asked for its kind of IO.
-    pub io_reason: String,
-    pub request: MountRequest,
-    pub view: Arc<View>,
-    pub mount: Arc<bcai_mount::Mount>,
-    /// Ends, when dropped, what keeps up with the name of the mount.
-    pub followed: Option<DropGuard>,
-    /// What the supervisor keeps of it, until this is dropped. None where the kernel or the supervisor cannot.
-    pub keeping: Option<Keeping>,
-    /// Set when the kernel has let go of it.
-    pub ended: Arc<AtomicBool>,
-}
-
 /// A version with all that it takes to mount it.
 pub(super) struct Ready {
     pub snapshot: String,
     pub view: Arc<View>,
     swarm: Option<Arc<SwarmGuard>>,
-}
-
-impl Active {
-    /// What the mount is like at this moment.
-    fn report(&self) -> Mounted {
-        let in_use = self.mount.io();
-        let io_reason = in_use.refusal.unwrap_or_else(|| self.io_reason.clone());
-        let follows = self.followed.is_some();
-        let kept = self.keeping.as_ref().is_some_and(Keeping::is_kept);
-        Mounted { io: in_use.io.to_string(), io_reason, follows, kept, ..self.report.clone() }
-    }
 }
 
 /// The kind of IO that suits a snapshot, unless one is asked for; and why.
@@ -96,161 +66,6 @@ fn io_of_encrypted(wish: Io) -> (bcai_mount::Io, String) {
         Io::ZeroOpen | Io::Cached => "as asked for".to_owned(),
     };
     (io, reason)
-}
-
-#[derive(Default)]
-struct List {
-    active: BTreeMap<PathBuf, Active>,
-    /// Directories that a request is being carried out for.
-    claimed: BTreeSet<PathBuf>,
-    /// What a killed daemon had mounted and is not back yet.
-    lost: BTreeMap<PathBuf, MountRequest>,
-}
-
-/// The mounts of a node, by directory.
-pub(super) struct Mounts {
-    list: Mutex<List>,
-    /// Woken whenever a mount has ended.
-    ended: Notify,
-    keeper: Arc<Keeper>,
-    next_id: AtomicU64,
-}
-
-impl Mounts {
-    /// What the supervisor keeps already has numbers below `next_id`.
-    pub fn new(keeper: Keeper, next_id: u64) -> Self {
-        let (list, ended, keeper) = (Mutex::default(), Notify::new(), Arc::new(keeper));
-        Self { list, ended, keeper, next_id: next_id.into() }
-    }
-
-    /// The way to the supervisor, and a number of its own for another mount.
-    pub fn keeper(&self) -> (Arc<Keeper>, u64) {
-        (self.keeper.clone(), self.next_id.fetch_add(1, Ordering::Relaxed))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, List> {
-        // Every change of the list is one statement, so a panic elsewhere cannot have left it half-changed.
-        self.list.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub fn list(&self) -> Vec<Mounted> {
-        self.lock().active.values().map(Active::report).collect()
-    }
-
-    /// Directories on which a killed daemon had something mounted that is not back yet.
-    pub fn lost(&self) -> Vec<PathBuf> {
-        self.lock().lost.keys().cloned().collect()
-    }
-
-    /// What is mounted on a directory.
-    pub fn view(&self, dir: &Path) -> Option<Arc<View>> {
-        let of = |dir: &Path| self.lock().active.get(dir).map(|active| active.view.clone());
-        of(dir).or_else(|| of(&off(|| dir.canonicalize()).ok()?))
-    }
-
-    /// What was asked for on a directory.
-    pub fn request(&self, dir: &Path) -> Option<MountRequest> {
-        self.lock().active.get(dir).map(|active| active.request.clone())
-    }
-
-    pub fn report(&self, dir: &Path) -> Option<Mounted> {
-        self.lock().active.get(dir).map(Active::report)
-    }
-
-    pub fn mount(&self, dir: &Path) -> Option<Arc<bcai_mount::Mount>> {
-        self.lock().active.get(dir).map(|active| active.mount.clone())
-    }
-
-    /// Another version is about to take the place of what is mounted on a directory.
-    pub fn announce(&self, dir: &Path, slot: u64, resolved: &Resolved) -> std::io::Result<()> {
-        let mut list = self.lock();
-        let Some(active) = list.active.get_mut(dir) else { return Err(std::io::ErrorKind::NotFound.into()) };
-        match &mut active.keeping {
-            Some(keeping) => keeping.announce(slot, resolved, &active.mount.slots()),
-            None => Ok(()),
-        }
-    }
-
-    /// Reserves directories whose mounts an earlier daemon had.
-    pub fn claim_lost(&self, dirs: impl Iterator<Item = PathBuf>) {
-        self.lock().claimed.extend(dirs);
-    }
-
-    /// One of them.
-    pub fn claimed(&self, dir: &Path) -> Claim<'_> {
-        Claim { mounts: self, dir: dir.to_owned() }
-    }
-
-    /// Those whose users would notice the end of this daemon.
-    pub fn not_kept(&self) -> Vec<PathBuf> {
-        let list = self.lock();
-        let reports = list.active.values().map(Active::report).filter(|report| !report.kept);
-        reports.map(|report| report.dir).collect()
-    }
-
-    /// Leaves all mounts as they are, for the next daemon.
-    pub fn leave(&self) {
-        for active in std::mem::take(&mut self.lock().active).into_values() {
-            active.mount.leave();
-            // What is dropped is kept no longer.
-            std::mem::forget(active.keeping);
-        }
-    }
-
-    /// Those that have something else than what is mounted now in use.
-    pub fn changed_ones(&self) -> Vec<Arc<bcai_mount::Mount>> {
-        let list = self.lock();
-        let mounts = list.active.values().map(|active| &active.mount);
-        mounts.filter(|mount| mount.trees() > 1).cloned().collect()
-    }
-
-    /// Something else is mounted on a directory, or the same under another name. Without `followed` whatever keeps up
-    /// with the name of the mount goes on if the name is the same. None if nothing is mounted there any more.
-    pub fn changed(
-        &self,
-        dir: &Path,
-        request: MountRequest,
-        version: Option<VersionOf>,
-        ready: Option<Ready>,
-        followed: Option<DropGuard>,
-    ) -> Option<Mounted> {
-        let mut list = self.lock();
-        let active = list.active.get_mut(dir)?;
-        if followed.is_some() || active.request.reference != request.reference {
-            active.followed = followed;
-        }
-        active.report.reference = request.reference.clone();
-        (active.report.version, active.request) = (version, request);
-        if let Some(Ready { snapshot, view, .. }) = ready {
-            let Totals { inodes, bytes, .. } = view.snapshot().totals;
-            active.report = Mounted { snapshot, inodes, bytes, quorum: None, ..active.report.clone() };
-            active.view = view;
-        }
-        if let Some(keeping) = &mut active.keeping {
-            keeping.settle(&active.request, &active.mount.slots());
-        }
-        Some(active.report())
-    }
-
-    /// Reserves a directory, so that two requests for it cannot overtake each other.
-    pub fn claim(&self, dir: &Path) -> Result<Claim<'_>, Error> {
-        if self.lock().claimed.insert(dir.to_owned()) {
-            return Ok(Claim { mounts: self, dir: dir.to_owned() });
-        }
-        Err(Error::new(Kind::Busy, format!("another command is at work on {}", dir.display()))
-            .hint("try again"))
-    }
-}
-
-pub(super) struct Claim<'a> {
-    mounts: &'a Mounts,
-    dir: PathBuf,
-}
-
-impl Drop for Claim<'_> {
-    fn drop(&mut self) {
-        self.mounts.lock().claimed.remove(&self.dir);
-    }
 }
 
 impl Node {
@@ -440,16 +255,23 @@ impl Node {
             .hint("`bcai status` lists its mounts"))
     }
 
-    /// Returns once nothing of ours is mounted at `dir`.
-    pub async fn wait_unmounted(&self, dir: &Path) {
+    /// Returns once nothing of ours is mounted at `dir`, and nothing is to be.
+    pub async fn wait_unmounted(&self, dir: &Path) -> Result<(), Error> {
+        let is_here = || {
+            let list = self.mounts.lock();
+            list.active.contains_key(dir) || list.lost.contains_key(dir)
+        };
         loop {
             let ended = self.mounts.ended.notified();
-            if !self.mounts.lock().active.contains_key(dir) {
-                return;
+            if !is_here() {
+                return Ok(());
             }
             tokio::select! {
                 () = ended => {}
-                () = self.stop.cancelled() => return,
+                () = self.stop.cancelled() => return match self.restarts() {
+                    true => Err(Error::new(Kind::Unreachable, "another daemon goes on with this mount")),
+                    false => Ok(()),
+                },
             }
         }
     }
@@ -487,6 +309,7 @@ impl Node {
                 Err(error) => {
                     tracing::error!(dir = %request.dir.display(), %error, "cannot restore this mount");
                     self.mounts.lock().lost.remove(&request.dir);
+                    self.mounts.ended.notify_waiters();
                     off(|| self.save_mounts());
                 }
             }

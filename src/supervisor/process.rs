@@ -28,8 +28,8 @@ use super::wire::{self, Kept, Message};
 use super::{RESTART, SupervisorError};
 
 /// A daemon that dies is started again at once, unless so many have died within `RECENT`: then after `PAUSE`.
-const BURST: usize = 30;
-const RECENT: Duration = Duration::from_secs(60);
+const BURST: usize = 10;
+const RECENT: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_secs(1);
 /// After a daemon that ended before it was ready, the next one is waited with, twice as long each time, up to `LONGEST`.
 const SHORTEST: Duration = Duration::from_millis(100);
