@@ -12,6 +12,7 @@ mod dataset_keys;
 mod diff;
 mod error;
 mod export;
+mod gc;
 mod hints;
 mod history;
 mod job;
@@ -21,6 +22,7 @@ mod lock;
 mod mounts;
 mod naming;
 mod networks;
+mod objects;
 mod operators;
 mod origins;
 mod peers;
@@ -37,6 +39,7 @@ pub mod report;
 mod resolve;
 mod rights;
 mod rotate;
+mod scrub;
 mod sealing;
 mod state;
 mod swarms;
@@ -55,7 +58,7 @@ use backon::{ConstantBuilder, Retryable};
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, Paths};
+use crate::config::{Config, Keeping, Paths};
 use crate::crypto::SecretKey;
 use crate::fetch::Fetcher;
 use crate::net::{self, Net};
@@ -101,6 +104,10 @@ pub struct Node {
     nodes: Cache,
     /// What this node signs, it signs one after the other: its entries are numbered.
     publishing: tokio::sync::Mutex<()>,
+    /// Held by those who put what is to stay, and alone by who takes away what is not.
+    keeping: tokio::sync::RwLock<()>,
+    retention: Keeping,
+    scrub: scrub::Scrub,
     mounts: Mounts,
     pins: pins::Pins,
     hints: hints::Hints,
@@ -156,6 +163,9 @@ impl Node {
         let node = Arc::new(Self {
             nodes: Cache::new(NODE_CACHE),
             publishing: tokio::sync::Mutex::default(),
+            keeping: tokio::sync::RwLock::default(),
+            retention: config.keeping,
+            scrub: scrub::Scrub::default(),
             mounts: Mounts::default(),
             pins: pins::Pins::default(),
             hints: hints::Hints::default(),
@@ -189,6 +199,7 @@ impl Node {
         node.tidy_mounts();
         node.resume_pins();
         node.watch_alerts();
+        node.scrub_store();
         if config.mode != net::Mode::Anonymous {
             node.answer_about_replicas(node.net.replica_calls());
             node.tend_replicas();
@@ -267,6 +278,7 @@ impl Node {
             limits: self.limits(),
             origins: self.origins.status(),
             replicas: self.replica_status()?,
+            scrub: self.scrub_status(),
         })
     }
 

@@ -61,7 +61,7 @@ pub use listings::{DirId, Listing};
 pub use log::LogStore;
 pub use outside::{OutsideChunk, OutsideFile, PutOutside};
 pub use types::{Options, PinRecord, Put, SnapshotRecord, Stats};
-pub use verify::Corrupt;
+pub use verify::{Corrupt, Scrubbed};
 
 /// Locks a mutex whose holder may have panicked: what these protect is changed in single steps, so it is
 /// consistent even then.
