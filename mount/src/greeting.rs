@@ -49,7 +49,8 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
 /// What the kernel says it can do. None if these are not the bytes of a greeting that `fuser` understands.
 fn flags(said: &[u8]) -> Option<InitFlags> {
     let fits = word(said, 0) == u32::try_from(said.len()).ok();
-    let is_greeting = fits && word(said, OPCODE) == Some(FUSE_INIT) && word(said, MAJOR) == Some(KERNEL_MAJOR);
+    let is_greeting =
+        fits && word(said, OPCODE) == Some(FUSE_INIT) && word(said, MAJOR) == Some(KERNEL_MAJOR);
     let flags = is_greeting.then_some(u64::from(word(said, FLAGS)?))?;
     match InitFlags::from_bits_retain(flags).contains(InitFlags::FUSE_INIT_EXT) {
         true => Some(InitFlags::from_bits_retain(flags | u64::from(word(said, FLAGS_2)?) << 32)),
@@ -90,12 +91,8 @@ pub(crate) fn greet<F: Filesystem>(
     said: &[u8],
 ) -> io::Result<(Session<F>, Vec<u8>)> {
     flags(said).ok_or_else(unfit)?;
-    let (ours, theirs) = rustix::net::socketpair(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC,
-        None,
-    )?;
+    let (ours, theirs) =
+        rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     rustix::net::send(&ours, said, SendFlags::NOSIGNAL)?;
     // A session that wants to read on finds the end of the conversation instead of waiting.
     rustix::net::shutdown(&ours, Shutdown::Write)?;

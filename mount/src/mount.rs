@@ -172,7 +172,8 @@ impl Mount {
             .map_err(failed("cannot go on with the mount on"))?;
         if answered != greeting.answered {
             // The kernel does what it was told then.
-            let cause = io::Error::new(io::ErrorKind::Unsupported, "this version asks other things of the kernel");
+            let cause =
+                io::Error::new(io::ErrorKind::Unsupported, "this version asks other things of the kernel");
             return Err(failed("cannot go on with the mount on")(cause));
         }
         probe(&requests, &contents.way);

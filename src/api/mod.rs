@@ -39,6 +39,7 @@ pub mod route {
     pub const READ: &str = "/v1/read";
     pub const EXPORT: &str = "/v1/export";
     pub const VERIFY: &str = "/v1/verify";
+    pub const GC: &str = "/v1/gc";
     pub const CACHE: &str = "/v1/cache";
     pub const PREFETCH: &str = "/v1/prefetch";
     pub const PIN: &str = "/v1/pin";

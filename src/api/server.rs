@@ -60,6 +60,7 @@ pub async fn serve(listener: UnixListener, node: Arc<Node>, stop: CancellationTo
         .route(route::READ, post(read))
         .route(route::EXPORT, post(export))
         .route(route::VERIFY, post(verify))
+        .route(route::GC, post(gc))
         .route(route::CACHE, get(cache))
         .route(route::PREFETCH, post(prefetch))
         .route(route::PIN, post(pin))
@@ -224,6 +225,11 @@ async fn export(State(node): Shared, Json(request): Json<ExportRequest>) -> Resp
 async fn verify(State(node): Shared, Json(request): Json<VerifyRequest>) -> Response {
     let job = node.begin(JobKind::Verify, request.reference.as_deref().unwrap_or("the store"));
     run(job, async move |job| node.verify(&request, &job).await)
+}
+
+async fn gc(State(node): Shared, Json(request): Json<GcRequest>) -> Response {
+    let job = node.begin(JobKind::Gc, "the store");
+    run(job, async move |job| node.gc(&request, &job).await)
 }
 
 async fn cache(State(node): Shared) -> Answer<CacheStatus> {

@@ -9,7 +9,7 @@ use clap::Args;
 
 use super::{Context, output, pin};
 use crate::api::{Client, route};
-use crate::node::report::CacheStatus;
+use crate::node::report::{CacheStatus, Held};
 use crate::node::{Error, Kind, Node};
 
 /// Show what fills the cache, what is pinned, and what the cache was good for
@@ -68,6 +68,13 @@ fn text(cache: &CacheStatus) -> String {
             cache.bypassed
         ),
     ];
+    let waiting = cache.snapshots.iter().filter(|row| row.held != Held::Published).count();
+    if waiting > 0 {
+        let all = cache.snapshots.len();
+        lines.push(format!(
+            "snapshots  {all}, {waiting} of them withdrawn or in no version: see `bcai gc --dry-run`"
+        ));
+    }
     if cache.in_place_bytes > 0 {
         // After what is published, which it is counted apart from.
         let line = format!("in place   {} in published files, not in the budget", size(cache.in_place_bytes));

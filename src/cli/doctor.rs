@@ -129,7 +129,8 @@ fn judge(release: &str) -> Check {
     }
     if version < (6, 9) {
         let found = format!("{release}; mounts do not survive the end of their daemon");
-        let remedy = "Linux 6.9 lets the next daemon go on with them; here, close their files before an upgrade";
+        let remedy =
+            "Linux 6.9 lets the next daemon go on with them; here, close their files before an upgrade";
         return Check::bad("kernel", Verdict::Warn, found, remedy);
     }
     Check::ok("kernel", format!("{release}; mounts survive the end of their daemon"))
@@ -301,7 +302,11 @@ mod tests {
             ("7.0.0-rc1", Verdict::Ok),
         ] {
             let check = judge(release);
-            assert_eq!((check.verdict, check.remedy.is_some()), (verdict, verdict != Verdict::Ok), "{release}");
+            assert_eq!(
+                (check.verdict, check.remedy.is_some()),
+                (verdict, verdict != Verdict::Ok),
+                "{release}"
+            );
         }
     }
 }

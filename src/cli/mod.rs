@@ -15,6 +15,7 @@ mod demo;
 mod diff;
 mod doctor;
 mod export;
+mod gc;
 mod init;
 mod keys;
 mod list;
@@ -99,6 +100,7 @@ enum Command {
     Pin(pin::Pin),
     Unpin(pin::Unpin),
     Cache(cache::Cache),
+    Gc(gc::Gc),
     Verify(verify::Verify),
     Keys(keys::Keys),
     Validator(validator::Validator),
@@ -162,6 +164,7 @@ fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Pin(command) => done(command.run(&ctx()?)),
         Command::Unpin(command) => done(command.run(&ctx()?)),
         Command::Cache(command) => done(command.run(&ctx()?)),
+        Command::Gc(command) => done(command.run(&ctx()?)),
         Command::Verify(command) => command.run(ctx, output),
         Command::Validator(command) => done(command.run(&ctx()?)),
         Command::Keys(command) => command.run(&ctx()?),

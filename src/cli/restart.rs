@@ -31,9 +31,7 @@ pub struct Restart {}
 impl Restart {
     pub fn run(self, ctx: &Context) -> Result<(), Error> {
         let Some(_) = Node::running(&ctx.paths)? else {
-            return Err(
-                Error::new(Kind::NotFound, "no node is running").hint("start it with `bcai daemon`")
-            );
+            return Err(Error::new(Kind::NotFound, "no node is running").hint("start it with `bcai daemon`"));
         };
         ctx.block_on(async {
             let client = Client::new(&ctx.paths.socket());

@@ -88,6 +88,10 @@ fn text(report: &Report) -> String {
         output::size(store.cache_max_bytes),
         store.evicted
     ));
+    if let Some(time) = report.scrub.whole_unix_ms {
+        lines.push(format!("scrub     all of it was hashed again by {}", output::time(time)));
+    }
+    lines.extend(report.scrub.damaged.iter().map(|bad| format!("damaged   {}", output::safe(bad))));
     lines.extend(store.in_place_changed.iter().map(|path| {
         format!("changed   {} is published in place: publish it again, or restore it", output::safe(path))
     }));

@@ -28,7 +28,7 @@ use crate::node::{Error, Expected, Kind, check_checkpoint, check_proof};
 /// log, nobody is asked. What no file can prove is that the log has not gone on since.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  bcai verify photos@v1\n  bcai verify --all\n  bcai verify --offline photos-v1.proof --genesis bcai://GENESIS/photos@v1"
+    after_help = "Examples:\n  bcai verify photos@v1\n  bcai verify --all --repair\n  bcai verify --offline photos-v1.proof --genesis bcai://GENESIS/photos@v1"
 )]
 pub struct Verify {
     /// What to check
@@ -38,7 +38,7 @@ pub struct Verify {
     #[arg(long, conflicts_with = "reference")]
     all: bool,
     /// Fetch from peers what is damaged or absent
-    #[arg(long, conflicts_with = "all")]
+    #[arg(long)]
     repair: bool,
     /// Check the proof in this file
     #[arg(long, value_name = "FILE", conflicts_with_all = ["reference", "all", "repair"], requires = "genesis")]
@@ -77,7 +77,7 @@ impl Verify {
         drop(meter);
         ctx.output.result(&done, text);
         if !done.corrupt.is_empty() && !request.repair {
-            ctx.output.note("bcai verify REF --repair fetches what is damaged from peers");
+            ctx.output.note("with --repair what is damaged is fetched from peers");
         }
         Ok(if done.corrupt.is_empty() { ExitCode::SUCCESS } else { exit_code(Kind::Corrupt) })
     }

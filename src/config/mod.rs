@@ -8,6 +8,7 @@
 //! Trust: files and environment are the user's; each mistake is answered with the key, the place and the remedy.
 //! Threads: built once at start, then shared read-only.
 
+mod keeping;
 mod mounting;
 mod paths;
 mod replicas;
@@ -25,6 +26,7 @@ use crate::net::Mode;
 use crate::origin::{OriginUrl, UrlError};
 use crate::pack::Compression;
 
+pub use keeping::Keeping;
 pub use mounting::{Fetch, Io};
 pub use paths::{Paths, PathsError};
 pub use replicas::Replicas;
@@ -81,6 +83,16 @@ pub const KEYS: &[Key] = &[
         name: "cache.max_bytes",
         default: "auto",
         help: "disk given to chunks fetched from peers; auto: a tenth of the disk, at most half of what is free at the first start",
+    },
+    Key {
+        name: "gc.keep_withdrawn",
+        default: "30",
+        help: "days that `bcai gc` leaves what was published here after every version of it was withdrawn",
+    },
+    Key {
+        name: "gc.keep_unpublished",
+        default: "30",
+        help: "days that `bcai gc` leaves a snapshot that is in no version, from when it was built",
     },
     Key {
         name: "log.level",
@@ -167,6 +179,11 @@ pub const KEYS: &[Key] = &[
         default: "7",
         help: "days that a storage node goes on holding a version after it was withdrawn",
     },
+    Key {
+        name: "scrub.days",
+        default: "30",
+        help: "days in which everything in the store is hashed again in the background, and damage repaired from peers; 0: never",
+    },
 ];
 
 /// One effective setting, as text.
@@ -204,6 +221,7 @@ pub struct Config {
     pub chunking: Chunking,
     pub compression: Compression,
     pub replicas: Replicas,
+    pub keeping: Keeping,
 }
 
 /// How log lines look.
@@ -331,6 +349,7 @@ impl Config {
             )?,
             compression: parse("publish.compress", get("publish.compress"), "none, lz4 or zstd:LEVEL")?,
             replicas: Replicas::from_settings(&settings)?,
+            keeping: Keeping::from_settings(&settings)?,
             settings,
         })
     }
@@ -417,68 +436,4 @@ fn suggestion(key: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn load(file: &str, env: &[(&str, &str)], flags: &[&str]) -> Result<Config, ConfigError> {
-        let home = tempfile::tempdir().unwrap();
-        std::fs::write(home.path().join("config.toml"), file).unwrap();
-        let paths = Paths::under(home.path()).unwrap();
-        let env = env.iter().map(|(k, v)| (k.into(), v.into()));
-        let flags: Vec<String> = flags.iter().map(|f| f.to_string()).collect();
-        Config::load(&paths, env, &flags)
-    }
-
-    #[test]
-    fn defaults_are_valid_and_say_so() {
-        let config = load("", &[], &[]).unwrap();
-        assert_eq!(config.cache_max_bytes, None);
-        assert!(config.settings().all(|(_, setting)| setting.origin == Origin::Default));
-    }
-
-    #[test]
-    fn flag_beats_environment_beats_file_beats_default() {
-        let file =
-            "[net]\nmax_peers = 1\nmdns = false\nlisten = [\"/ip4/127.0.0.1/tcp/1\", \"/ip6/::1/tcp/1\"]\n";
-        let config = load(file, &[("BCAI_NET_MAX_PEERS", "2")], &[]).unwrap();
-        assert_eq!((config.max_peers, config.mdns, config.listen.len()), (2, false, 2));
-        let config = load(file, &[("BCAI_NET_MAX_PEERS", "2")], &["net.max_peers=3"]).unwrap();
-        assert_eq!(config.max_peers, 3);
-    }
-
-    #[test]
-    fn a_mount_fetches_from_all_peers_unless_it_is_told_otherwise() {
-        assert_eq!(load("", &[], &[]).unwrap().fetch, Fetch::Spread);
-        for fetch in [Fetch::Local, Fetch::Best, Fetch::Spread, Fetch::Quorum] {
-            let file = format!("[mount]\nfetch = \"{}\"\n", fetch.name());
-            assert_eq!(load(&file, &[], &[]).unwrap().fetch, fetch);
-        }
-        let text = load("", &[], &["mount.fetch=all"]).unwrap_err().to_string();
-        assert!(text.contains("mount.fetch") && text.contains("quorum"), "{text}");
-    }
-
-    #[test]
-    fn a_limit_is_a_rate_or_none_and_knows_whether_it_was_set() {
-        let config = load("[net]\nupload_limit = \"2MiB\"\n", &[], &[]).unwrap();
-        assert_eq!((config.upload_limit, config.download_limit), (Some(Limit(Some(2 << 20))), None));
-        let config = load("", &[("BCAI_NET_UPLOAD_LIMIT", "unlimited")], &[]).unwrap();
-        assert_eq!(config.upload_limit, Some(Limit(None)));
-        for bad in ["fast", "0", "1KiB", "-1", ""] {
-            let text = load("", &[], &[&format!("net.download_limit={bad}")]).unwrap_err().to_string();
-            assert!(text.contains("net.download_limit") && text.contains("10MiB"), "{text}");
-        }
-    }
-
-    #[test]
-    fn mistakes_name_the_key_the_place_and_the_remedy() {
-        let unknown = load("[cache]\nmax_byte = 3\n", &[], &[]).unwrap_err().to_string();
-        assert!(unknown.contains("`cache.max_byte`") && unknown.contains("config.toml"), "{unknown}");
-        assert!(unknown.contains("did you mean `cache.max_bytes`"), "{unknown}");
-        let bad = load("", &[("BCAI_CACHE_MAX_BYTES", "lots")], &[]).unwrap_err().to_string();
-        assert!(bad.contains("$BCAI_CACHE_MAX_BYTES") && bad.contains("50GiB"), "{bad}");
-        assert!(load("not toml", &[], &[]).unwrap_err().to_string().contains("not valid TOML"));
-        let typo = load("", &[("BCAI_NET_MDSN", "false")], &[]).unwrap_err().to_string();
-        assert!(typo.contains("BCAI_NET_MDSN"), "{typo}");
-        assert!(load("", &[], &["net.mdns"]).unwrap_err().to_string().contains("KEY=VALUE"));
-    }
-}
+mod tests;

@@ -46,6 +46,8 @@ pub(super) struct Observed {
     bypasses: bool,
     networks: Vec<NetworkStatus>,
     replicas: Vec<ReplicaStatus>,
+    /// How many objects here are damaged, and one of them.
+    damaged: Option<(usize, String)>,
 }
 
 /// Something that holds now.
@@ -70,7 +72,7 @@ impl Observed {
     /// Everything about it that is worth an alert.
     fn conditions(&self) -> Vec<Condition> {
         let mut found: Vec<Condition> =
-            [self.lonely(), self.disk(), self.bypassed()].into_iter().flatten().collect();
+            [self.lonely(), self.disk(), self.bypassed(), self.damaged()].into_iter().flatten().collect();
         found.extend(self.peers.iter().flat_map(of_peer));
         found.extend(self.networks.iter().flat_map(of_network));
         found.extend(self.replicas.iter().flat_map(of_replicas));
@@ -105,6 +107,16 @@ impl Observed {
             severity,
             format!("{} of {} are free on the disk of {}", size(free), size(total), self.store),
             "free some space, lower cache.max_bytes and restart, or move the node to a larger disk",
+        ))
+    }
+
+    fn damaged(&self) -> Option<Condition> {
+        let (objects, first) = self.damaged.as_ref()?;
+        Some(condition(
+            "damaged-objects",
+            Severity::Error,
+            format!("{objects} objects in {} are damaged, and nobody had a good copy: {first}", self.store),
+            "connect a peer or an origin that has them and run `bcai verify --all --repair`; look whether the disk is failing",
         ))
     }
 
@@ -365,6 +377,7 @@ impl Node {
             bypasses: self.alerts.registry().bypasses(bypassed, Instant::now()),
             networks: self.networks.status(),
             replicas: self.replica_status()?,
+            damaged: self.scrub.worst(),
         })
     }
 

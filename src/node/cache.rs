@@ -37,6 +37,7 @@ impl Node {
             saved_bytes: fetch.local_bytes,
             deduplicated_bytes: published.saturating_sub(stats.published_bytes + stats.outside_bytes),
             hints: self.hints.status(),
+            snapshots: self.kept_snapshots()?,
         })
     }
 }

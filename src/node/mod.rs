@@ -12,6 +12,7 @@ mod dataset_keys;
 mod diff;
 mod error;
 mod export;
+mod gc;
 mod hints;
 mod history;
 mod job;
@@ -23,6 +24,7 @@ mod mount_list;
 mod mounts;
 mod naming;
 mod networks;
+mod objects;
 mod operators;
 mod origins;
 mod peers;
@@ -39,6 +41,7 @@ pub mod report;
 mod resolve;
 mod rights;
 mod rotate;
+mod scrub;
 mod sealing;
 mod state;
 mod swarms;
@@ -52,14 +55,14 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use backon::{ConstantBuilder, Retryable};
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Config, Paths};
+use crate::config::{Config, Keeping, Paths};
 use crate::crypto::SecretKey;
 use crate::fetch::Fetcher;
 use crate::net::{self, Net};
@@ -107,6 +110,10 @@ pub struct Node {
     nodes: Cache,
     /// What this node signs, it signs one after the other: its entries are numbered.
     publishing: tokio::sync::Mutex<()>,
+    /// Held by those who put what is to stay, and alone by who takes away what is not.
+    keeping: tokio::sync::RwLock<()>,
+    retention: Keeping,
+    scrub: scrub::Scrub,
     mounts: Mounts,
     pins: pins::Pins,
     hints: hints::Hints,
@@ -181,6 +188,9 @@ impl Node {
             publishing: tokio::sync::Mutex::default(),
             mounts,
             restarts: AtomicBool::new(false),
+            keeping: tokio::sync::RwLock::default(),
+            retention: config.keeping,
+            scrub: scrub::Scrub::default(),
             pins: pins::Pins::default(),
             hints: hints::Hints::default(),
             kept: swarms::Kept::default(),
@@ -213,6 +223,7 @@ impl Node {
         node.tidy_mounts();
         node.resume_pins();
         node.watch_alerts();
+        node.scrub_store();
         if config.mode != net::Mode::Anonymous {
             node.answer_about_replicas(node.net.replica_calls());
             node.tend_replicas();
@@ -232,39 +243,6 @@ impl Node {
     /// Asks the node to end; the daemon then calls `shut_down`.
     pub fn request_stop(&self) {
         self.stop.cancel();
-    }
-
-    /// Asks the node to end so that the supervisor starts another at once, which goes on with the mounts.
-    pub fn request_restart(&self) -> Result<(), Error> {
-        if !self.mounts.keeper().0.is_there() {
-            return Err(Error::new(Kind::Failed, "the supervisor of this node is gone, so nobody would start it again")
-                .hint("`bcai stop` ends it, with its mounts; the next command starts one with a supervisor"));
-        }
-        if let Some(dir) = self.mounts.not_kept().first() {
-            let dir = dir.display();
-            return Err(Error::new(Kind::Busy, format!("the mount on {dir} would not survive: that needs Linux 6.9"))
-                .hint(format!("`bcai unmount {dir}` first, or `bcai stop`, which ends all mounts")));
-        }
-        self.restarts.store(true, Ordering::Release);
-        self.stop.cancel();
-        Ok(())
-    }
-
-    /// Whether the node ends to be started again.
-    pub fn restarts(&self) -> bool {
-        self.restarts.load(Ordering::Acquire)
-    }
-
-    /// Writes what a new daemon would have to fetch or to replay, and leaves the rest as it is: whoever reads a mount is answered until
-    /// this process ends. After this it has to end at once.
-    pub async fn hand_over(self: &Arc<Self>) {
-        self.networks.stop().await;
-        self.fetcher.flush().await;
-        if let Err(error) = self.store.commit() {
-            tracing::error!(%error, "the last commit of the store failed; cached chunks may be fetched again");
-        }
-        self.mounts.leave();
-        tracing::info!("node hands over");
     }
 
     /// Ends everything from the top down: mounts first, so that no reader waits for a network that is gone; then
@@ -328,6 +306,7 @@ impl Node {
             limits: self.limits(),
             origins: self.origins.status(),
             replicas: self.replica_status()?,
+            scrub: self.scrub_status(),
         })
     }
 

@@ -11,6 +11,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use tokio::sync::RwLockReadGuard;
+
 use super::error::{Error, Kind};
 use super::job::{Job, cancelled};
 use super::replicas::Subject;
@@ -37,7 +39,17 @@ impl Node {
         request: &SnapshotRequest,
         job: &Job,
     ) -> Result<Snapshotted, Error> {
+        let _kept = job.run(self.keeping(job)).await?;
         self.build(request, None, job).await
+    }
+
+    /// What is put while this is held is not taken for something left over.
+    async fn keeping(&self, job: &Job) -> Result<RwLockReadGuard<'_, ()>, Error> {
+        if let Ok(held) = self.keeping.try_read() {
+            return Ok(held);
+        }
+        job.set(Progress { phase: "waiting for gc".into(), ..Progress::default() });
+        Ok(self.keeping.read().await)
     }
 
     /// Builds a snapshot, encrypted if there are keys.
@@ -92,6 +104,8 @@ impl Node {
         let origin: Option<OriginUrl> = request.origin.as_deref().map(str::parse).transpose()?;
         let chain = self.networks.default_network()?;
         self.check_owner(&chain, &name)?;
+        self.check_replicas(&chain, (&name, &version), request)?;
+        let _kept = job.run(self.keeping(job)).await?;
         let keys = self.sealing_keys(&chain, &name, request).await?;
         let (snapshot, ingest) = match &request.source {
             Source::Dir(dir) => {
@@ -112,7 +126,7 @@ impl Node {
         let subject = Subject { name: &name, version: &version, snapshot, bytes: stored.totals.bytes };
         let (replicas, copies) = match self.is_published(&chain, subject) {
             true => (Vec::new(), 0),
-            false => self.replicate(&chain, subject, (request.replicas, request.ack), job).await?,
+            false => self.replicate(&chain, subject, request, job).await?,
         };
         let acknowledged = replicas.len();
         job.set(Progress { phase: "commit".into(), ..job.progress() });

@@ -22,6 +22,7 @@ mod operators;
 mod origins;
 mod proving;
 mod replicas;
+mod storing;
 mod watching;
 
 pub use diff::*;
@@ -33,6 +34,7 @@ pub use operators::*;
 pub use origins::{OriginStatus, UploadReport};
 pub use proving::*;
 pub use replicas::*;
+pub use storing::*;
 pub use watching::*;
 
 /// One line of a streamed job: any number of `progress` and `rows`, then one `done` or `error`.
@@ -346,6 +348,8 @@ pub struct Status {
     pub origins: Vec<OriginStatus>,
     #[serde(default)]
     pub replicas: Vec<ReplicaStatus>,
+    #[serde(default)]
+    pub scrub: ScrubStatus,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -460,39 +464,4 @@ pub struct Unpinned {
     pub removed: Vec<Pin>,
     /// Bytes as stored that may be evicted again.
     pub released_bytes: u64,
-}
-
-/// The cache: its budget, what fills it, and what it was good for. Counts are since the start of the node.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct CacheStatus {
-    pub max_bytes: u64,
-    /// On disk, of which records that may be evicted (with what is not free yet), records that are pinned, blob files.
-    pub used_bytes: u64,
-    pub cached_bytes: u64,
-    pub pinned_bytes: u64,
-    pub blob_file_bytes: u64,
-    pub blob_files: u64,
-    /// Not part of the budget: published records, and apart from them, objects that lie in files which were published
-    /// in place.
-    pub published_bytes: u64,
-    pub in_place_bytes: u64,
-    /// What may be fetched before anything is evicted.
-    pub free_bytes: u64,
-    pub pins_max_bytes: u64,
-    pub pins: Vec<Pin>,
-    /// Objects found here, and objects that had to be fetched; what the kernel reads by itself is not seen.
-    pub hits: u64,
-    pub misses: u64,
-    /// `hits / (hits + misses)`; absent before the first.
-    pub hit_ratio: Option<f64>,
-    pub evicted: u64,
-    pub evicted_bytes: u64,
-    /// Objects that were fetched and not cached: the disk was full, or did not keep up.
-    pub bypassed: u64,
-    /// Plain bytes of the hits, which did not have to be fetched.
-    pub saved_bytes: u64,
-    /// Bytes of the files of published snapshots that were not stored, since they were there already or were compressed.
-    pub deduplicated_bytes: u64,
-    pub hints: HintStatus,
 }

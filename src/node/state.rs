@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::{Error, Kind};
 use super::report::MountRequest;
+use super::scrub::Round;
 use super::witness::Cosigned;
 
 /// What is remembered.
@@ -47,6 +48,8 @@ pub struct Facts {
     /// The latest that this machine's clock has shown, give or take an hour, in milliseconds since 1970: a clock that is
     /// set back makes no log look fresh.
     pub clock_ms: u64,
+    /// How far the scrub has come.
+    pub scrub: Round,
     /// What was vouched for as a witness, by network.
     pub cosigned: BTreeMap<String, Cosigned>,
 }

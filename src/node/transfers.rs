@@ -27,6 +27,7 @@ pub enum JobKind {
     Verify,
     Export,
     Diff,
+    Gc,
 }
 
 impl JobKind {
@@ -48,6 +49,7 @@ impl fmt::Display for JobKind {
             Self::Verify => "verify",
             Self::Export => "export",
             Self::Diff => "diff",
+            Self::Gc => "gc",
         })
     }
 }

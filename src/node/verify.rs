@@ -12,13 +12,14 @@ use lru::LruCache;
 
 use super::error::{Error, Kind};
 use super::job::Job;
+use super::objects::below;
 use super::report::{Progress, Verified, VerifyRequest};
 use super::{Node, off};
 use crate::fetch::{Class, FetchError};
-use crate::id::{ObjectId, SnapshotId};
-use crate::manifest::{BlobNode, Content, Entry, Node as Inode, Snapshot, TreeNode};
+use crate::id::{self, ObjectId, SnapshotId};
+use crate::manifest::Snapshot;
 use crate::pack::Checked;
-use crate::store::StoreError;
+use crate::store::{Corrupt, StoreError};
 
 /// Objects remembered as looked at; one that is met again later is looked at again.
 const SEEN: NonZeroUsize = NonZeroUsize::new(1 << 18).expect("is not zero");
@@ -30,11 +31,11 @@ impl Node {
         self.fetcher.flush().await;
         match &request.reference {
             Some(reference) => self.verify_reference(reference, request.repair, job).await,
-            None => self.verify_store(job).await,
+            None => self.verify_store(request.repair, job).await,
         }
     }
 
-    async fn verify_store(&self, job: &Job) -> Result<Verified, Error> {
+    async fn verify_store(&self, repair: bool, job: &Job) -> Result<Verified, Error> {
         let (store, watched) = (self.store.clone(), job.clone());
         let mut objects = 0;
         let corrupt = tokio::task::spawn_blocking(move || {
@@ -57,20 +58,45 @@ impl Node {
             .await
             .map_err(|panic| Error::new(Kind::Failed, format!("verifying failed: {panic}")))??;
         job.check()?;
+        let (repaired, left) = match repair {
+            true => job.run(async { Ok(self.repair(corrupt).await) }).await?,
+            false => (0, corrupt.iter().map(|bad| (bad.id, text(bad))).collect()),
+        };
+        self.scrub.forget();
+        self.scrub.found(repaired, left.iter().cloned());
         let stats = self.store.stats()?;
         Ok(Verified {
             height: None,
             objects,
             bytes: stats.published_bytes + stats.outside_bytes + stats.cached_bytes,
             absent: 0,
-            corrupt: corrupt
-                .iter()
-                .map(|bad| {
-                    format!("{} in {} at byte {}: {}", bad.id, bad.path.display(), bad.offset, bad.cause)
-                })
-                .collect(),
-            repaired: 0,
+            corrupt: left.into_iter().map(|(_, text)| text).collect(),
+            repaired,
         })
+    }
+
+    /// Fetches what is damaged from those who have it. Says how many objects that mended, and what is left. After a try
+    /// that found nobody to ask, no other is made.
+    pub(super) async fn repair(&self, corrupt: Vec<Corrupt>) -> (u64, Vec<(ObjectId, String)>) {
+        let (mut repaired, mut left, mut reachable) = (0, Vec::new(), true);
+        for bad in corrupt {
+            let fetched = match reachable {
+                true => Some(self.fetcher.get(bad.id, Class::Prefetch).await),
+                false => None,
+            };
+            match fetched {
+                Some(Ok(_)) => {
+                    tracing::warn!(damage = text(&bad), "a damaged object was replaced");
+                    repaired += 1;
+                }
+                other => {
+                    use FetchError::{TimedOut, Unreachable};
+                    reachable &= !matches!(other, Some(Err(Unreachable { .. } | TimedOut { .. })));
+                    left.push((bad.id, text(&bad)));
+                }
+            }
+        }
+        (repaired, left)
     }
 
     async fn verify_reference(&self, reference: &str, repair: bool, job: &Job) -> Result<Verified, Error> {
@@ -181,29 +207,10 @@ impl Walk<'_> {
 
     /// Queues what an object refers to.
     fn descend(&mut self, object: &Checked) -> Result<(), Error> {
-        let plain = object.plain();
-        match object.id().kind {
-            crate::id::Kind::Chunk => {}
-            crate::id::Kind::Snapshot => {
-                let snapshot = Snapshot::decode(plain)?;
-                self.expected_bytes = snapshot.totals.bytes;
-                self.pending.push(snapshot.tree.into());
-            }
-            crate::id::Kind::Tree => match TreeNode::decode(plain)? {
-                TreeNode::Leaf(entries) => self.pending.extend(entries.iter().filter_map(content)),
-                TreeNode::Branch(children) => {
-                    self.pending.extend(children.iter().map(|child| ObjectId::from(child.tree)));
-                }
-            },
-            crate::id::Kind::Blob => match BlobNode::decode(plain)? {
-                BlobNode::Leaf(extents) => {
-                    self.pending.extend(extents.iter().filter_map(|extent| extent.chunk).map(ObjectId::from));
-                }
-                BlobNode::Branch(children) => {
-                    self.pending.extend(children.iter().map(|child| ObjectId::from(child.blob)));
-                }
-            },
+        if object.id().kind == id::Kind::Snapshot {
+            self.expected_bytes = Snapshot::decode(object.plain())?.totals.bytes;
         }
+        self.pending.extend(below(object)?);
         Ok(())
     }
 
@@ -218,12 +225,6 @@ impl Walk<'_> {
     }
 }
 
-/// What an entry's content hangs on.
-fn content(entry: &Entry) -> Option<ObjectId> {
-    match &entry.node {
-        Inode::Dir { tree, .. } => Some((*tree).into()),
-        Inode::File { content: Content::Chunk { id, .. }, .. } => Some((*id).into()),
-        Inode::File { content: Content::Blob { id, .. }, .. } => Some((*id).into()),
-        Inode::File { content: Content::Empty, .. } | Inode::Symlink { .. } | Inode::Link { .. } => None,
-    }
+fn text(bad: &Corrupt) -> String {
+    format!("{} in {} at byte {}: {}", bad.id, bad.path.display(), bad.offset, bad.cause)
 }

@@ -8,11 +8,11 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 
-use crate::id::ObjectId;
+use crate::id::{ID_LEN, ObjectId};
 use crate::pack::file::Keep;
 use crate::store::error::StoreError;
 use crate::store::index::Place;
-use crate::store::{Found, Shared};
+use crate::store::{Found, Shared, Store};
 
 /// Objects looked at between two looks into the index; with their places 12 MiB. Within a batch the reads
 /// go through the packs in order.
@@ -29,6 +29,51 @@ pub struct Corrupt {
     pub offset: u64,
     /// What is wrong, in words.
     pub cause: String,
+}
+
+/// A part of the store that was hashed again.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Scrubbed {
+    pub corrupt: Vec<Corrupt>,
+    pub objects: u64,
+    /// Where to go on; nothing at the end.
+    pub next: Option<u64>,
+}
+
+/// Where an object is among all: its kind, and the first seven bytes of its hash.
+fn position(id: &ObjectId) -> u64 {
+    id.hash[..7].iter().fold(id.kind as u64, |position, byte| position << 8 | u64::from(*byte))
+}
+
+/// The least that may be at a position or behind it, in the order of the index.
+fn first_at(position: u64) -> Option<ObjectId> {
+    let [kind, bytes @ ..] = position.to_be_bytes();
+    let mut hash = [0; ID_LEN];
+    hash[..7].copy_from_slice(&bytes);
+    Some(ObjectId { kind: kind.try_into().ok()?, hash })
+}
+
+impl Store {
+    /// Re-hashes up to `limit` objects from a position on, which is 0 for the first, and in all what it was told to go on
+    /// with. Lists those that are damaged or cannot be read.
+    pub fn verify_from(&self, from: u64, limit: usize) -> Result<Scrubbed, StoreError> {
+        let shared = self.shared();
+        let Some(first) = first_at(from) else { return Ok(Scrubbed::default()) };
+        let batch = shared.view()?.objects_after(Some(&first), limit);
+        let batch = batch.map_err(StoreError::index(&shared.index_path))?;
+        let mut scrubbed = Scrubbed { objects: batch.len() as u64, ..Scrubbed::default() };
+        // Fewer than there may be are the last. Of two objects at one position, the second is passed over: one in 2^56.
+        scrubbed.next = batch.last().filter(|_| batch.len() == limit).map(|(id, _)| position(id) + 1);
+        for (id, place) in batch {
+            scrubbed.corrupt.extend(shared.verify_one(&id, place)?);
+        }
+        Ok(scrubbed)
+    }
+
+    /// Re-hashes all blob files; a damaged one is removed, since all of it is elsewhere.
+    pub fn verify_blob_files(&self) -> Result<(), StoreError> {
+        self.shared().verify_blob_files()
+    }
 }
 
 impl Shared {

@@ -150,7 +150,10 @@ mod tests {
         send(&ours, &kept(b"description", vec![file.into()])).unwrap();
         send(&ours, &Message::Drop(8)).unwrap();
         send(&ours, &kept(&vec![1; MAX_BYTES], vec![])).unwrap();
-        assert!(matches!(send(&ours, &kept(&vec![1; MAX_BYTES + 1], vec![])), Err(SupervisorError::TooLarge)));
+        assert!(matches!(
+            send(&ours, &kept(&vec![1; MAX_BYTES + 1], vec![])),
+            Err(SupervisorError::TooLarge)
+        ));
         drop(ours);
         let Some(Message::Keep(first)) = receive(&theirs).unwrap() else { panic!("not the first") };
         assert_eq!((first.id, first.bytes.as_slice(), first.fds.len()), (7, b"description".as_slice(), 1));
@@ -160,7 +163,9 @@ mod tests {
         file.read_to_string(&mut content).unwrap();
         assert_eq!(content, "content");
         assert!(matches!(receive(&theirs).unwrap(), Some(Message::Drop(8))));
-        assert!(matches!(receive(&theirs).unwrap(), Some(Message::Keep(kept)) if kept.bytes.len() == MAX_BYTES));
+        assert!(
+            matches!(receive(&theirs).unwrap(), Some(Message::Keep(kept)) if kept.bytes.len() == MAX_BYTES)
+        );
         assert!(receive(&theirs).unwrap().is_none());
     }
 

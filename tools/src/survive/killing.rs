@@ -49,7 +49,8 @@ pub fn run(scratch: &Scratch, settings: Settings, report: &mut Report) -> anyhow
     let (fetched, _, _) = node.mount(published["uri"].as_str().unwrap_or_default())?;
     let (own, _, _) = node.mount("own@v1")?;
     let status = node.status()?;
-    let kept = status["mounts"].as_array().map_or(0, |rows| rows.iter().filter(|row| row["kept"] == true).count());
+    let kept =
+        status["mounts"].as_array().map_or(0, |rows| rows.iter().filter(|row| row["kept"] == true).count());
     ensure!(kept == 2, "the mounts of this machine end with their daemon: {status}");
     let supervisor = number(&status, "/supervisor")? as u32;
 
@@ -87,7 +88,10 @@ pub fn run(scratch: &Scratch, settings: Settings, report: &mut Report) -> anyhow
         report.note(Row::KillFailed, error);
     }
     report.value(Row::KillLost, lost.len() as f64);
-    report.note(Row::KillLost, format!("{} versions were published meanwhile {}", answered.len(), lost.join(" ")));
+    report.note(
+        Row::KillLost,
+        format!("{} versions were published meanwhile {}", answered.len(), lost.join(" ")),
+    );
     let stalls = noticed.stalls(&killed);
     report.value(Row::KillStall, percentile(&stalls, 99.0));
     let (p50, max) = (percentile(&stalls, 50.0), percentile(&stalls, 100.0));
@@ -215,7 +219,8 @@ fn lost(scratch: &Scratch, node: &Site, answered: &[u64]) -> anyhow::Result<Vec<
 
 /// Bytes that a process shares with no other.
 fn private(pid: u32) -> anyhow::Result<f64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).context("cannot examine the supervisor")?;
+    let text =
+        fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).context("cannot examine the supervisor")?;
     let of = |name: &str| -> Option<f64> {
         let line = text.lines().find_map(|line| line.strip_prefix(name))?;
         line.trim().trim_end_matches("kB").trim().parse().ok()

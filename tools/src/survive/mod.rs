@@ -70,10 +70,7 @@ impl fmt::Display for Settings {
 type Group = fn(&Scratch, Settings, &mut Report) -> anyhow::Result<()>;
 
 const GROUPS: &[(Group, &[Row])] = &[
-    (
-        killing::run,
-        &[Row::KillWrong, Row::KillFailed, Row::KillLost, Row::KillStall, Row::Supervisor],
-    ),
+    (killing::run, &[Row::KillWrong, Row::KillFailed, Row::KillLost, Row::KillStall, Row::Supervisor]),
     (upgrading::run, &[Row::UpgradeFailed, Row::UpgradeStall, Row::UpgradeEpoch]),
 ];
 

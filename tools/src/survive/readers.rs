@@ -42,7 +42,8 @@ impl Data {
         fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
         for file in 0..self.files {
             let path = dir.join(Self::name(file));
-            fs::write(&path, self.content(file)).with_context(|| format!("cannot write {}", path.display()))?;
+            fs::write(&path, self.content(file))
+                .with_context(|| format!("cannot write {}", path.display()))?;
         }
         Ok(dir)
     }

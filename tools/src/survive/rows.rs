@@ -26,7 +26,9 @@ pub enum Row {
 impl report::Row for Row {
     fn what(self) -> &'static str {
         match self {
-            Self::KillWrong => "SIGKILLs during publishes, mounts, reads and evictions: files read with wrong bytes",
+            Self::KillWrong => {
+                "SIGKILLs during publishes, mounts, reads and evictions: files read with wrong bytes"
+            }
             Self::KillFailed => "the same: reads, opens and listings that failed",
             Self::KillLost => "the same: versions whose publish was answered and that are lost or damaged",
             Self::KillStall => "the same: what one kill costs a reader that is at work, p99",

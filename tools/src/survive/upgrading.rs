@@ -49,7 +49,10 @@ pub fn run(scratch: &Scratch, settings: Settings, report: &mut Report) -> anyhow
     })?;
     let bad = noticed.failed.load(Ordering::Relaxed) + noticed.wrong.load(Ordering::Relaxed);
     report.value(Row::UpgradeFailed, bad as f64);
-    report.note(Row::UpgradeFailed, format!("{} reads, {} upgrades", noticed.reads.load(Ordering::Relaxed), settings.upgrades));
+    report.note(
+        Row::UpgradeFailed,
+        format!("{} reads, {} upgrades", noticed.reads.load(Ordering::Relaxed), settings.upgrades),
+    );
     for error in noticed.errors() {
         report.note(Row::UpgradeFailed, error);
     }

@@ -1,0 +1,106 @@
+//! What is asked and shown of the store: the cache, what was published, `bcai gc`, the scrub. Rules of `report`.
+//!
+//! Owns: these shapes. Must not know: how they come about. Invariant, trust and threads: as `report`.
+
+use serde::{Deserialize, Serialize};
+
+use super::{HintStatus, Pin};
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GcRequest {
+    /// Only say what would go.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// What went, or would go, and what stays.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Collected {
+    pub dry_run: bool,
+    /// All snapshots that were built here.
+    pub snapshots: Vec<KeptSnapshot>,
+    /// Published objects that went, and bytes of their records.
+    pub objects: u64,
+    pub bytes: u64,
+    /// Those that stay.
+    pub kept_objects: u64,
+    pub kept_bytes: u64,
+}
+
+/// What hashing the store again in the background has come to.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct ScrubStatus {
+    /// Objects hashed in this round.
+    pub objects: u64,
+    /// When the last whole round ended, in milliseconds since 1970, UTC.
+    pub whole_unix_ms: Option<u64>,
+    /// Damaged objects that were fetched again since the start.
+    pub repaired: u64,
+    /// What is damaged, and where, and could not be fetched again.
+    pub damaged: Vec<String>,
+}
+
+/// A snapshot that was built here, and why it stays.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeptSnapshot {
+    pub snapshot: String,
+    /// The directory it was built of.
+    pub source: String,
+    pub bytes: u64,
+    /// `NAME@VERSION` of every version that it is.
+    pub versions: Vec<String>,
+    pub held: Held,
+    /// From when on a gc takes it away, in milliseconds since 1970, UTC; nothing for what stays.
+    pub goes_unix_ms: Option<u64>,
+    /// Whether that is now.
+    pub goes: bool,
+}
+
+/// What holds a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Held {
+    /// A version.
+    Published,
+    /// Every version of it was withdrawn, and it stays for a time.
+    Withdrawn,
+    /// It is in no version, and stays for a time.
+    Unpublished,
+}
+
+/// The cache: its budget, what fills it, and what it was good for. Counts are since the start of the node.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CacheStatus {
+    pub max_bytes: u64,
+    /// On disk, of which records that may be evicted (with what is not free yet), records that are pinned, blob files.
+    pub used_bytes: u64,
+    pub cached_bytes: u64,
+    pub pinned_bytes: u64,
+    pub blob_file_bytes: u64,
+    pub blob_files: u64,
+    /// Not part of the budget: published records, and apart from them, objects that lie in files which were published
+    /// in place.
+    pub published_bytes: u64,
+    pub in_place_bytes: u64,
+    /// What may be fetched before anything is evicted.
+    pub free_bytes: u64,
+    pub pins_max_bytes: u64,
+    pub pins: Vec<Pin>,
+    /// Objects found here, and objects that had to be fetched; what the kernel reads by itself is not seen.
+    pub hits: u64,
+    pub misses: u64,
+    /// `hits / (hits + misses)`; absent before the first.
+    pub hit_ratio: Option<f64>,
+    pub evicted: u64,
+    pub evicted_bytes: u64,
+    /// Objects that were fetched and not cached: the disk was full, or did not keep up.
+    pub bypassed: u64,
+    /// Plain bytes of the hits, which did not have to be fetched.
+    pub saved_bytes: u64,
+    /// Bytes of the files of published snapshots that were not stored, since they were there already or were compressed.
+    pub deduplicated_bytes: u64,
+    pub hints: HintStatus,
+    /// What was built here, and what holds it.
+    pub snapshots: Vec<KeptSnapshot>,
+}
