@@ -59,6 +59,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use backon::{ConstantBuilder, Retryable};
+use rustix::process::{Signal, pidfd_send_signal};
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
@@ -135,6 +136,14 @@ impl Node {
     /// The process id of the node that runs on these folders, if one does.
     pub fn running(paths: &Paths) -> Result<Option<u32>, Error> {
         lock::holder(&paths.lock())
+    }
+
+    /// Asks the supervisor of these folders for an end, if there is one: for when its daemon does not answer.
+    pub fn end_supervisor(paths: &Paths) {
+        if let Some(supervisor) = paths.lock().canonicalize().ok().and_then(|path| lock::supervisor(&path)) {
+            // It may be gone by now.
+            let _ = pidfd_send_signal(supervisor, Signal::TERM);
+        }
     }
 
     /// The lock of these folders, for a supervisor.
