@@ -168,7 +168,7 @@ impl Node {
         }
         let next_id = kept.iter().map(|kept| kept.id + 1).max().unwrap_or(0);
         let mounts = Mounts::new(keeper, next_id);
-        let keeper = mounts.keeper().0;
+        let keeper = mounts.keeper();
         let kept = kept.into_iter().filter_map(|kept| Inherited::parse(&keeper, kept)).collect();
         let state = Arc::new(State::open(&paths.state())?);
         let keys = Arc::new(Keys::load(&paths, state.is_new(), passphrase)?);
@@ -283,7 +283,7 @@ impl Node {
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
-            supervisor: self.mounts.keeper().0.is_there().then(supervisor),
+            supervisor: self.mounts.keeper().is_there().then(supervisor),
             uptime_s: self.started.elapsed().as_secs(),
             resident_bytes: resident_bytes(),
             peer_id: self.net.peer_id(),
