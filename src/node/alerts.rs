@@ -16,6 +16,7 @@ use super::error::Error;
 use super::report::{AckRequest, Acknowledged, Alert, AlertState, NetworkStatus, ReplicaStatus, Severity};
 use super::text::size;
 use super::{Node, now_ms, off};
+use crate::id::Genesis;
 use crate::net::{PeerInfo, PeerState};
 
 /// How often is looked for what is wrong.
@@ -48,6 +49,8 @@ pub(super) struct Observed {
     replicas: Vec<ReplicaStatus>,
     /// How many objects here are damaged, and one of them.
     damaged: Option<(usize, String)>,
+    /// Networks whose logs cannot be opened, and why.
+    unserved: Vec<(Genesis, Error)>,
 }
 
 /// Something that holds now.
@@ -76,6 +79,7 @@ impl Observed {
         found.extend(self.peers.iter().flat_map(of_peer));
         found.extend(self.networks.iter().flat_map(of_network));
         found.extend(self.replicas.iter().flat_map(of_replicas));
+        found.extend(self.unserved.iter().map(of_unserved));
         found
     }
 
@@ -201,6 +205,15 @@ fn of_network(network: &NetworkStatus) -> Vec<Condition> {
         found.push(condition(format!("stale-log:{genesis}"), severity, text, remedy));
     }
     found
+}
+
+fn of_unserved((genesis, error): &(Genesis, Error)) -> Condition {
+    condition(
+        format!("unserved-network:{genesis}"),
+        Severity::Critical,
+        format!("network {genesis} is not served: {}", error.message),
+        "stop the node, put networks/ back from the newest backup, and start it: OPERATIONS.md, Backup",
+    )
 }
 
 /// What is on fewer storage nodes than it should be, and on its way to none.
@@ -378,6 +391,7 @@ impl Node {
             networks: self.networks.status(),
             replicas: self.replica_status()?,
             damaged: self.scrub.worst(),
+            unserved: self.networks.unserved(),
         })
     }
 

@@ -177,7 +177,10 @@ fn chain(error: &ChainError) -> Kind {
 fn store(error: &StoreError) -> Kind {
     match error {
         StoreError::Locked { .. } => Kind::Busy,
-        StoreError::Corrupt { .. } | StoreError::Outside { .. } | StoreError::Record { .. } => Kind::Corrupt,
+        StoreError::Corrupt { .. }
+        | StoreError::Outside { .. }
+        | StoreError::Record { .. }
+        | StoreError::Log { damaged: true, .. } => Kind::Corrupt,
         _ => Kind::Failed,
     }
 }

@@ -292,6 +292,9 @@ pub struct Verified {
     /// Objects that failed, each with its cause. None were left after a successful repair.
     pub corrupt: Vec<String>,
     pub repaired: u64,
+    /// Files of large blobs that were damaged and removed; they are made again from their chunks.
+    #[serde(default)]
+    pub removed: Vec<String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
