@@ -21,6 +21,7 @@ pub mod origin;
 pub mod pack;
 pub mod replicate;
 pub mod store;
+pub mod supervisor;
 pub mod swarm;
 pub mod validator;
 pub mod view;

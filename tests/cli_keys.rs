@@ -7,9 +7,9 @@ mod common;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
-use common::{Running, Site, wait_until};
+use common::{Running, Site, sigkill, wait_until};
 use serde_json::Value;
 
 struct Author {
@@ -232,7 +232,11 @@ fn killed_at(author: &mut Author, name: impl Fn(&Author) -> PathBuf) {
     // On a busy machine the file may have come and gone before it was seen: then another key is replaced.
     let mut seen = false;
     while !seen {
-        let (watched, pid) = (name(author), author.site.pid().unwrap().to_string());
+        let (watched, pid) = (name(author), author.site.pid().unwrap());
+        // Nobody starts another one while the files are looked at.
+        if let Some(supervisor) = author.site.status()["supervisor"].as_u64() {
+            sigkill(supervisor as u32);
+        }
         let mut rotating = author.site.command(["keys", "rotate"]);
         let mut rotating = Running(rotating.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
         wait_until("the file is there, or was", || {
@@ -241,7 +245,7 @@ fn killed_at(author: &mut Author, name: impl Fn(&Author) -> PathBuf) {
         });
         if seen {
             // At once: asking for its process id would take longer than what shall be interrupted.
-            assert!(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
+            sigkill(pid);
         }
     }
     wait_until("the daemon is gone", || author.site.run(["status"]).code == 10);

@@ -75,8 +75,8 @@ fn reply_xattr(reply: ReplyXattr, size: u32, value: &[u8]) {
 }
 
 impl Adapter {
-    pub(crate) fn new(trees: Arc<Trees>, way: Way) -> Self {
-        let open_files = way.is(Io::Passthrough).then(|| Arc::new(OpenFiles::new(way.clone())));
+    /// With `open_files` where files may be passed through.
+    pub(crate) fn new(trees: Arc<Trees>, way: Way, open_files: Option<Arc<OpenFiles>>) -> Self {
         Self { trees, way, open_files, opens_directories: false }
     }
 
@@ -143,7 +143,6 @@ impl Filesystem for Adapter {
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let Some(place) = self.trees.at(parent.0).map(Arc::new) else { return reply.error(Errno::ESTALE) };
-        let asked = name.as_bytes().to_vec();
         let answer = answer_of(&self.trees, place.clone(), move |result| match result {
             Ok((Some(attr), place, telling)) => match place.seen(attr) {
                 Some(seen) => {
@@ -152,9 +151,7 @@ impl Filesystem for Adapter {
                 }
                 None => reply.error(Errno::EIO),
             },
-            Ok((None, _, telling)) => {
-                reply.entry(&telling.ttl_of_absent(&asked), &negative(), Generation(0));
-            }
+            Ok((None, _, telling)) => reply.entry(&telling.ttl(), &negative(), Generation(0)),
             Err(errno) => reply.error(errno),
         });
         ask_at("lookup", &place, |tree| tree.lookup(place.ino, name.as_bytes(), answer));
@@ -216,10 +213,10 @@ impl Filesystem for Adapter {
         _: bool,
         reply: ReplyEmpty,
     ) {
+        reply.ok();
         if let Some(files) = &self.open_files {
             files.release(ino.0);
         }
-        reply.ok();
     }
 
     fn read(

@@ -12,18 +12,21 @@ mod adapter;
 mod attach;
 mod attributes;
 mod error;
+mod greeting;
 mod holders;
 mod io;
 mod mount;
 mod mountpoint;
 mod passthrough;
+mod record;
 mod switch;
 mod tree;
 mod trees;
 
 pub use error::{Holder, MountError};
+pub use greeting::Greeting;
 pub use io::{Io, IoInUse};
-pub use mount::{Mount, Options};
+pub use mount::{Connection, Inherited, Mount, Options};
 pub use mountpoint::{check_mountpoint, dead_mounts, is_dead, recover};
 pub use tree::{
     Answer, Attr, Backing, DirEntry, FileKind, Lease, Listing, ROOT, Seek, StatFs, Tree, TreeError,

@@ -5,8 +5,10 @@
 //! Invariant: as long as the event loops run the mount may be in the mount table; when they are gone it is not.
 //! Trust: anyone with the right may unmount or abort the mount from outside; that is an end like any other.
 //! Threads: one waits for the event loops of a session and runs the callback; `Mount` may be used from any.
-//! A crash leaves a dead mount, which `recover` removes.
+//! A crash leaves a dead mount, which `recover` removes, unless somebody keeps its [`Connection`]: then the mount waits for a process
+//! that goes on with it, and nobody who uses it notices more than a pause.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -19,12 +21,14 @@ use fuser::{Config, Notifier, Session, SessionACL};
 use crate::adapter::Adapter;
 use crate::attach::{Detach, attach, detach};
 use crate::error::MountError;
+use crate::greeting::{self, Greeting};
 use crate::holders::holders;
 use crate::io::{Io, IoInUse, Way};
 use crate::mountpoint::{check_mountpoint, is_dead, mounted_on, mounts};
-use crate::passthrough::probe;
-use crate::switch::{SwitchError, forget_old, switch};
-use crate::tree::Tree;
+use crate::passthrough::{OpenFiles, probe};
+use crate::record::Record;
+use crate::switch::{SwitchError, finish, forget_old, switch};
+use crate::tree::{Answer, Backing, Lease, Tree};
 use crate::trees::Trees;
 
 /// Pages that the kernel reads ahead of a sequential reader, in KiB; unasked it is 128.
@@ -78,6 +82,28 @@ impl End {
     }
 }
 
+/// What a process needs to go on with the mount of another one, which is gone.
+#[derive(Debug)]
+pub struct Connection {
+    pub greeting: Greeting,
+    /// `major:minor` of the mount.
+    pub device: String,
+    /// Where the requests of the kernel come from.
+    pub requests: OwnedFd,
+    /// Which files are open, where that matters.
+    pub open_files: Option<OwnedFd>,
+}
+
+/// The trees of a mount, as a process that goes on with it has to know them.
+pub struct Inherited {
+    /// By the slots that [`Mount::switch`] announced; that of the first tree is 0.
+    pub trees: BTreeMap<u64, Arc<dyn Tree>>,
+    /// The slot of the mounted one.
+    pub current: u64,
+    /// The other process may have been gone before the last switch was over.
+    pub unsettled: bool,
+}
+
 /// A mounted tree. Dropping it detaches it lazily: what is open stays readable until it is closed.
 pub struct Mount {
     dir: PathBuf,
@@ -90,15 +116,24 @@ pub struct Mount {
     kernel: Arc<Mutex<Option<Notifier>>>,
 }
 
+/// The trees of a mount and what is open of them, before there is a session.
+struct Contents {
+    trees: Arc<Trees>,
+    way: Way,
+    open_files: Option<Arc<OpenFiles>>,
+}
+
 impl Mount {
     /// Mounts `tree` on `dir`; when this returns the mount answers. `on_end` is called once when the mount has
     /// ended by whatever means, also `umount` in a shell, and nothing of it is left.
+    ///
+    /// Also gives what another process needs to go on with the mount. None where the kernel lets no one do that: before Linux 6.9.
     pub fn start(
         tree: Arc<dyn Tree>,
         dir: &Path,
         options: &Options,
         on_end: impl FnOnce() + Send + 'static,
-    ) -> Result<Self, MountError> {
+    ) -> Result<(Self, Option<Connection>), MountError> {
         let dir = check_mountpoint(dir)?;
         let requests = attach(&dir, options.allow_other)?;
         // From here on a failure must take the mount off again.
@@ -107,6 +142,47 @@ impl Mount {
             let _ = detach(&dir, Detach::Lazy);
         }
         started
+    }
+
+    /// Goes on with the mount on `dir` of a process that is gone, with the options that it had. Whoever waits for an answer of
+    /// that process gets it from this one; nothing that is open, mapped or worked in changes. After an error nothing has changed: as
+    /// long as somebody has the connection, its users wait.
+    pub fn go_on(
+        inherited: Inherited,
+        dir: &Path,
+        options: &Options,
+        connection: Connection,
+        on_end: impl FnOnce() + Send + 'static,
+    ) -> Result<Self, MountError> {
+        let failed = |doing| move |cause| MountError::Io { doing, dir: dir.to_owned(), cause };
+        let Connection { greeting, device, requests, open_files } = connection;
+        if !is_on(dir, &device) {
+            return Err(MountError::Ended(dir.to_owned()));
+        }
+        let Inherited { trees, current, unsettled } = inherited;
+        let trees = Trees::inherited(trees, current).ok_or(io::ErrorKind::NotFound.into());
+        let trees = Arc::new(trees.map_err(failed("nobody knows what is mounted on"))?);
+        let way = Way::new(options.io);
+        let open_files = open_files.map(|record| {
+            OpenFiles::go_on(way.clone(), record, |number| lease(&trees, number)).map(Arc::new)
+        });
+        let open_files = open_files.transpose().map_err(failed("cannot tell which files are open on"))?;
+        let contents = Contents { trees, way, open_files };
+        let (session, answered) = greet(&contents, options, &requests, &greeting.said)
+            .map_err(failed("cannot go on with the mount on"))?;
+        if answered != greeting.answered {
+            // The kernel does what it was told then.
+            let cause =
+                io::Error::new(io::ErrorKind::Unsupported, "this version asks other things of the kernel");
+            return Err(failed("cannot go on with the mount on")(cause));
+        }
+        probe(&requests, &contents.way);
+        greeting::resend(&requests).map_err(failed("cannot go on with the mount on"))?;
+        let mount = run(session, contents, dir, device, on_end)?;
+        if unsettled {
+            mount.with_kernel(|kernel| finish(&mount.trees, kernel))?;
+        }
+        Ok(mount)
     }
 
     /// The mountpoint, as a canonical path.
@@ -127,13 +203,31 @@ impl Mount {
     /// Puts `tree` in place of what is mounted, at one moment: from then on every path leads to the new tree, while files
     /// and directories that are open stay what they were. The old tree is dropped when nobody uses it any more (see
     /// `forget_old`). Waits for the trees to list their roots and for look-ups under way in the old one. After an
-    /// error the old tree stays.
-    pub fn switch(&self, tree: Arc<dyn Tree>) -> Result<(), MountError> {
+    /// error the old tree stays. `announce` is told the slot of the tree before anybody sees it, for [`Inherited`].
+    pub fn switch(
+        &self,
+        tree: Arc<dyn Tree>,
+        announce: impl FnOnce(u64) -> io::Result<()>,
+    ) -> Result<(), MountError> {
         self.with_kernel(|kernel| forget_old(&self.trees, kernel))?;
+        if self.trees() > MAX_OLD {
+            self.trees.let_inherited_go();
+        }
         if self.trees() > MAX_OLD {
             return Err(MountError::TooManyInUse(self.trees(), self.dir.clone()));
         }
-        self.with_kernel(|kernel| switch(&self.trees, tree, kernel))
+        self.with_kernel(|kernel| switch(&self.trees, tree, kernel, announce))
+    }
+
+    /// The slots of the trees that somebody uses.
+    pub fn slots(&self) -> Vec<u64> {
+        self.trees.slots()
+    }
+
+    /// Leaves the mount as it is, for a process that goes on with it: from here on nothing detaches it but its users.
+    pub fn leave(self: Arc<Self>) {
+        // Also the event loops go on, until this process ends.
+        std::mem::forget(self);
     }
 
     /// Makes the kernel forget what it keeps of old trees without need. Called now and then while there are any, it
@@ -156,6 +250,9 @@ impl Mount {
             SwitchError::Busy => MountError::Switching(dir()),
             SwitchError::Tree(which, cause) => MountError::NoListing { which, dir: dir(), cause },
             SwitchError::Kernel(_) if self.has_ended() => MountError::Ended(dir()),
+            SwitchError::Announce(cause) => {
+                MountError::Io { doing: "the supervisor cannot be told what comes on", dir: dir(), cause }
+            }
             SwitchError::Kernel(cause) => {
                 MountError::Io { doing: "the kernel does not forget what was mounted on", dir: dir(), cause }
             }
@@ -222,43 +319,98 @@ fn is_on(dir: &Path, device: &str) -> bool {
     matches!(mounted_on(dir), Ok(Some(line)) if line.device == device)
 }
 
+/// What keeps the blob file of an inode, if the tree still has one.
+fn lease(trees: &Trees, number: u64) -> Option<Lease> {
+    let place = trees.at(number)?;
+    let found = Arc::new(Mutex::new(None));
+    let keep = found.clone();
+    let answer = Answer::new(move |backing: Result<&Option<Backing>, _>| {
+        let lease = backing.ok().and_then(Option::as_ref).map(|backing| backing.lease.clone());
+        *keep.lock().unwrap_or_else(PoisonError::into_inner) = lease;
+    });
+    place.tree.backing(place.ino, answer);
+    // One that comes later comes too late.
+    let lease = found.lock().unwrap_or_else(PoisonError::into_inner).take();
+    lease
+}
+
+fn greet(
+    contents: &Contents,
+    options: &Options,
+    requests: &OwnedFd,
+    said: &[u8],
+) -> io::Result<(Session<Adapter>, Vec<u8>)> {
+    let acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
+    let mut config = Config::default();
+    config.acl = acl;
+    config.n_threads = Some(options.threads.max(1));
+    // All event loops read from one descriptor: what is read from a clone of it dies with the process.
+    config.clone_fd = false;
+    let Contents { trees, way, open_files } = contents;
+    let adapter = Adapter::new(Arc::clone(trees), way.clone(), open_files.clone());
+    greeting::greet(adapter, requests, acl, config, said)
+}
+
 fn begin(
     tree: Arc<dyn Tree>,
     dir: &Path,
     options: &Options,
     requests: OwnedFd,
     on_end: impl FnOnce() + Send + 'static,
-) -> Result<Mount, MountError> {
+) -> Result<(Mount, Option<Connection>), MountError> {
     let failed = |doing| move |cause| MountError::Io { doing, dir: dir.to_owned(), cause };
     let line = mounted_on(dir).and_then(|line| line.ok_or_else(|| io::ErrorKind::NotFound.into()));
     let device = line.map_err(failed("cannot find in /proc/self/mountinfo the mount on"))?.device;
-    let acl = if options.allow_other { SessionACL::All } else { SessionACL::Owner };
-    let mut config = Config::default();
-    config.acl = acl;
-    config.n_threads = Some(options.threads.max(1));
-    config.clone_fd = true;
+    let said = greeting::receive(&requests).map_err(failed("the kernel did not greet the mount on"))?;
+    let can_go_on = greeting::can_resend(&said);
     let way = Way::new(options.io);
-    let device_too = requests.try_clone().map_err(failed("cannot share the device of the mount on"))?;
-    let trees = Arc::new(Trees::new(tree));
-    let session = Session::from_fd(Adapter::new(Arc::clone(&trees), way.clone()), requests, acl, config)
+    let open_files = way.is(Io::Passthrough).then(|| {
+        let record = if can_go_on { Record::new().map(Some) } else { Ok(None) };
+        record.map(|record| Arc::new(OpenFiles::new(way.clone(), record)))
+    });
+    let open_files = open_files.transpose().map_err(failed("no memory for the open files of"))?;
+    let record = open_files.as_ref().and_then(|files| files.share_record().transpose()).transpose();
+    let record = record.map_err(failed("cannot share the open files of"))?;
+    let contents = Contents { trees: Arc::new(Trees::new(tree)), way, open_files };
+    let (session, answered) = greet(&contents, options, &requests, &said)
+        .and_then(|(session, answered)| greeting::answer(&requests, &answered).map(|()| (session, answered)))
         .map_err(failed("the kernel did not greet the mount on"))?;
-    probe(device_too, &way);
+    probe(&requests, &contents.way);
+    let mount = run(session, contents, dir, device.clone(), on_end)?;
+    raise_read_ahead(&device);
+    let greeting = Greeting { said, answered };
+    let connection = Connection { greeting, device, requests, open_files: record };
+    Ok((mount, can_go_on.then_some(connection)))
+}
+
+/// Starts the event loops.
+fn run(
+    session: Session<Adapter>,
+    contents: Contents,
+    dir: &Path,
+    device: String,
+    on_end: impl FnOnce() + Send + 'static,
+) -> Result<Mount, MountError> {
     let kernel = Arc::new(Mutex::new(Some(session.notifier())));
+    let Contents { trees, way, .. } = contents;
     let mount =
         Mount { dir: dir.to_owned(), device: device.clone(), end: Arc::default(), way, trees, kernel };
-    let (dir, end, kernel) = (mount.dir.clone(), Arc::clone(&mount.end), Arc::clone(&mount.kernel));
+    let (on, end, kernel) = (mount.dir.clone(), Arc::clone(&mount.end), Arc::clone(&mount.kernel));
     thread::Builder::new()
         .name("bcai-mount".to_owned())
         .spawn(move || {
-            run(session, &dir, &device, &kernel);
+            wait(session, &on, &device, &kernel);
             end_with(on_end, &end);
         })
-        .map_err(failed("no thread can be started for the mount on"))?;
-    raise_read_ahead(&mount.device);
+        .map_err(|cause| MountError::Io {
+            doing: "no thread can be started for the mount on",
+            dir: dir.to_owned(),
+            cause,
+        })?;
     Ok(mount)
 }
 
-fn run(session: Session<Adapter>, dir: &Path, device: &str, kernel: &Mutex<Option<Notifier>>) {
+fn wait(session: Session<Adapter>, dir: &Path, device: &str, kernel: &Mutex<Option<Notifier>>) {
     let result = session.run();
     kernel.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Err(error) = &result {

@@ -4,80 +4,144 @@
 //! Must not know: where backing files come from.
 //! Invariant: all opens of an inode at a time are of one kind, and those that are passed through share one backing
 //! id: the kernel answers anything else with EIO. An open is counted before its reply and until its RELEASE, which the
-//! kernel sends when the last descriptor and mapping are gone; so the count is never lower than the kernel's own.
+//! kernel sends when the last descriptor and mapping are gone; so the count is never lower than the kernel's own, also not on
+//! record, where a process that takes the place of a killed one finds it.
 //! Trust: the tree may name an unfit file; whatever the kernel refuses, or is not as long as the tree says, is served
 //! by the mount instead.
-//! Threads: the lock is held for a look-up and, by the first open of an inode, for one system call.
+//! Threads: the lock is held for a look-up and for system calls that do not wait: the row in the record, and the registration by
+//! the first open of an inode. A crash leaves the id of an open that was not answered registered until the mount ends.
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use fuser::{BackingId, FileHandle, FopenFlags, ReplyOpen};
 use rustix::io::Errno;
 
+use crate::greeting::inherited;
 use crate::io::{Io, Way};
+use crate::record::{Record, Row};
 use crate::tree::{Backing, Lease};
 
 /// A file that is passed through.
 struct Passed {
-    id: BackingId,
-    /// Given back after the id.
-    _lease: Lease,
+    /// What the kernel has registered it as.
+    number: u32,
+    /// None as long as only an earlier process has met it: the next reply to an open makes one.
+    id: Option<BackingId>,
+    /// Given back after the id. An earlier process may have had one for a blob file that is gone.
+    lease: Option<Lease>,
 }
 
 /// The opens of one inode: all of them passed through, or none.
 struct Opened {
-    count: u64,
+    count: u32,
     passed: Option<Arc<Passed>>,
+    /// Of its row in the record.
+    place: u32,
+}
+
+#[derive(Default)]
+struct State {
+    opened: HashMap<u64, Opened>,
+    /// Where another process may go on with the mount.
+    record: Option<Record>,
+    /// Registered by an earlier process and no longer in use. The next open gives them back.
+    leftover: Vec<u32>,
+}
+
+impl State {
+    fn put_on_record(&mut self, ino: u64) {
+        let (Some(record), Some(opened)) = (&mut self.record, self.opened.get(&ino)) else { return };
+        let backing = opened.passed.as_ref().map(|passed| passed.number);
+        record.write(opened.place, Row { ino, backing, count: opened.count });
+    }
 }
 
 /// The inodes that are open.
 pub(crate) struct OpenFiles {
     way: Way,
-    opened: Mutex<HashMap<u64, Opened>>,
+    state: Mutex<State>,
 }
 
 impl OpenFiles {
-    pub(crate) fn new(way: Way) -> Self {
-        Self { way, opened: Mutex::default() }
+    /// Nothing is open yet. On a `record`, another process can go on with it.
+    pub(crate) fn new(way: Way, record: Option<Record>) -> Self {
+        Self { way, state: Mutex::new(State { record, ..State::default() }) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Opened>> {
-        self.opened.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Goes on with what an earlier process had open. `lease` gives what keeps the blob file of an inode, if that is still there.
+    pub(crate) fn go_on(way: Way, record: OwnedFd, lease: impl Fn(u64) -> Option<Lease>) -> io::Result<Self> {
+        let (record, rows) = Record::read(record)?;
+        let opened = rows.into_iter().map(|(place, Row { ino, backing, count })| {
+            let passed = |number| Arc::new(Passed { number, id: None, lease: lease(ino) });
+            (ino, Opened { count, passed: backing.map(passed), place })
+        });
+        let opened = opened.collect();
+        Ok(Self { way, state: Mutex::new(State { opened, record: Some(record), leftover: Vec::new() }) })
+    }
+
+    /// The record, for whoever goes on with it.
+    pub(crate) fn share_record(&self) -> io::Result<Option<OwnedFd>> {
+        self.lock().record.as_ref().map(Record::share).transpose()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether it matters if there is a backing file: only the first open of an inode decides.
     pub(crate) fn wants_backing(&self, ino: u64) -> bool {
-        self.way.is(Io::Passthrough) && !self.lock().contains_key(&ino)
+        self.way.is(Io::Passthrough) && !self.lock().opened.contains_key(&ino)
     }
 
     /// Opens an inode, in the way in which it is open already, else from `backing` if there is one.
     pub(crate) fn open(&self, ino: u64, backing: Option<&Backing>, reply: ReplyOpen) {
         let passed = {
-            let mut opened = self.lock();
-            let entry = opened.entry(ino).or_insert_with(|| {
+            let mut state = self.lock();
+            // Made and dropped: that gives them back.
+            state.leftover.drain(..).for_each(|number| drop(inherited(&reply, number)));
+            if !state.opened.contains_key(&ino) {
                 let passed = backing.and_then(|backing| self.register(ino, backing, &reply));
-                Opened { count: 0, passed }
+                let place = state.record.as_mut().map_or(0, Record::place);
+                state.opened.insert(ino, Opened { count: 0, passed, place });
+            }
+            let passed = state.opened.get_mut(&ino).and_then(|opened| {
+                opened.count += 1;
+                if let Some(passed) = opened.passed.as_mut().filter(|passed| passed.id.is_none()) {
+                    let (number, lease) = (passed.number, passed.lease.clone());
+                    *passed = Arc::new(Passed { number, id: Some(inherited(&reply, number)), lease });
+                }
+                opened.passed.clone()
             });
-            entry.count += 1;
-            entry.passed.clone()
+            // Before the kernel is told: what it has open is never missing.
+            state.put_on_record(ino);
+            passed
         };
-        match passed {
+        match passed.as_ref().and_then(|passed| passed.id.as_ref()) {
             // No other flag goes with it: the pages are those of the backing file.
-            Some(passed) => reply.opened_passthrough(FileHandle(0), FopenFlags::empty(), &passed.id),
+            Some(id) => reply.opened_passthrough(FileHandle(0), FopenFlags::empty(), id),
             None => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE),
         }
     }
 
+    /// Called when the kernel has its answer: a process that is killed in between leaves one open too many on record, never one
+    /// too few.
     pub(crate) fn release(&self, ino: u64) {
-        let mut opened = self.lock();
-        let Some(entry) = opened.get_mut(&ino) else { return };
-        entry.count -= 1;
-        let last = if entry.count == 0 { opened.remove(&ino) } else { None };
-        drop(opened);
+        let mut state = self.lock();
+        let Some(opened) = state.opened.get_mut(&ino) else { return };
+        opened.count = opened.count.saturating_sub(1);
+        let is_last = opened.count == 0;
+        state.put_on_record(ino);
+        let last = if is_last { state.opened.remove(&ino) } else { None };
+        if let Some(passed) = last.as_ref().and_then(|last| last.passed.as_ref())
+            && passed.id.is_none()
+        {
+            state.leftover.push(passed.number);
+        }
+        drop(state);
         // The kernel is told without the lock.
         drop(last);
     }
@@ -93,7 +157,12 @@ impl OpenFiles {
             return None;
         }
         match reply.open_backing(&backing.file) {
-            Ok(id) => Some(Arc::new(Passed { id, _lease: Arc::clone(&backing.lease) })),
+            Ok(id) => {
+                // Only so does `fuser` tell the number.
+                let number = id.into_raw();
+                let id = Some(inherited(reply, number));
+                Some(Arc::new(Passed { number, id, lease: Some(Arc::clone(&backing.lease)) }))
+            }
             Err(error) => {
                 self.refused(ino, &error);
                 None

@@ -37,29 +37,47 @@ pub(crate) enum SwitchError {
     /// A directory of the old or the new tree.
     Tree(&'static str, TreeError),
     Kernel(io::Error),
+    Announce(io::Error),
 }
 
-/// Puts `tree` in place of what is mounted.
-pub(crate) fn switch(trees: &Trees, tree: Arc<dyn Tree>, kernel: &Notifier) -> Result<(), SwitchError> {
+/// Puts `tree` in place of what is mounted. `announce` is told the slot of the tree just before: whoever goes on with this mount after
+/// this process has to know it. If it fails the old tree stays.
+pub(crate) fn switch(
+    trees: &Trees,
+    tree: Arc<dyn Tree>,
+    kernel: &Notifier,
+    announce: impl FnOnce(u64) -> io::Result<()>,
+) -> Result<(), SwitchError> {
     // What the root of either says must be at hand: while the kernel forgets the names, look-ups wait for each other.
     let old = trees.at(ROOT).ok_or(SwitchError::Busy)?.tree;
     each_name(&*tree, ROOT, |_| Ok(())).map_err(|error| error.of("new"))?;
     each_name(&*old, ROOT, |_| Ok(())).map_err(|error| error.of("old"))?;
-    if !trees.begin_switch() {
-        return Err(SwitchError::Busy);
-    }
-    let forgotten = forget_root(trees, &*old, kernel);
-    trees.end_switch(forgotten.is_ok().then_some(tree));
+    let slot = trees.begin_switch().ok_or(SwitchError::Busy)?;
+    let forgotten = forget_absent(&*tree, kernel)
+        .and_then(|()| forget_root(&*old, kernel))
+        .and_then(|()| announce(slot).map_err(SwitchError::Announce));
+    trees.end_switch(forgotten.is_ok().then_some((slot, tree)));
     forgotten?;
     // What was told meanwhile is asked for anew whenever it is used, but what is not used would keep the old tree; and
     // the names in a listing are kept whatever was said of them.
-    forget_root(trees, &*old, kernel)
+    forget_root(&*old, kernel)
 }
 
-/// The names in the root of `old`, those that it has not, and the root itself.
-fn forget_root(trees: &Trees, old: &dyn Tree, kernel: &Notifier) -> Result<(), SwitchError> {
+/// Ends a switch after which an earlier process may not have done so. Nothing but the mounted tree is in use by those that it is
+/// told of now.
+pub(crate) fn finish(trees: &Trees, kernel: &Notifier) -> Result<(), SwitchError> {
+    trees.old_ones().iter().try_for_each(|old| forget_root(&**old, kernel))
+}
+
+/// The names of a tree that comes: the kernel may remember of each that there was none. What neither tree has, there is none of.
+fn forget_absent(new: &dyn Tree, kernel: &Notifier) -> Result<(), SwitchError> {
     let forget = |name: &[u8]| kernel.inval_entry(INodeNo(ROOT), OsStr::from_bytes(name));
-    trees.absent().iter().try_for_each(|name| forget(name)).map_err(SwitchError::Kernel)?;
+    each_name(new, ROOT, forget).map_err(|error| error.of("new"))
+}
+
+/// The names in the root of `old`, and the root itself.
+fn forget_root(old: &dyn Tree, kernel: &Notifier) -> Result<(), SwitchError> {
+    let forget = |name: &[u8]| kernel.inval_entry(INodeNo(ROOT), OsStr::from_bytes(name));
     each_name(old, ROOT, forget).map_err(|error| error.of("old"))?;
     // Attributes and listing, once nothing old is under way any more.
     forget(NO_NAME).and_then(|()| kernel.inval_inode(INodeNo(ROOT), 0, 0)).map_err(SwitchError::Kernel)

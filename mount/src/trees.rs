@@ -12,7 +12,7 @@
 //! lives. The root of whatever is mounted is always [`ROOT`], and what is said of it may change by a switch. So are the
 //! offsets in the listing of the root made, for a listing that is under way goes on in its tree.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
@@ -26,8 +26,8 @@ const TTL: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 const OWN_BITS: u32 = 48;
 /// Slots, so many that offsets stay positive for the kernel.
 const SLOTS: u64 = 1 << (63 - OWN_BITS);
-/// Most names in the root that the kernel may remember to be none: each has to be taken back one by one.
-const MAX_ABSENT: usize = 4096;
+/// Stands for a number that nobody knows: how often an earlier process told the kernel numbers of a slot.
+const UNKNOWN: u64 = 1 << 62;
 
 struct Slot {
     tree: Arc<dyn Tree>,
@@ -41,6 +41,16 @@ impl Slot {
     fn new(tree: Arc<dyn Tree>) -> Self {
         Self { tree, held: AtomicU64::new(0), dirs: Mutex::default() }
     }
+
+    /// Of an earlier process.
+    fn inherited(tree: Arc<dyn Tree>) -> Self {
+        Self { tree, held: AtomicU64::new(UNKNOWN), dirs: Mutex::default() }
+    }
+
+    /// Whether nobody knows if the kernel holds something of it.
+    fn is_inherited(&self) -> bool {
+        self.held.load(Ordering::Relaxed) > UNKNOWN / 2
+    }
 }
 
 struct Inner {
@@ -50,8 +60,6 @@ struct Inner {
     last: Option<u64>,
     /// A switch is under way: what is told of the root now is not to be kept.
     switching: bool,
-    /// Names in the root of which the kernel remembers that there is none.
-    absent: Mutex<HashSet<Vec<u8>>>,
 }
 
 /// The trees of one mount.
@@ -111,21 +119,6 @@ impl Telling<'_> {
         if may_change { Duration::ZERO } else { TTL }
     }
 
-    /// How long the kernel may remember that there is no `name`.
-    pub(crate) fn ttl_of_absent(&self, name: &[u8]) -> Duration {
-        let ttl = self.ttl();
-        if !self.of_root || ttl.is_zero() {
-            return ttl;
-        }
-        let mut absent = lock(&self.inner.absent);
-        if absent.len() < MAX_ABSENT || absent.contains(name) {
-            absent.insert(name.to_vec());
-            ttl
-        } else {
-            Duration::ZERO
-        }
-    }
-
     /// The kernel holds one more number of this tree, that of `attr`. Called before the answer is written: it may be
     /// forgotten at once.
     pub(crate) fn holds(&self, attr: &Attr) {
@@ -140,7 +133,28 @@ impl Telling<'_> {
 impl Trees {
     pub(crate) fn new(tree: Arc<dyn Tree>) -> Self {
         let slots = BTreeMap::from([(0, Slot::new(tree))]);
-        Self(RwLock::new(Inner { slots, current: 0, last: None, switching: false, absent: Mutex::default() }))
+        Self(RwLock::new(Inner { slots, current: 0, last: None, switching: false }))
+    }
+
+    /// The trees of an earlier process by their slots, and which of them is mounted. What the kernel holds of them is not known,
+    /// so each stays as long as the mount, unless there are too many. None if the mounted one is not among them.
+    pub(crate) fn inherited(trees: BTreeMap<u64, Arc<dyn Tree>>, current: u64) -> Option<Self> {
+        trees.contains_key(&current).then_some(())?;
+        let of = |(slot, tree)| (slot, Slot::inherited(tree));
+        let slots = trees.into_iter().filter(|(slot, _)| *slot < SLOTS).map(of).collect();
+        Some(Self(RwLock::new(Inner { slots, current, last: None, switching: false })))
+    }
+
+    /// Lets go of the trees of an earlier process, but for the mounted one: whoever still uses one gets ESTALE.
+    pub(crate) fn let_inherited_go(&self) {
+        let mut inner = self.write();
+        let current = inner.current;
+        inner.slots.retain(|slot, held| *slot == current || !held.is_inherited());
+    }
+
+    /// The slots of the trees that live.
+    pub(crate) fn slots(&self) -> Vec<u64> {
+        self.read().slots.keys().copied().collect()
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Inner> {
@@ -211,14 +225,26 @@ impl Trees {
         self.read().slots.len()
     }
 
-    /// Begins a switch: from here on the kernel keeps nothing of the root. False if one is under way already.
-    pub(crate) fn begin_switch(&self) -> bool {
-        !std::mem::replace(&mut self.write().switching, true)
+    /// Begins a switch: from here on the kernel keeps nothing of the root. Gives the slot of the next tree, or None if a switch is
+    /// under way already.
+    pub(crate) fn begin_switch(&self) -> Option<u64> {
+        let mut inner = self.write();
+        if inner.switching {
+            return None;
+        }
+        let after = inner.current + 1;
+        // As long as fewer trees than slots live, one of them is free.
+        let mut slots = (after..after + SLOTS).map(|slot| slot % SLOTS);
+        let free = slots.find(|slot| !inner.slots.contains_key(slot))?;
+        inner.switching = true;
+        Some(free)
     }
 
-    /// The names in the root that the kernel remembers to be none.
-    pub(crate) fn absent(&self) -> Vec<Vec<u8>> {
-        lock(&self.read().absent).iter().cloned().collect()
+    /// All but the mounted one.
+    pub(crate) fn old_ones(&self) -> Vec<Arc<dyn Tree>> {
+        let inner = self.read();
+        let old = inner.slots.iter().filter(|(slot, _)| **slot != inner.current);
+        old.map(|(_, slot)| slot.tree.clone()).collect()
     }
 
     /// The directories in old trees that the kernel holds, each with the number that the kernel has for it.
@@ -236,19 +262,13 @@ impl Trees {
         old.flat_map(of).collect()
     }
 
-    /// Ends a switch: with the tree that is mounted from now on, or without a change.
-    pub(crate) fn end_switch(&self, tree: Option<Arc<dyn Tree>>) {
+    /// Ends a switch: with the tree that is mounted from now on, in the slot that `begin_switch` gave, or without a change.
+    pub(crate) fn end_switch(&self, tree: Option<(u64, Arc<dyn Tree>)>) {
         let mut inner = self.write();
         inner.switching = false;
-        let Some(tree) = tree else { return };
-        let after = inner.current + 1;
-        // As long as fewer trees than slots live, one of them is free.
-        let free =
-            (after..after + SLOTS).map(|slot| slot % SLOTS).find(|slot| !inner.slots.contains_key(slot));
-        let Some(slot) = free else { return };
+        let Some((slot, tree)) = tree else { return };
         inner.slots.insert(slot, Slot::new(tree));
         inner.last = Some(std::mem::replace(&mut inner.current, slot));
-        inner.absent = Mutex::default();
         inner.let_go();
     }
 }

@@ -17,6 +17,7 @@ pub use server::serve;
 pub mod route {
     pub const STATUS: &str = "/v1/status";
     pub const STOP: &str = "/v1/stop";
+    pub const RESTART: &str = "/v1/restart";
     pub const CREATE: &str = "/v1/network/create";
     pub const JOIN: &str = "/v1/network/join";
     pub const SNAPSHOT: &str = "/v1/snapshot";

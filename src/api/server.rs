@@ -38,6 +38,7 @@ pub async fn serve(listener: UnixListener, node: Arc<Node>, stop: CancellationTo
     let app = Router::new()
         .route(route::STATUS, get(status))
         .route(route::STOP, post(shut_down))
+        .route(route::RESTART, post(restart))
         .route(route::CREATE, post(create))
         .route(route::JOIN, post(join))
         .route(route::SNAPSHOT, post(snapshot))
@@ -132,6 +133,10 @@ async fn shut_down(State(node): Shared) -> Json<()> {
     Json(())
 }
 
+async fn restart(State(node): Shared) -> Answer<()> {
+    node.request_restart().map(Json)
+}
+
 async fn create(State(node): Shared, Json(request): Json<CreateRequest>) -> Answer<NetworkOf> {
     node.create_network(&request).await.map(Json)
 }
@@ -168,8 +173,7 @@ async fn remount(State(node): Shared, Json(request): Json<RemountRequest>) -> An
 
 /// Answers once nothing is mounted by us at the directory.
 async fn mount_wait(State(node): Shared, Json(request): Json<UnmountRequest>) -> Answer<()> {
-    node.wait_unmounted(&request.dir).await;
-    Ok(Json(()))
+    node.wait_unmounted(&request.dir).await.map(Json)
 }
 
 async fn unmount(State(node): Shared, Json(request): Json<UnmountRequest>) -> Answer<()> {

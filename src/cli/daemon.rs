@@ -1,27 +1,33 @@
 //! `bcai daemon`, and how every other command gets hold of one.
 //!
-//! Owns: starting the node process in the background, waiting until it answers, its logging.
+//! Owns: starting the supervisor, which starts the node, in the background; waiting until it answers, its logging.
 //! Must not know: what the node does.
 //! Invariant: when `connect` returns, a daemon answers on this node's socket, and there is only one.
 //! Trust: as `cli`.
 //! Threads: builds the daemon's runtime; otherwise the main thread. A crash leaves a socket that the next start replaces.
 
+use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use tracing_subscriber::EnvFilter;
+use zeroize::Zeroizing;
 
 use super::{Context, passphrase};
 use crate::api::{Client, serve};
 use crate::config::{Config, LogFormat};
 use crate::node::{Error, Kind, Node, Passphrase};
+use crate::supervisor::{self, Keeper, RESTART, SupervisorError};
 
 /// How long a daemon may take until it answers. Opening does not depend on the size of the cache;
 /// a long log is replayed.
 const START_DEADLINE: Duration = Duration::from_secs(60);
+/// How long clients are waited for at the end.
+const ANSWERS: Duration = Duration::from_secs(5);
 /// Threads for what waits for the disk or the kernel, at most. More would only queue there.
 const BLOCKING_THREADS: usize = 64;
 /// The C library keeps what was freed in arenas, eight for each processor unless told otherwise. Objects are allocated
@@ -37,6 +43,8 @@ const POLL: Duration = Duration::from_millis(10);
 /// Other commands start it when they need it. It keeps the store, talks to peers and serves the mounts, until
 /// `bcai stop`. Without --foreground the command returns when the node is ready.
 ///
+/// A small process, the supervisor, starts it again when it dies. Since Linux 6.9 those who use its mounts notice nothing but a pause.
+///
 /// Where the node's keys are locked (`bcai keys passphrase`), the passphrase is asked for at the terminal, or taken from the environment
 /// variable BCAI_PASSPHRASE or the file that BCAI_PASSPHRASE_FILE names.
 #[derive(Debug, Args)]
@@ -44,12 +52,19 @@ pub struct Daemon {
     /// Stay in the foreground and log to stderr
     #[arg(long)]
     foreground: bool,
+
+    /// What the supervisor runs
+    #[arg(long, hide = true)]
+    supervised: bool,
 }
 
 impl Daemon {
-    pub fn run(self, ctx: Context) -> Result<(), Error> {
-        if self.foreground {
+    pub fn run(self, ctx: Context) -> Result<ExitCode, Error> {
+        if self.supervised {
             return run_node(ctx);
+        }
+        if self.foreground {
+            return supervise(&ctx);
         }
         if let Some(pid) = Node::running(&ctx.paths)? {
             return Err(already_running(pid));
@@ -57,7 +72,7 @@ impl Daemon {
         ctx.block_on(async { connect(&ctx).await })?;
         let pid = Node::running(&ctx.paths)?;
         ctx.output.confirm(&serde_json::json!({ "pid": pid }), |_| "node is running".into());
-        Ok(())
+        Ok(ExitCode::SUCCESS)
     }
 }
 
@@ -91,7 +106,7 @@ impl Context {
 }
 
 /// A client of this node's daemon, which is started when none runs.
-async fn connect(ctx: &Context) -> Result<Client, Error> {
+pub(super) async fn connect(ctx: &Context) -> Result<Client, Error> {
     let client = Client::new(&ctx.paths.socket());
     if client.is_up().await {
         ctx.note_idle_flags();
@@ -146,20 +161,14 @@ fn spawn(ctx: &Context, passphrase: Option<&Passphrase>) -> Result<Starting, Err
     let mut log = open().map_err(|error| Error::io("cannot write", &path, error))?;
     let from = log.seek(SeekFrom::End(0)).unwrap_or(0);
     let stderr = open().map_err(|error| Error::io("cannot write", &path, error))?;
-    let program = std::env::current_exe()
-        .map_err(|error| Error::new(Kind::Failed, format!("cannot find this program: {error}")))?;
+    let program = own_program()?;
     let mut command = Command::new(&program);
     if std::env::var_os(ARENAS.0).is_none() {
         command.env(ARENAS.0, ARENAS.1);
     }
-    if let Some(home) = &ctx.paths.home {
-        command.arg("--home").arg(home);
-    }
-    for flag in &ctx.flags {
-        command.arg("--config").arg(flag);
-    }
+    command.args(words(ctx, "--foreground"));
     let stdin = if passphrase.is_some() { Stdio::piped() } else { Stdio::null() };
-    command.args(["daemon", "--foreground"]).stdin(stdin).stdout(Stdio::null()).stderr(stderr);
+    command.stdin(stdin).stdout(Stdio::null()).stderr(stderr);
     command.current_dir("/");
     let mut process = command.spawn().map_err(|error| Error::io("cannot start", &program, error))?;
     if let Some(passphrase) = passphrase {
@@ -190,12 +199,46 @@ impl Starting {
     }
 }
 
-/// The daemon itself: opens the node, answers on the socket, and ends in order.
-fn run_node(ctx: Context) -> Result<(), Error> {
+fn own_program() -> Result<PathBuf, Error> {
+    std::env::current_exe()
+        .map_err(|error| Error::new(Kind::Failed, format!("cannot find this program: {error}")))
+}
+
+/// How this node's daemon is started, in one of its forms.
+fn words(ctx: &Context, form: &str) -> Vec<OsString> {
+    let home = ctx.paths.home.iter().flat_map(|home| ["--home".into(), home.clone().into_os_string()]);
+    let flags = ctx.flags.iter().flat_map(|flag| ["--config".into(), flag.into()]);
+    home.chain(flags).chain(["daemon".into(), form.into()]).collect()
+}
+
+/// The supervisor: starts the daemon, and starts it again.
+fn supervise(ctx: &Context) -> Result<ExitCode, Error> {
     // Before it leaves the session of the terminal at which it may have to ask.
-    let passphrase = passphrase::of_daemon(&ctx)?;
+    let passphrase = passphrase::of_daemon(ctx)?;
     // A session of its own, so that Ctrl-C at the terminal that happened to start it does not end it.
     // It fails for the leader of a foreground job, whose Ctrl-C should end it.
+    let _ = rustix::process::setsid();
+    let plan = supervisor::Plan {
+        program: own_program()?,
+        args: words(ctx, "--supervised"),
+        lock: Node::lock(&ctx.paths)?,
+        secret: passphrase.map(|passphrase| Zeroizing::new(passphrase.as_bytes().to_vec())),
+    };
+    let code = supervisor::run(plan).map_err(failed)?;
+    // Every start writes it, and nobody answers there now.
+    let _ = std::fs::remove_file(ctx.paths.socket());
+    Ok(ExitCode::from(code))
+}
+
+fn failed(error: SupervisorError) -> Error {
+    Error::new(Kind::Failed, error.to_string())
+}
+
+/// The daemon itself: opens the node, answers on the socket, and ends in order.
+fn run_node(ctx: Context) -> Result<ExitCode, Error> {
+    let (keeper, hello) = Keeper::begin().map_err(failed)?;
+    let passphrase = passphrase::told(hello.secret.as_ref())?;
+    // A Ctrl-C at the terminal is for the supervisor, which passes it on.
     let _ = rustix::process::setsid();
     start_logging(&ctx.config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -206,17 +249,25 @@ fn run_node(ctx: Context) -> Result<(), Error> {
     raise_file_limit();
     runtime.block_on(async {
         let interrupted = interrupted()?;
-        let (node, listener) = Node::start(ctx.paths, ctx.config, passphrase).await?;
+        let (node, listener) = Node::start(ctx.paths, ctx.config, passphrase, keeper, hello).await?;
         let stop = node.stop_token();
         let server = tokio::spawn(serve(listener, node.clone(), stop.clone()));
         tokio::select! {
             () = stop.cancelled() => {}
             () = interrupted => stop.cancel(),
         }
-        node.shut_down().await;
         // Clients that wait for an answer of a job get it, or the end of the connection.
-        let _ = tokio::time::timeout(Duration::from_secs(5), server).await;
-        Ok(())
+        let answered = async { tokio::time::timeout(ANSWERS, server).await };
+        if node.restarts() {
+            // Meanwhile those who read mounts are served.
+            let _ = answered.await;
+            node.hand_over().await;
+            // Nothing is taken apart: a question that is dropped would be answered with an error.
+            std::process::exit(RESTART.into());
+        }
+        node.shut_down().await;
+        let _ = answered.await;
+        Ok(ExitCode::SUCCESS)
     })
 }
 

@@ -3,7 +3,7 @@
 //! Owns: what a machine must have, and the remedy for each thing it lacks.
 //! Must not know: how a node uses any of it.
 //! Invariant: it never hangs and never changes anything; it does not start a node.
-//! Trust: as `cli`. Threads: the main thread.
+//! Trust: as `cli`. Threads: the main thread, and one for a question that a mount may not answer.
 
 use std::fs;
 use std::path::Path;
@@ -116,16 +116,24 @@ fn text(report: &Report) -> String {
 }
 
 fn kernel() -> Check {
-    let system = rustix::system::uname();
-    let release = system.release().to_string_lossy().into_owned();
+    judge(&rustix::system::uname().release().to_string_lossy())
+}
+
+/// What a kernel of this release can do.
+fn judge(release: &str) -> Check {
     let mut numbers =
         release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().unwrap_or(0));
     let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if version >= (5, 4) {
-        Check::ok("kernel", release)
-    } else {
-        Check::bad("kernel", Verdict::Fail, release, "bcai needs Linux 5.4 or newer")
+    if version < (5, 4) {
+        return Check::bad("kernel", Verdict::Fail, release, "bcai needs Linux 5.4 or newer");
     }
+    if version < (6, 9) {
+        let found = format!("{release}; mounts do not survive the end of their daemon");
+        let remedy =
+            "Linux 6.9 lets the next daemon go on with them; here, close their files before an upgrade";
+        return Check::bad("kernel", Verdict::Warn, found, remedy);
+    }
+    Check::ok("kernel", format!("{release}; mounts survive the end of their daemon"))
 }
 
 fn device() -> Check {
@@ -213,7 +221,13 @@ fn disk(ctx: &Context) -> Check {
 }
 
 fn dead_mounts() -> Check {
-    let dead = bcai_mount::dead_mounts().unwrap_or_default();
+    let (sender, receiver) = std::sync::mpsc::channel();
+    // A mount whose daemon is about to be started again answers when that is done, or never.
+    std::thread::spawn(move || sender.send(bcai_mount::dead_mounts().unwrap_or_default()));
+    let Ok(dead) = receiver.recv_timeout(ANSWER) else {
+        let remedy = "see daemon.log for why its daemon does not start; bcai stop ends the waiting";
+        return Check::bad("mounts", Verdict::Fail, "one does not answer", remedy);
+    };
     let dead: Vec<String> = dead.iter().map(|dir| dir.display().to_string()).collect();
     if dead.is_empty() {
         return Check::ok("mounts", "none is dead");
@@ -241,7 +255,7 @@ fn node(ctx: &Context) -> Vec<Check> {
             let mounts = status.mounts.iter().map(|mount| {
                 Check::ok("mount io", format!("{}: {} ({})", mount.dir.display(), mount.io, mount.io_reason))
             });
-            std::iter::once(running(&status)).chain(mounts).collect()
+            [running(&status), supervised(&status)].into_iter().chain(mounts).collect()
         }
         Err(error) => vec![Check::bad(
             "node",
@@ -252,6 +266,19 @@ fn node(ctx: &Context) -> Vec<Check> {
     }
 }
 
+/// What happens to the mounts of a node that dies.
+fn supervised(status: &Status) -> Check {
+    match status.supervisor {
+        Some(pid) => Check::ok("supervisor", format!("pid {pid}")),
+        None => Check::bad(
+            "supervisor",
+            Verdict::Warn,
+            "gone: when the node dies, its mounts do",
+            "bcai stop; the next command starts a node with a supervisor",
+        ),
+    }
+}
+
 fn running(status: &Status) -> Check {
     if status.networks.is_empty() {
         let found = format!("running, pid {}, in no network", status.pid);
@@ -259,4 +286,27 @@ fn running(status: &Status) -> Check {
     }
     let (peers, mounts) = (status.peers.len(), status.mounts.len());
     Check::ok("node", format!("running, pid {}, {peers} peer(s), {mounts} mount(s)", status.pid))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_kernel_is_named_with_what_it_lacks() {
+        for (release, verdict) in [
+            ("4.19.0-25-amd64", Verdict::Fail),
+            ("5.15.0-91-generic", Verdict::Warn),
+            ("6.8.0", Verdict::Warn),
+            ("6.9.1", Verdict::Ok),
+            ("7.0.0-rc1", Verdict::Ok),
+        ] {
+            let check = judge(release);
+            assert_eq!(
+                (check.verdict, check.remedy.is_some()),
+                (verdict, verdict != Verdict::Ok),
+                "{release}"
+            );
+        }
+    }
 }

@@ -30,6 +30,7 @@ mod pin;
 mod prefetch;
 mod publish;
 mod remount;
+mod restart;
 mod snapshot;
 mod status;
 mod stop;
@@ -81,6 +82,7 @@ enum Command {
     Init(init::Init),
     Daemon(daemon::Daemon),
     Stop(stop::Stop),
+    Restart(restart::Restart),
     Snapshot(snapshot::Snapshot),
     Publish(publish::Publish),
     Tag(tag::Tag),
@@ -142,8 +144,9 @@ fn run(cli: Cli) -> Result<ExitCode, Error> {
     let ctx = || Context::load(home.as_deref(), config.clone(), output);
     match command {
         Command::Init(command) => done(command.run(&ctx()?)),
-        Command::Daemon(command) => done(command.run(ctx()?)),
+        Command::Daemon(command) => command.run(ctx()?),
         Command::Stop(command) => done(command.run(&ctx()?)),
+        Command::Restart(command) => done(command.run(&ctx()?)),
         Command::Snapshot(command) => done(command.run(&ctx()?)),
         Command::Publish(command) => done(command.run(&ctx()?)),
         Command::Tag(command) => done(command.run(&ctx()?)),

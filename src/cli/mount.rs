@@ -6,13 +6,16 @@
 //! Trust: as `cli`. Threads: the main thread.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 
 use super::{Context, output};
 use crate::api::{Client, route};
 use crate::node::report::{MountRequest, Mounted, Quorum, UnmountRequest};
-use crate::node::{Error, Kind};
+use crate::node::{Error, Kind, Node};
+
+const POLL: Duration = Duration::from_millis(10);
 
 /// Mount a version of a dataset on a directory
 ///
@@ -87,7 +90,7 @@ impl Mount {
         ctx.with_daemon(async |client| {
             let mounted: Mounted = client.post(route::MOUNT, &request).await?;
             ctx.output.confirm(&mounted, describe);
-            if self.foreground { stay(&client, &mounted).await } else { Ok(()) }
+            if self.foreground { stay(ctx, &client, &mounted).await } else { Ok(()) }
         })
     }
 }
@@ -113,8 +116,19 @@ pub(super) fn agreement(quorum: Quorum) -> String {
     format!("{} of {} peers at height {}", quorum.agreed, quorum.peers, quorum.height)
 }
 
-/// Waits until the mount has ended; Ctrl-C ends it.
-async fn stay(client: &Client, mounted: &Mounted) -> Result<(), Error> {
+/// Whether another daemon has taken the place of the one that did not answer any more.
+async fn comes_back(ctx: &Context, client: &Client) -> Result<bool, Error> {
+    while Node::running(&ctx.paths)?.is_some() {
+        if client.is_up().await {
+            return Ok(true);
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    Ok(false)
+}
+
+/// Waits until the mount has ended, whichever daemon serves it; Ctrl-C ends it.
+async fn stay(ctx: &Context, client: &Client, mounted: &Mounted) -> Result<(), Error> {
     use tokio::signal::unix::{SignalKind, signal};
     let install = |kind| {
         signal(kind).map_err(|error| Error::new(Kind::Failed, format!("cannot wait for signals: {error}")))
@@ -127,7 +141,10 @@ async fn stay(client: &Client, mounted: &Mounted) -> Result<(), Error> {
             tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
         };
         tokio::select! {
-            ended = client.post::<()>(route::MOUNT_WAIT, &request) => return ended,
+            ended = client.post::<()>(route::MOUNT_WAIT, &request) => match ended {
+                Err(error) if error.kind == Kind::Unreachable && comes_back(ctx, client).await? => {}
+                ended => return ended,
+            },
             () = asked => {
                 match client.post::<()>(route::UNMOUNT, &request).await {
                     // Whoever holds the mount is named; the next Ctrl-C tries again.

@@ -115,7 +115,13 @@ pub fn tell(daemon: &mut Child, passphrase: &Passphrase) {
     }
 }
 
-/// What the daemon itself is given: by its environment, at its terminal, or by who started it.
+/// What the daemon is told by its supervisor, which was given it.
+pub fn told(secret: Option<&Zeroizing<Vec<u8>>>) -> Result<Option<Passphrase>, Error> {
+    let text = secret.map(|secret| std::str::from_utf8(secret).map(|text| Zeroizing::new(text.to_owned())));
+    text.transpose().map_err(|error| Error::new(Kind::Failed, format!("the passphrase is no text: {error}")))
+}
+
+/// What the supervisor is given for its daemons: by its environment, at its terminal, or by who started it.
 pub fn of_daemon(ctx: &Context) -> Result<Option<Passphrase>, Error> {
     if !is_key_locked(&ctx.paths) {
         return Ok(None);

@@ -37,6 +37,13 @@ fn text(report: &Report) -> String {
         report.uptime_s,
         output::size(report.resident_bytes)
     )];
+    lines.push(match report.supervisor {
+        Some(pid) => {
+            let (kept, all) = (report.mounts.iter().filter(|mount| mount.kept).count(), report.mounts.len());
+            format!("          supervisor pid {pid} starts it again when it dies, and keeps {kept} of {all} mount(s)")
+        }
+        None => "          its supervisor is gone: when the node dies its mounts do".into(),
+    });
     lines.push(format!("peer id   {}", report.peer_id));
     lines.push(format!("key       {}", report.public_key));
     lines.extend(report.addresses.iter().map(|address| format!("listens   {address}")));

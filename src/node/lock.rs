@@ -1,13 +1,14 @@
 //! One daemon per set of folders.
 //!
-//! Owns: the daemon's lock file.
+//! Owns: the lock file. The supervisor takes the lock and gives each daemon a share of it.
 //! Must not know: what is locked.
-//! Invariant: the kernel releases the lock when its holder ends, however it ends; the process id in the file is
-//! only for messages.
+//! Invariant: the kernel releases the lock when the supervisor and the daemon have both ended, however they end; the process ids
+//! in the file are only for messages: that of the daemon, and that of the supervisor.
 //! Trust: our own file. Threads: called at start and by short-lived commands. A crash leaves an unlocked file.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -22,7 +23,7 @@ const POLL: Duration = Duration::from_millis(5);
 
 /// The held lock.
 pub struct Lock {
-    _file: File,
+    file: File,
 }
 
 fn open(path: &Path) -> Result<File, Error> {
@@ -33,7 +34,13 @@ fn open(path: &Path) -> Result<File, Error> {
 fn read_pid(file: &mut File) -> u32 {
     let mut text = String::new();
     let _ = file.rewind().and_then(|()| file.read_to_string(&mut text));
-    text.trim().parse().unwrap_or(0)
+    text.lines().next().and_then(|pid| pid.parse().ok()).unwrap_or(0)
+}
+
+fn write_pids(file: &mut File, supervisor: u32) -> std::io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    file.write_all(format!("{}\n{supervisor}\n", std::process::id()).as_bytes())
 }
 
 impl Lock {
@@ -51,13 +58,20 @@ impl Lock {
             }
             std::thread::sleep(POLL);
         }
-        let write = |file: &mut File| {
-            file.set_len(0)?;
-            file.rewind()?;
-            writeln!(file, "{}", std::process::id())
-        };
-        write(&mut file).map_err(|error| Error::io("cannot write", path, error))?;
-        Ok(Self { _file: file })
+        write_pids(&mut file, std::process::id()).map_err(|error| Error::io("cannot write", path, error))?;
+        Ok(Self { file })
+    }
+
+    /// The lock as its supervisor gives it to a daemon.
+    pub fn share(self) -> OwnedFd {
+        self.file.into()
+    }
+
+    /// The lock that a supervisor holds, as well as this daemon from now on.
+    pub fn shared(file: OwnedFd, path: &Path, supervisor: u32) -> Result<Self, Error> {
+        let mut file = File::from(file);
+        write_pids(&mut file, supervisor).map_err(|error| Error::io("cannot write", path, error))?;
+        Ok(Self { file })
     }
 }
 
@@ -90,6 +104,19 @@ mod tests {
         assert_eq!(error.kind, Kind::Busy);
         assert!(error.message.contains(&std::process::id().to_string()));
         drop(lock);
+        assert_eq!(holder(&path).unwrap(), None);
+    }
+
+    #[test]
+    fn a_lock_is_held_as_long_as_one_of_the_two_lives() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let supervisor = Lock::take(&path).unwrap().share();
+        let daemon = Lock::shared(supervisor.try_clone().unwrap(), &path, 1).unwrap();
+        drop(supervisor);
+        assert_eq!(holder(&path).unwrap(), Some(std::process::id()));
+        assert!(Lock::take(&path).is_err());
+        drop(daemon);
         assert_eq!(holder(&path).unwrap(), None);
     }
 }

@@ -16,9 +16,11 @@ mod gc;
 mod hints;
 mod history;
 mod job;
+mod keeping;
 mod key_files;
 mod keys;
 mod lock;
+mod mount_list;
 mod mounts;
 mod naming;
 mod networks;
@@ -49,9 +51,11 @@ mod verify;
 mod warming;
 mod witness;
 
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use backon::{ConstantBuilder, Retryable};
@@ -63,6 +67,7 @@ use crate::crypto::SecretKey;
 use crate::fetch::Fetcher;
 use crate::net::{self, Net};
 use crate::store::{self, Store, StoreError};
+use crate::supervisor::{Hello, Keeper};
 use crate::view::Cache;
 
 pub use error::{Error, Kind};
@@ -74,9 +79,10 @@ pub use reference::{Named, Reference, ReferenceError, Uri};
 pub use transfers::JobKind;
 pub use witness::check_checkpoint;
 
+use keeping::Inherited;
 use keys::Keys;
 use lock::Lock;
-use mounts::Mounts;
+use mount_list::Mounts;
 use networks::Networks;
 use origins::Origins;
 use report::{AlertState, FetchStatus, Status, StoreStatus};
@@ -105,7 +111,7 @@ pub struct Node {
     /// What this node signs, it signs one after the other: its entries are numbered.
     publishing: tokio::sync::Mutex<()>,
     /// Held by those who put what is to stay, and alone by who takes away what is not.
-    keeping: tokio::sync::RwLock<()>,
+    sweeping: tokio::sync::RwLock<()>,
     retention: Keeping,
     scrub: scrub::Scrub,
     mounts: Mounts,
@@ -120,6 +126,8 @@ pub struct Node {
     /// How old the newest block of a log may be; zero for no limit.
     max_log_age: Duration,
     stop: CancellationToken,
+    /// Ends only to be started again.
+    restarts: AtomicBool,
     _lock: Lock,
 }
 
@@ -129,15 +137,30 @@ impl Node {
         lock::holder(&paths.lock())
     }
 
-    /// Opens everything, restores what was mounted when the last daemon was killed, and returns the node and the
-    /// socket that it will answer on. The passphrase is that of its keys, if they are locked.
+    /// The lock of these folders, for a supervisor.
+    pub fn lock(paths: &Paths) -> Result<OwnedFd, Error> {
+        paths.create()?;
+        Ok(Lock::take(&paths.lock())?.share())
+    }
+
+    /// Opens everything, goes on with what the last daemon had mounted, and returns the node and the socket that it will answer on.
+    /// The passphrase is that of its keys, if they are locked; the rest is from the supervisor.
     pub async fn start(
         paths: Paths,
         config: Config,
         passphrase: Option<Passphrase>,
+        keeper: Keeper,
+        hello: Hello,
     ) -> Result<(Arc<Self>, UnixListener), Error> {
-        paths.create()?;
-        let lock = Lock::take(&paths.lock())?;
+        let Hello { lock, kept, before, .. } = hello;
+        let lock = Lock::shared(lock, &paths.lock(), supervisor())?;
+        if let Some(before) = before {
+            tracing::warn!(mounts = kept.len(), "the daemon before this one {before}");
+        }
+        let next_id = kept.iter().map(|kept| kept.id + 1).max().unwrap_or(0);
+        let mounts = Mounts::new(keeper, next_id);
+        let keeper = mounts.keeper().0;
+        let kept = kept.into_iter().filter_map(|kept| Inherited::parse(&keeper, kept)).collect();
         let state = Arc::new(State::open(&paths.state())?);
         let keys = Arc::new(Keys::load(&paths, state.is_new(), passphrase)?);
         let dataset_keys = dataset_keys::DatasetKeys::load(&paths, keys.clone())?;
@@ -163,10 +186,11 @@ impl Node {
         let node = Arc::new(Self {
             nodes: Cache::new(NODE_CACHE),
             publishing: tokio::sync::Mutex::default(),
-            keeping: tokio::sync::RwLock::default(),
+            sweeping: tokio::sync::RwLock::default(),
             retention: config.keeping,
             scrub: scrub::Scrub::default(),
-            mounts: Mounts::default(),
+            mounts,
+            restarts: AtomicBool::new(false),
             pins: pins::Pins::default(),
             hints: hints::Hints::default(),
             kept: swarms::Kept::default(),
@@ -195,7 +219,7 @@ impl Node {
             node.remember_reached();
         }
         node.join_kept_swarms();
-        node.restore_mounts();
+        node.restore_mounts(kept);
         node.tidy_mounts();
         node.resume_pins();
         node.watch_alerts();
@@ -203,6 +227,9 @@ impl Node {
         if config.mode != net::Mode::Anonymous {
             node.answer_about_replicas(node.net.replica_calls());
             node.tend_replicas();
+        }
+        if let Err(error) = keeper.ready() {
+            tracing::warn!(%error, "there is no supervisor: mounts will end with this daemon");
         }
         tracing::info!(pid = std::process::id(), peer = node.net.peer_id(), "node is ready");
         Ok((node, listener))
@@ -216,6 +243,45 @@ impl Node {
     /// Asks the node to end; the daemon then calls `shut_down`.
     pub fn request_stop(&self) {
         self.stop.cancel();
+    }
+
+    /// Asks the node to end so that the supervisor starts another at once, which goes on with the mounts.
+    pub fn request_restart(&self) -> Result<(), Error> {
+        if !self.mounts.keeper().0.is_there() {
+            return Err(Error::new(
+                Kind::Failed,
+                "the supervisor of this node is gone, so nobody would start it again",
+            )
+            .hint("`bcai stop` ends it, with its mounts; the next command starts one with a supervisor"));
+        }
+        if let Some(dir) = self.mounts.not_kept().first() {
+            let dir = dir.display();
+            return Err(Error::new(
+                Kind::Busy,
+                format!("the mount on {dir} would not survive: that needs Linux 6.9"),
+            )
+            .hint(format!("`bcai unmount {dir}` first, or `bcai stop`, which ends all mounts")));
+        }
+        self.restarts.store(true, Ordering::Release);
+        self.stop.cancel();
+        Ok(())
+    }
+
+    /// Whether the node ends to be started again.
+    pub fn restarts(&self) -> bool {
+        self.restarts.load(Ordering::Acquire)
+    }
+
+    /// Writes what a new daemon would have to fetch or to replay, and leaves the rest as it is: whoever reads a mount is answered until
+    /// this process ends. After this it has to end at once.
+    pub async fn hand_over(self: &Arc<Self>) {
+        self.networks.stop().await;
+        self.fetcher.flush().await;
+        if let Err(error) = self.store.commit() {
+            tracing::error!(%error, "the last commit of the store failed; cached chunks may be fetched again");
+        }
+        self.mounts.leave();
+        tracing::info!("node hands over");
     }
 
     /// Ends everything from the top down: mounts first, so that no reader waits for a network that is gone; then
@@ -247,6 +313,7 @@ impl Node {
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
+            supervisor: self.mounts.keeper().0.is_there().then(supervisor),
             uptime_s: self.started.elapsed().as_secs(),
             resident_bytes: resident_bytes(),
             peer_id: self.net.peer_id(),
@@ -396,6 +463,11 @@ fn listen(path: &Path) -> Result<UnixListener, Error> {
     let listener = UnixListener::bind(path).map_err(failed)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
     Ok(listener)
+}
+
+/// The process that has started this one.
+fn supervisor() -> u32 {
+    rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get().unsigned_abs())
 }
 
 /// Resident memory of this process, from `/proc/self/statm`; 0 where that cannot be read.

@@ -1,24 +1,23 @@
 //! What this node has mounted.
 //!
-//! Owns: the list of mounts, in memory and in the state file; mounting, unmounting, restoring after a crash.
+//! Owns: mounting, unmounting, restoring after a crash; what of the list (`mount_list`) is in the state file.
 //! Must not know: FUSE or chunks.
 //! Invariant: a mount is in the list exactly while the kernel has it; the state file holds these and those still to
 //! be restored.
 //! Trust: requests are the user's; mountpoints are checked by `bcai_mount`.
-//! Threads: system calls that may wait run on the blocking pool. A crash leaves dead mountpoints that the next start
-//! restores and the next `mount` cleans.
+//! Threads: system calls that may wait run on the blocking pool. A crash leaves mounts that the next daemon goes on with
+//! (`keeping`), or, where nobody has kept them, dead mountpoints that the next start restores and the next `mount` cleans.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
-use tokio_util::sync::DropGuard;
-
 use super::error::{Error, Kind};
-use super::report::{MountRequest, Mounted, Quorum, Resolved, UnmountRequest, VersionOf};
+use super::keeping::{Inherited, Keeping};
+use super::mount_list::Active;
+use super::report::{MountRequest, Mounted, Quorum, Resolved, UnmountRequest};
 use super::{Node, off};
 use crate::config::{Fetch, Io};
 use crate::manifest::Totals;
@@ -26,41 +25,18 @@ use crate::net::SwarmGuard;
 use crate::view::{MountedView, View};
 
 /// How long a reader waits at most. Fetching gives up earlier, with its own reason in the log.
-const READ_DEADLINE: Duration = Duration::from_secs(60);
+pub(super) const READ_DEADLINE: Duration = Duration::from_secs(60);
 /// Pause between two tries to restore a mount whose peers do not answer.
 const RESTORE_EVERY: Duration = Duration::from_secs(5);
 
 /// Below this mean size of a file, in bytes, what an open costs counts for more than what a read costs.
 const SMALL_FILES: u64 = 1 << 20;
 
-struct Active {
-    report: Mounted,
-    /// Why the mount was asked for its kind of IO.
-    io_reason: String,
-    request: MountRequest,
-    view: Arc<View>,
-    mount: Arc<bcai_mount::Mount>,
-    /// Ends, when dropped, what keeps up with the name of the mount.
-    followed: Option<DropGuard>,
-    /// Set when the kernel has let go of it.
-    ended: Arc<AtomicBool>,
-}
-
 /// A version with all that it takes to mount it.
 pub(super) struct Ready {
-    snapshot: String,
-    view: Arc<View>,
+    pub snapshot: String,
+    pub view: Arc<View>,
     swarm: Option<Arc<SwarmGuard>>,
-}
-
-impl Active {
-    /// What the mount is like at this moment.
-    fn report(&self) -> Mounted {
-        let in_use = self.mount.io();
-        let io_reason = in_use.refusal.unwrap_or_else(|| self.io_reason.clone());
-        let follows = self.followed.is_some();
-        Mounted { io: in_use.io.to_string(), io_reason, follows, ..self.report.clone() }
-    }
 }
 
 /// The kind of IO that suits a snapshot, unless one is asked for; and why.
@@ -92,110 +68,6 @@ fn io_of_encrypted(wish: Io) -> (bcai_mount::Io, String) {
     (io, reason)
 }
 
-#[derive(Default)]
-struct List {
-    active: BTreeMap<PathBuf, Active>,
-    /// Directories that a request is being carried out for.
-    claimed: BTreeSet<PathBuf>,
-    /// What a killed daemon had mounted and is not back yet.
-    lost: BTreeMap<PathBuf, MountRequest>,
-}
-
-/// The mounts of a node, by directory.
-#[derive(Default)]
-pub(super) struct Mounts {
-    list: Mutex<List>,
-    /// Woken whenever a mount has ended.
-    ended: Notify,
-}
-
-impl Mounts {
-    fn lock(&self) -> MutexGuard<'_, List> {
-        // Every change of the list is one statement, so a panic elsewhere cannot have left it half-changed.
-        self.list.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub fn list(&self) -> Vec<Mounted> {
-        self.lock().active.values().map(Active::report).collect()
-    }
-
-    /// Directories on which a killed daemon had something mounted that is not back yet.
-    pub fn lost(&self) -> Vec<PathBuf> {
-        self.lock().lost.keys().cloned().collect()
-    }
-
-    /// What is mounted on a directory.
-    pub fn view(&self, dir: &Path) -> Option<Arc<View>> {
-        let of = |dir: &Path| self.lock().active.get(dir).map(|active| active.view.clone());
-        of(dir).or_else(|| of(&off(|| dir.canonicalize()).ok()?))
-    }
-
-    /// What was asked for on a directory.
-    pub fn request(&self, dir: &Path) -> Option<MountRequest> {
-        self.lock().active.get(dir).map(|active| active.request.clone())
-    }
-
-    pub fn report(&self, dir: &Path) -> Option<Mounted> {
-        self.lock().active.get(dir).map(Active::report)
-    }
-
-    pub fn mount(&self, dir: &Path) -> Option<Arc<bcai_mount::Mount>> {
-        self.lock().active.get(dir).map(|active| active.mount.clone())
-    }
-
-    /// Those that have something else than what is mounted now in use.
-    pub fn changed_ones(&self) -> Vec<Arc<bcai_mount::Mount>> {
-        let list = self.lock();
-        let mounts = list.active.values().map(|active| &active.mount);
-        mounts.filter(|mount| mount.trees() > 1).cloned().collect()
-    }
-
-    /// Something else is mounted on a directory, or the same under another name. Without `followed` whatever keeps up
-    /// with the name of the mount goes on if the name is the same. None if nothing is mounted there any more.
-    pub fn changed(
-        &self,
-        dir: &Path,
-        request: MountRequest,
-        version: Option<VersionOf>,
-        ready: Option<Ready>,
-        followed: Option<DropGuard>,
-    ) -> Option<Mounted> {
-        let mut list = self.lock();
-        let active = list.active.get_mut(dir)?;
-        if followed.is_some() || active.request.reference != request.reference {
-            active.followed = followed;
-        }
-        active.report.reference = request.reference.clone();
-        (active.report.version, active.request) = (version, request);
-        if let Some(Ready { snapshot, view, .. }) = ready {
-            let Totals { inodes, bytes, .. } = view.snapshot().totals;
-            active.report = Mounted { snapshot, inodes, bytes, quorum: None, ..active.report.clone() };
-            active.view = view;
-        }
-        Some(active.report())
-    }
-
-    /// Reserves a directory, so that two requests for it cannot overtake each other.
-    pub fn claim(&self, dir: &Path) -> Result<Claim<'_>, Error> {
-        if self.lock().claimed.insert(dir.to_owned()) {
-            return Ok(Claim { mounts: self, dir: dir.to_owned() });
-        }
-        Err(Error::new(Kind::Busy, format!("another command is at work on {}", dir.display()))
-            .hint("try again"))
-    }
-}
-
-pub(super) struct Claim<'a> {
-    mounts: &'a Mounts,
-    dir: PathBuf,
-}
-
-impl Drop for Claim<'_> {
-    fn drop(&mut self) {
-        self.mounts.lock().claimed.remove(&self.dir);
-    }
-}
-
 impl Node {
     /// Mounts what a reference means; when this returns, the directory can be read.
     pub async fn mount(self: &Arc<Self>, request: &MountRequest) -> Result<Mounted, Error> {
@@ -213,6 +85,50 @@ impl Node {
         let dir =
             blocking(move || bcai_mount::recover(&dir).and_then(|_| bcai_mount::check_mountpoint(&dir)))
                 .await?;
+        let (io, io_reason) = match view.is_unsealed() {
+            true => io_of_encrypted(request.io),
+            false => suitable_io(request.io, view.snapshot().totals),
+        };
+        let options = bcai_mount::Options { allow_other: request.allow_other, io, ..Default::default() };
+        let request = MountRequest { dir: dir.clone(), ..request.clone() };
+        let (tree, on_end, ended) = (self.tree(&ready), dir.clone(), Arc::default());
+        let on_end = self.on_end(on_end, &ended);
+        let (mount, connection) =
+            blocking(move || bcai_mount::Mount::start(tree, &dir, &options, on_end)).await?;
+        let keeping = connection.and_then(|connection| {
+            Keeping::begin(self.mounts.keeper(), &request, (io, &io_reason), &resolved, connection)
+        });
+        let report = self.list(request, resolved, quorum, (view, Arc::new(mount), ended), io_reason, keeping);
+        tracing::info!(dir = %report.dir.display(), snapshot = report.snapshot, io = report.io, "mounted");
+        Ok(report)
+    }
+
+    /// What is done when a mount has ended.
+    pub(super) fn on_end(
+        self: &Arc<Self>,
+        dir: PathBuf,
+        ended: &Arc<AtomicBool>,
+    ) -> impl FnOnce() + Send + 'static {
+        let (node, ended) = (Arc::downgrade(self), ended.clone());
+        move || {
+            ended.store(true, Ordering::Release);
+            if let Some(node) = node.upgrade() {
+                node.forget_ended(&dir);
+            }
+        }
+    }
+
+    /// Puts a mount on the list.
+    pub(super) fn list(
+        self: &Arc<Self>,
+        request: MountRequest,
+        resolved: Resolved,
+        quorum: Option<Quorum>,
+        (view, mount, ended): (Arc<View>, Arc<bcai_mount::Mount>, Arc<AtomicBool>),
+        io_reason: String,
+        keeping: Option<Keeping>,
+    ) -> Mounted {
+        let dir = request.dir.clone();
         let report = Mounted {
             dir: dir.clone(),
             reference: request.reference.clone(),
@@ -224,29 +140,21 @@ impl Node {
             io_reason: String::new(),
             fetch: request.fetch,
             follows: false,
+            kept: false,
             quorum,
         };
-        let (io, io_reason) = match view.is_unsealed() {
-            true => io_of_encrypted(request.io),
-            false => suitable_io(request.io, view.snapshot().totals),
-        };
-        let options = bcai_mount::Options { allow_other: request.allow_other, io, ..Default::default() };
-        let ended = Arc::new(AtomicBool::new(false));
-        let mount = Arc::new(self.attach(&ready, &dir, options, ended.clone()).await?);
-        let request = MountRequest { dir: dir.clone(), ..request.clone() };
         let followed = self.follow(&dir, &request, report.version.as_ref());
-        let active = Active { report, io_reason, request, view, mount, followed, ended };
+        let active = Active { report, io_reason, request, view, mount, followed, keeping, ended };
         let report = active.report();
         {
             let mut list = self.mounts.lock();
             list.lost.remove(&dir);
             list.active.insert(dir.clone(), active);
         }
-        tracing::info!(dir = %dir.display(), snapshot = report.snapshot, io = report.io, "mounted");
         if !self.forget_ended(&dir) {
             self.save_mounts();
         }
-        Ok(report)
+        report
     }
 
     /// What the reference of a mount means, by its way of fetching.
@@ -287,24 +195,6 @@ impl Node {
             Some(swarm) => tree.keeping(swarm.clone()),
             None => tree,
         })
-    }
-
-    async fn attach(
-        self: &Arc<Self>,
-        ready: &Ready,
-        dir: &Path,
-        options: bcai_mount::Options,
-        ended: Arc<AtomicBool>,
-    ) -> Result<bcai_mount::Mount, Error> {
-        let (node, ended_dir, dir) = (Arc::downgrade(self), dir.to_owned(), dir.to_owned());
-        let tree = self.tree(ready);
-        let on_end = move || {
-            ended.store(true, Ordering::Release);
-            if let Some(node) = node.upgrade() {
-                node.forget_ended(&ended_dir);
-            }
-        };
-        blocking(move || bcai_mount::Mount::start(tree, &dir, &options, on_end)).await
     }
 
     /// Takes a mount that has ended off the list. Called when the kernel says so, and once after a mount is listed,
@@ -365,25 +255,42 @@ impl Node {
             .hint("`bcai status` lists its mounts"))
     }
 
-    /// Returns once nothing of ours is mounted at `dir`.
-    pub async fn wait_unmounted(&self, dir: &Path) {
+    /// Returns once nothing of ours is mounted at `dir`, and nothing is to be.
+    pub async fn wait_unmounted(&self, dir: &Path) -> Result<(), Error> {
+        let is_here = || {
+            let list = self.mounts.lock();
+            list.active.contains_key(dir) || list.lost.contains_key(dir)
+        };
         loop {
             let ended = self.mounts.ended.notified();
-            if !self.mounts.lock().active.contains_key(dir) {
-                return;
+            if !is_here() {
+                return Ok(());
             }
             tokio::select! {
                 () = ended => {}
-                () = self.stop.cancelled() => return,
+                () = self.stop.cancelled() => return match self.restarts() {
+                    true => Err(Error::new(Kind::Unreachable, "another daemon goes on with this mount")),
+                    false => Ok(()),
+                },
             }
         }
     }
 
-    /// Mounts again, in the background, what was mounted when the last daemon was killed.
-    pub(super) fn restore_mounts(self: &Arc<Self>) {
-        let requests = self.state.get().mounts;
-        self.mounts.lock().lost.extend(requests.iter().map(|request| (request.dir.clone(), request.clone())));
-        for request in requests {
+    /// In the background, goes on with the mounts of the last daemon that were kept, and mounts the others again.
+    pub(super) fn restore_mounts(self: &Arc<Self>, kept: Vec<Inherited>) {
+        let mut lost: BTreeMap<_, _> =
+            self.state.get().mounts.into_iter().map(|request| (request.dir.clone(), request)).collect();
+        let known = kept.iter().map(|kept| (kept.request().dir.clone(), kept.request().clone()));
+        lost.extend(known);
+        self.mounts.lock().lost.extend(lost.clone());
+        // Before anybody can ask for anything there.
+        self.mounts.claim_lost(kept.iter().map(|kept| kept.request().dir.clone()));
+        for kept in kept {
+            lost.remove(&kept.request().dir);
+            let going_on = self.clone().go_on_or_restore(kept);
+            tokio::spawn(self.stop.clone().run_until_cancelled_owned(going_on));
+        }
+        for request in lost.into_values() {
             let node = self.clone();
             let stop = self.stop.clone();
             tokio::spawn(stop.run_until_cancelled_owned(async move { node.restore(request).await }));
@@ -391,7 +298,7 @@ impl Node {
     }
 
     /// Tries until it works, until it cannot ever work, or until somebody unmounts the directory.
-    async fn restore(self: Arc<Self>, request: MountRequest) {
+    pub(super) async fn restore(self: Arc<Self>, request: MountRequest) {
         while self.mounts.lock().lost.contains_key(&request.dir) {
             match self.mount(&request).await {
                 Ok(_) => tracing::info!(dir = %request.dir.display(), "mount restored"),
@@ -402,6 +309,7 @@ impl Node {
                 Err(error) => {
                     tracing::error!(dir = %request.dir.display(), %error, "cannot restore this mount");
                     self.mounts.lock().lost.remove(&request.dir);
+                    self.mounts.ended.notify_waiters();
                     off(|| self.save_mounts());
                 }
             }

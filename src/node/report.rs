@@ -322,6 +322,9 @@ pub struct NetworkOf {
 pub struct Status {
     pub version: String,
     pub pid: u32,
+    /// The process that starts the node again when it dies.
+    #[serde(default)]
+    pub supervisor: Option<u32>,
     pub uptime_s: u64,
     pub resident_bytes: u64,
     pub peer_id: String,

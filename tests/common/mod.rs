@@ -148,12 +148,25 @@ impl Site {
         serde_json::from_str::<Value>(&done.stdout).ok()?["pid"].as_u64().map(|pid| pid as u32)
     }
 
-    /// SIGKILLs the daemon and waits until it is gone.
+    /// SIGKILLs the daemon, and before it the supervisor, which would start another; waits until they are gone.
     pub fn kill(&self) {
-        let pid = self.pid().expect("a daemon runs");
-        let status = Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
-        assert!(status.success());
+        let status = self.status();
+        // A daemon whose supervisor was killed has none.
+        let pids = ["supervisor", "pid"].into_iter().filter_map(|name| status[name].as_u64());
+        pids.for_each(|pid| sigkill(pid as u32));
         wait_until("the daemon is gone", || self.run(["status"]).code == 10);
+    }
+
+    /// The process ids of the daemon and of its supervisor, waited for if another daemon is about to start.
+    pub fn pids(&self) -> (u32, u32) {
+        let mut pids = None;
+        wait_until("a daemon answers and has a supervisor", || {
+            let done = self.run(["--json", "status"]);
+            let status = serde_json::from_str::<Value>(&done.stdout).unwrap_or_default();
+            pids = status["pid"].as_u64().zip(status["supervisor"].as_u64());
+            pids.is_some()
+        });
+        pids.map(|(daemon, supervisor)| (daemon as u32, supervisor as u32)).unwrap()
     }
 
     pub fn daemon_log(&self) -> String {
@@ -171,6 +184,11 @@ impl Drop for Site {
             }
         }
     }
+}
+
+pub fn sigkill(pid: u32) {
+    let status = Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
+    assert!(status.success());
 }
 
 pub fn done(output: Output) -> Done {

@@ -14,6 +14,7 @@ mod report;
 mod scratch;
 mod site;
 mod stop;
+mod survive;
 mod swarm;
 
 use std::collections::BTreeSet;
@@ -47,6 +48,7 @@ enum Tool {
     Swarm(swarm::Swarm),
     Peer(swarm::Peer),
     Crowd(swarm::Crowd),
+    Survive(survive::Survive),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -62,6 +64,7 @@ fn main() -> anyhow::Result<()> {
         Tool::Swarm(swarm) => swarm.run(),
         Tool::Peer(peer) => peer.run(),
         Tool::Crowd(crowd) => crowd.run(),
+        Tool::Survive(survive) => survive.run(),
     }
 }
 

@@ -59,7 +59,7 @@ pub fn mount(tree: Arc<dyn Tree>, dir: &Path, io: Io) -> (Mount, Receiver<()>) {
         // A test that does not look at the end has dropped the receiver.
         let _ = sender.send(());
     });
-    (mount.unwrap(), receiver)
+    (mount.unwrap().0, receiver)
 }
 
 /// The lines of the kernel's mount table for `dir`.

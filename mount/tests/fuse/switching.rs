@@ -31,6 +31,11 @@ fn fill(tree: &mut Memory, number: u64) {
     tree.attr_mut(ROOT).mode = 0o700 + number as u16 % 8;
 }
 
+/// Nobody goes on with the mounts of these tests.
+fn told(_: u64) -> std::io::Result<()> {
+    Ok(())
+}
+
 fn names(dir: &Path) -> BTreeSet<String> {
     let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
     names.collect()
@@ -56,7 +61,7 @@ fn paths_lead_to_the_new_tree_and_what_is_open_stays() {
         assert!(!mounted.path("only-in-2").exists());
         let (open, dir) = (File::open(&file).unwrap(), File::open(mounted.path("dir")).unwrap());
         let before = fs::metadata(&file).unwrap().ino();
-        mounted.mount.switch(version(2)).unwrap();
+        mounted.mount.switch(version(2), told).unwrap();
         assert_eq!((said(&file), said(&below)), (2, 2));
         assert!(mounted.path("only-in-2").exists());
         assert!(!mounted.path("only-in-1").exists());
@@ -80,14 +85,14 @@ fn an_old_tree_is_dropped_when_nobody_uses_it() {
         let file = temp.path().join("v");
         let (open, old) = (File::open(&file).unwrap(), Arc::downgrade(&tree));
         drop(tree);
-        mount.switch(version(2)).unwrap();
+        mount.switch(version(2), told).unwrap();
         assert_eq!(said(&file), 2);
         assert!(old.upgrade().is_some() && mount.trees() == 2);
         drop(open);
         mount.forget_old().unwrap();
         wait_until("the old tree is gone", || old.upgrade().is_none() && mount.trees() == 1);
         for number in 3..100 {
-            mount.switch(version(number)).unwrap();
+            mount.switch(version(number), told).unwrap();
             assert_eq!(said(&file), number);
         }
         mount.forget_old().unwrap();
@@ -136,7 +141,7 @@ fn readers_meet_one_version_after_the_other() {
                 scope.spawn(move || reader(turn));
             }
             let switched = (2..=LAST).try_for_each(|number| {
-                let switched = mount.switch(version(number));
+                let switched = mount.switch(version(number), told);
                 at_least.store(number, Ordering::Release);
                 switched
             });
@@ -164,7 +169,7 @@ fn a_listing_under_way_is_of_one_tree() {
     assert!(first.to_str().unwrap().starts_with("1-"));
     let mut second = Memory::new();
     of(2)(&mut second);
-    mounted.mount.switch(Arc::new(second)).unwrap();
+    mounted.mount.switch(Arc::new(second), told).unwrap();
     let rest: Vec<_> = listing.map_while(Result::ok).map(|entry| entry.file_name()).collect();
     assert!(rest.iter().all(|name| name.to_str().unwrap().starts_with("1-")), "{:?}", rest.last());
     let all = names(mounted.temp.path());
@@ -174,10 +179,10 @@ fn a_listing_under_way_is_of_one_tree() {
 #[test]
 fn a_tree_that_cannot_be_listed_takes_no_place() {
     let mounted = Mounted::new(|tree| fill(tree, 1));
-    let error = mounted.mount.switch(Arc::new(Memory::default())).unwrap_err();
+    let error = mounted.mount.switch(Arc::new(Memory::default()), told).unwrap_err();
     assert!(matches!(error, MountError::NoListing { which: "new", .. }), "{error}");
     assert_eq!(said(&mounted.path("v")), 1);
     assert_eq!(mounted.mount.trees(), 1);
     mounted.mount.unmount().unwrap();
-    assert!(matches!(mounted.mount.switch(version(2)), Err(MountError::Ended(_))));
+    assert!(matches!(mounted.mount.switch(version(2), told), Err(MountError::Ended(_))));
 }

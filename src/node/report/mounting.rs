@@ -45,6 +45,9 @@ pub struct Mounted {
     /// Whether it changes to another version when the tag that it was mounted by names another.
     #[serde(default)]
     pub follows: bool,
+    /// Whether its users notice nothing but a pause when the daemon crashes or is restarted.
+    #[serde(default)]
+    pub kept: bool,
     /// Who was asked which version is meant, with `fetch=quorum` and a reference that needs a log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quorum: Option<Quorum>,
