@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use tracing_subscriber::EnvFilter;
 
-use super::{Context, passphrase};
-use crate::api::{Client, serve};
+use super::{Context, notify, passphrase};
+use crate::api::{Client, serve, serve_page};
 use crate::config::{Config, LogFormat};
 use crate::node::{Error, Kind, Node, Passphrase};
 
@@ -206,13 +206,19 @@ fn run_node(ctx: Context) -> Result<(), Error> {
     raise_file_limit();
     runtime.block_on(async {
         let interrupted = interrupted()?;
+        let page = ctx.config.web;
         let (node, listener) = Node::start(ctx.paths, ctx.config, passphrase).await?;
         let stop = node.stop_token();
+        if let Some(address) = page {
+            serve_page(address, node.clone(), stop.clone()).await;
+        }
         let server = tokio::spawn(serve(listener, node.clone(), stop.clone()));
+        notify::tell(notify::READY);
         tokio::select! {
             () = stop.cancelled() => {}
             () = interrupted => stop.cancel(),
         }
+        notify::tell(notify::STOPPING);
         node.shut_down().await;
         // Clients that wait for an answer of a job get it, or the end of the connection.
         let _ = tokio::time::timeout(Duration::from_secs(5), server).await;

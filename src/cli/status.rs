@@ -40,6 +40,10 @@ fn text(report: &Report) -> String {
     lines.push(format!("peer id   {}", report.peer_id));
     lines.push(format!("key       {}", report.public_key));
     lines.extend(report.addresses.iter().map(|address| format!("listens   {address}")));
+    lines.extend(report.web.as_ref().map(|page| match &page.error {
+        None => format!("web page  http://{}/", page.address),
+        Some(error) => format!("web page  not at {}: {}", page.address, output::safe(error)),
+    }));
     for network in &report.networks {
         let role = if network.validator { "validator" } else { "follower" };
         let age = network.head_age_s.map_or("empty".into(), |age| format!("head {age} s old"));

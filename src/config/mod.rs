@@ -8,6 +8,7 @@
 //! Trust: files and environment are the user's; each mistake is answered with the key, the place and the remedy.
 //! Threads: built once at start, then shared read-only.
 
+mod limit;
 mod mounting;
 mod paths;
 mod replicas;
@@ -15,6 +16,7 @@ mod replicas;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -25,6 +27,8 @@ use crate::net::Mode;
 use crate::origin::{OriginUrl, UrlError};
 use crate::pack::Compression;
 
+use limit::LIMIT;
+pub use limit::Limit;
 pub use mounting::{Fetch, Io};
 pub use paths::{Paths, PathsError};
 pub use replicas::Replicas;
@@ -167,6 +171,11 @@ pub const KEYS: &[Key] = &[
         default: "7",
         help: "days that a storage node goes on holding a version after it was withdrawn",
     },
+    Key {
+        name: "web.listen",
+        default: "",
+        help: "where the node shows itself on a web page, to everybody who can connect there, such as 127.0.0.1:7117; nowhere if empty",
+    },
 ];
 
 /// One effective setting, as text.
@@ -204,6 +213,8 @@ pub struct Config {
     pub chunking: Chunking,
     pub compression: Compression,
     pub replicas: Replicas,
+    /// Where the web page is to be had.
+    pub web: Option<SocketAddr>,
 }
 
 /// How log lines look.
@@ -223,33 +234,6 @@ impl FromStr for LogFormat {
         }
     }
 }
-
-/// Bytes a second, or as many as there are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limit(pub Option<u64>);
-
-impl Limit {
-    /// Bytes a second that a limit is at least: what waits for less looks to others as if it had gone.
-    pub const MIN: u64 = 64 << 10;
-}
-
-impl FromStr for Limit {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "unlimited" {
-            return Ok(Self(None));
-        }
-        let rate = text.parse::<ByteSize>().map(|rate| rate.as_u64()).unwrap_or(0);
-        if rate < Self::MIN {
-            return Err(format!("expected {LIMIT}"));
-        }
-        Ok(Self(Some(rate)))
-    }
-}
-
-/// What a limit looks like.
-const LIMIT: &str = "unlimited, or bytes a second such as 10MiB, at least 64KiB";
 
 impl Config {
     /// Settles every key from the files of `paths`, the environment and `-c KEY=VALUE` flags.
@@ -331,6 +315,10 @@ impl Config {
             )?,
             compression: parse("publish.compress", get("publish.compress"), "none, lz4 or zstd:LEVEL")?,
             replicas: Replicas::from_settings(&settings)?,
+            web: match get("web.listen") {
+                nowhere if nowhere.value.is_empty() => None,
+                at => Some(parse("web.listen", at, "an IP address and a port, such as 127.0.0.1:7117")?),
+            },
             settings,
         })
     }
@@ -466,6 +454,17 @@ mod tests {
         for bad in ["fast", "0", "1KiB", "-1", ""] {
             let text = load("", &[], &[&format!("net.download_limit={bad}")]).unwrap_err().to_string();
             assert!(text.contains("net.download_limit") && text.contains("10MiB"), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_web_page_is_off_and_is_put_at_an_address() {
+        assert_eq!(load("", &[], &[]).unwrap().web, None);
+        let config = load("[web]\nlisten = \"[::1]:7117\"\n", &[], &[]).unwrap();
+        assert_eq!(config.web, Some("[::1]:7117".parse().unwrap()));
+        for bad in ["localhost:7117", "7117", "127.0.0.1", "http://127.0.0.1:7117"] {
+            let text = load("", &[], &[&format!("web.listen={bad}")]).unwrap_err().to_string();
+            assert!(text.contains("web.listen") && text.contains("127.0.0.1:7117"), "{text}");
         }
     }
 

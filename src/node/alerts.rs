@@ -13,7 +13,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::error::Error;
-use super::report::{AckRequest, Acknowledged, Alert, AlertState, NetworkStatus, ReplicaStatus, Severity};
+use super::report::{
+    AckRequest, Acknowledged, Alert, AlertState, NetworkStatus, PageStatus, ReplicaStatus, Severity,
+};
 use super::text::size;
 use super::{Node, now_ms, off};
 use crate::net::{PeerInfo, PeerState};
@@ -46,6 +48,7 @@ pub(super) struct Observed {
     bypasses: bool,
     networks: Vec<NetworkStatus>,
     replicas: Vec<ReplicaStatus>,
+    page: Option<PageStatus>,
 }
 
 /// Something that holds now.
@@ -70,7 +73,7 @@ impl Observed {
     /// Everything about it that is worth an alert.
     fn conditions(&self) -> Vec<Condition> {
         let mut found: Vec<Condition> =
-            [self.lonely(), self.disk(), self.bypassed()].into_iter().flatten().collect();
+            [self.lonely(), self.disk(), self.bypassed(), self.pageless()].into_iter().flatten().collect();
         found.extend(self.peers.iter().flat_map(of_peer));
         found.extend(self.networks.iter().flat_map(of_network));
         found.extend(self.replicas.iter().flat_map(of_replicas));
@@ -120,6 +123,17 @@ impl Observed {
                 "the disk is full or does not keep up: free space, or use a faster disk for the store",
             )
         })
+    }
+
+    fn pageless(&self) -> Option<Condition> {
+        let page = self.page.as_ref()?;
+        let cause = page.error.as_ref()?;
+        Some(condition(
+            "no-web-page",
+            Severity::Warning,
+            format!("the web page cannot be had at {}: {cause}", page.address),
+            "end the program that has the port (`ss -ltnp` names it), or set web.listen to another address and restart",
+        ))
     }
 }
 
@@ -365,6 +379,7 @@ impl Node {
             bypasses: self.alerts.registry().bypasses(bypassed, Instant::now()),
             networks: self.networks.status(),
             replicas: self.replica_status()?,
+            page: self.page(),
         })
     }
 

@@ -23,6 +23,7 @@ mod naming;
 mod networks;
 mod operators;
 mod origins;
+mod page;
 mod peers;
 mod pins;
 mod prefetch;
@@ -76,7 +77,7 @@ use lock::Lock;
 use mounts::Mounts;
 use networks::Networks;
 use origins::Origins;
-use report::{AlertState, FetchStatus, Status, StoreStatus};
+use report::{AlertState, FetchStatus, Jobs, Status, StoreStatus};
 use state::State;
 use text::escape;
 
@@ -109,6 +110,7 @@ pub struct Node {
     alerts: alerts::Alerts,
     limited: peers::Limited,
     replicas: replicas::Replicas,
+    page: page::Page,
     started: Instant,
     /// How old the newest block of a log may be; zero for no limit.
     max_log_age: Duration,
@@ -164,6 +166,7 @@ impl Node {
             alerts: alerts::Alerts::default(),
             limited: peers::Limited::default(),
             replicas: replicas::Replicas::new(config.replicas.clone()),
+            page: page::Page::default(),
             started: Instant::now(),
             max_log_age: Duration::from_secs(config.max_log_age.saturating_mul(86_400)),
             _lock: lock,
@@ -267,7 +270,13 @@ impl Node {
             limits: self.limits(),
             origins: self.origins.status(),
             replicas: self.replica_status()?,
+            web: self.page(),
         })
+    }
+
+    /// The jobs that run, and those that have ended last.
+    pub fn jobs(&self) -> Jobs {
+        self.transfers.jobs()
     }
 
     /// A new job of this node, which ends with it.

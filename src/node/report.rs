@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::Error;
 
+mod certifying;
 mod diff;
 mod hinting;
 mod keys;
@@ -24,6 +25,7 @@ mod proving;
 mod replicas;
 mod watching;
 
+pub use certifying::*;
 pub use diff::*;
 pub use hinting::*;
 pub use keys::*;
@@ -343,6 +345,8 @@ pub struct Status {
     pub origins: Vec<OriginStatus>,
     #[serde(default)]
     pub replicas: Vec<ReplicaStatus>,
+    #[serde(default)]
+    pub web: Option<PageStatus>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
