@@ -213,6 +213,10 @@ fn who_loses_the_right_reads_no_later_version() {
     later.ok(["cat", &format!("hospital@v1/{DIRECTORY}/{NAME}")]);
     assert_eq!(owner.json(["keys", "rotate", "--dataset", "hospital"])["generation"], 2);
     reader.fails(12, ["keys", "rotate", "--dataset", "hospital"]);
+    owner.fails(10, ["keys", "rotate", "--dataset", "nothing"]);
+    owner.publish(&owner.dir("empty"), "plain@v1");
+    let message = owner.fails(2, ["keys", "rotate", "--dataset", "plain"]);
+    assert!(message.contains("nothing of plain is encrypted"), "{message}");
     // A reader with a new key of their own still opens what was wrapped for the old one.
     reader.ok(["keys", "rotate"]);
     reader.ok(["stop"]);

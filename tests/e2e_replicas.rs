@@ -132,7 +132,8 @@ fn a_version_is_not_published_with_fewer_copies_than_it_was_to_have() {
     let source = network.source.to_str().unwrap();
     let publisher = &network.publisher;
     let message = publisher.fails(2, ["publish", source, "data@v1", "--replicas", "3"]);
-    assert!(message.contains("the network has 2") && message.contains("keys grant KEY storage"), "{message}");
+    assert!(message.contains("there are 2") && message.contains("keys grant KEY storage"), "{message}");
+    assert_eq!(publisher.status()["store"]["objects"], 0, "it is said before anything is read");
     network.nodes[1].kill();
     let message = publisher.fails(14, ["publish", source, "data@v1", "--replicas", "2", "--ack", "all"]);
     assert!(message.contains("2 storage nodes must acknowledge"), "{message}");
@@ -142,6 +143,10 @@ fn a_version_is_not_published_with_fewer_copies_than_it_was_to_have() {
     assert_eq!((&published["copies"], &published["acknowledged"]), (&2.into(), &1.into()));
     network.nodes[1].ok(["daemon"]);
     wait_until("the other has it too", || network.holding() == [1, 1]);
+    // More than there can be; and then as many as there are.
+    publisher.ok(["validator", "params", "--replicas", "3"]);
+    let message = publisher.fails(2, ["publish", source, "data@v2"]);
+    assert!(message.contains("this network demands 3 replica(s)"), "{message}");
     // A network that demands acknowledgements gets them without being asked twice.
     publisher.ok(["validator", "params", "--replicas", "2"]);
     fs::write(network.source.join("more"), "more").unwrap();

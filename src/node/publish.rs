@@ -92,6 +92,7 @@ impl Node {
         let origin: Option<OriginUrl> = request.origin.as_deref().map(str::parse).transpose()?;
         let chain = self.networks.default_network()?;
         self.check_owner(&chain, &name)?;
+        self.check_replicas(&chain, (&name, &version), request)?;
         let keys = self.sealing_keys(&chain, &name, request).await?;
         let (snapshot, ingest) = match &request.source {
             Source::Dir(dir) => {
@@ -112,7 +113,7 @@ impl Node {
         let subject = Subject { name: &name, version: &version, snapshot, bytes: stored.totals.bytes };
         let (replicas, copies) = match self.is_published(&chain, subject) {
             true => (Vec::new(), 0),
-            false => self.replicate(&chain, subject, (request.replicas, request.ack), job).await?,
+            false => self.replicate(&chain, subject, request, job).await?,
         };
         let acknowledged = replicas.len();
         job.set(Progress { phase: "commit".into(), ..job.progress() });

@@ -19,7 +19,7 @@ use crate::crypto::dataset::{DatasetKey, Keyring};
 use crate::crypto::wrap::Wrap;
 use crate::fetch::Class;
 use crate::id::{Genesis, KeyId, SnapshotId};
-use crate::log::{Dataset, EntryBody, Grant, Ledger, Name, Role, RoleSet};
+use crate::log::{Dataset, EntryBody, Grant, Ledger, Name, Refusal, Role, RoleSet};
 use crate::manifest::Snapshot;
 
 /// Whether who has these roles with a dataset needs its key. Who stores it does not.
@@ -237,6 +237,15 @@ impl Node {
     pub async fn rotate_dataset(&self, name: &str) -> Result<RotatedDataset, Error> {
         let chain = self.networks.default_network()?;
         let name: Name = name.parse()?;
+        let ledger = chain.ledger();
+        let dataset =
+            ledger.dataset(name.as_str()).ok_or_else(|| Refusal::NoDataset { name: name.to_string() })?;
+        if self.dataset_keys.get(&(chain.genesis(), name.clone())).is_none()
+            && !self.is_encrypted(dataset).await?
+        {
+            return Err(Error::usage(format!("nothing of {name} is encrypted: it has no key"))
+                .hint("`bcai publish --encrypt` begins a dataset that has one"));
+        }
         let _one_at_a_time = self.publishing.lock().await;
         Ok(self.rotate_dataset_key(&chain, &name, None).await?.1)
     }

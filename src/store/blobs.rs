@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex};
 use crate::id::{BlobId, Kind, ObjectId};
 use crate::pack::Checked;
 use crate::store::commit::Turn;
+use crate::store::disk::Disk;
 use crate::store::error::StoreError;
 use crate::store::index::{BlobRow, Index, Tables};
 use crate::store::{Shared, Store, disk, lock};
@@ -147,7 +148,7 @@ impl Store {
             Ok::<_, StoreError>(row.is_some())
         };
         let reserved = len.next_multiple_of(disk::BLOCK);
-        let free = disk::free_bytes(&shared.dir).map_err(StoreError::io("examine", &shared.dir))?;
+        let free = shared.disk.free_bytes(&shared.dir).map_err(StoreError::io("examine", &shared.dir))?;
         let possible = alone && !exists()? && free >= reserved + shared.tuning.headroom;
         if !possible || !shared.may_crowd(reserved)? || !shared.reserve(reserved)? {
             return Ok(None);
@@ -169,11 +170,12 @@ impl Store {
 
 impl BlobWriter {
     fn create(&mut self) -> Result<(), StoreError> {
+        let disk = &self.store.shared().disk;
         let dir = self.path.parent().unwrap_or(&self.path);
-        disk::create_dir(dir).map_err(StoreError::io("create", dir))?;
+        disk.create_dir(dir).map_err(StoreError::io("create", dir))?;
         // Left over from an eviction that could not remove it.
-        disk::remove(&self.path).map_err(StoreError::io("remove", &self.path))?;
-        self.file = Some(disk::create(&self.path).map_err(StoreError::io("create", &self.path))?);
+        disk.remove(&self.path).map_err(StoreError::io("remove", &self.path))?;
+        self.file = Some(disk.create(&self.path).map_err(StoreError::io("create", &self.path))?);
         Ok(())
     }
 
@@ -182,11 +184,11 @@ impl BlobWriter {
         let at = self.written;
         self.advance(chunk.plain().len() as u64)?;
         self.hasher.update(chunk.plain());
-        self.apply("write", |file| disk::write(file, chunk.plain(), at))?;
+        self.apply("write", |disk, file| disk.write(file, chunk.plain(), at))?;
         self.unsynced += chunk.plain().len() as u64;
         if self.unsynced >= SYNC_EVERY {
             self.unsynced = 0;
-            self.apply("sync", disk::sync)?;
+            self.apply("sync", |disk, file| disk.sync(file))?;
         }
         Ok(())
     }
@@ -218,10 +220,10 @@ impl BlobWriter {
     fn apply(
         &self,
         action: &'static str,
-        change: impl FnOnce(&File) -> io::Result<()>,
+        change: impl FnOnce(&dyn Disk, &File) -> io::Result<()>,
     ) -> Result<(), StoreError> {
         let Some(file) = &self.file else { return Ok(()) };
-        change(file).map_err(|error| match disk::is_full(&error) {
+        change(&*self.store.shared().disk, file).map_err(|error| match disk::is_full(&error) {
             true => StoreError::Full { path: self.path.clone(), needed: self.len - self.written },
             false => StoreError::io(action, &self.path)(error),
         })
@@ -232,10 +234,10 @@ impl BlobWriter {
         if self.written != self.len {
             return Err(self.wrong_length());
         }
-        self.apply("cut", |file| disk::truncate(file, self.len))?;
-        self.apply("sync", disk::sync)?;
+        self.apply("cut", |disk, file| disk.truncate(file, self.len))?;
+        self.apply("sync", |disk, file| disk.sync(file))?;
         let dir = self.path.parent().unwrap_or(&self.path);
-        disk::sync_dir(dir).map_err(StoreError::io("sync", dir))?;
+        self.store.shared().disk.sync_dir(dir).map_err(StoreError::io("sync", dir))?;
         let stat = fs::metadata(&self.path).map_err(StoreError::io("examine", &self.path))?;
         let shared = self.store.shared();
         // Holes cost nothing. More than was set aside it cannot be.
@@ -252,7 +254,7 @@ impl BlobWriter {
 impl Drop for BlobWriter {
     fn drop(&mut self) {
         if self.file.take().is_some()
-            && let Err(error) = disk::remove(&self.path)
+            && let Err(error) = self.store.shared().disk.remove(&self.path)
         {
             tracing::warn!(path = %self.path.display(), %error, "cannot remove an unfinished blob file");
         }
@@ -321,7 +323,7 @@ impl Shared {
     fn drop_blob_file(&self, turn: &Turn<'_>, blob: &BlobId) -> Result<u64, StoreError> {
         let Some(row) = self.change_index(turn, |tables| tables.remove_blob(blob))? else { return Ok(0) };
         let path = self.blob_files.path(blob);
-        if let Err(error) = disk::remove(&path) {
+        if let Err(error) = self.disk.remove(&path) {
             // It is found again at the next opening.
             tracing::warn!(path = %path.display(), %error, "cannot remove an evicted blob file");
         }
@@ -368,12 +370,13 @@ fn hash(path: &Path) -> io::Result<(u64, [u8; 32])> {
 /// Brings `dir` and the index into step: what either has alone, and what is not as long as it must be, goes.
 /// Says how many bytes the rest occupies.
 pub(super) fn recover(
+    disk: &dyn Disk,
     index: &Index,
     index_path: &Path,
     dir: PathBuf,
 ) -> Result<(BlobFiles, u64), StoreError> {
     let failed = || StoreError::index::<redb::Error>(index_path);
-    disk::create_dir(&dir).map_err(StoreError::io("create", &dir))?;
+    disk.create_dir(&dir).map_err(StoreError::io("create", &dir))?;
     let files = BlobFiles { dir, users: Users::default(), crowded: AtomicU64::new(0) };
     // An index from before there was the table gets it now.
     index.write(|_| Ok(())).map_err(failed())?;
@@ -383,11 +386,11 @@ pub(super) fn recover(
         let path = files.path(&blob);
         match fs::metadata(&path) {
             Ok(stat) if stat.len() == row.len && stat.is_file() => {
-                let disk = disk::occupied(&stat);
-                if disk != row.disk {
-                    grown.push((blob, BlobRow { disk, ..row }));
+                let occupied = disk::occupied(&stat);
+                if occupied != row.disk {
+                    grown.push((blob, BlobRow { disk: occupied, ..row }));
                 }
-                used += disk;
+                used += occupied;
                 kept.insert(path);
             }
             _ => lost.push(blob),
@@ -401,12 +404,12 @@ pub(super) fn recover(
         grown.iter().try_for_each(|(blob, row)| tables.set_blob(blob, *row))
     };
     index.write(correct).map_err(failed())?;
-    remove_unknown(&files.dir, &kept).map_err(StoreError::io("clean", &files.dir))?;
+    remove_unknown(disk, &files.dir, &kept).map_err(StoreError::io("clean", &files.dir))?;
     Ok((files, used))
 }
 
 /// Removes everything two levels below `dir` that is not in `kept`.
-fn remove_unknown(dir: &Path, kept: &BTreeSet<PathBuf>) -> io::Result<()> {
+fn remove_unknown(disk: &dyn Disk, dir: &Path, kept: &BTreeSet<PathBuf>) -> io::Result<()> {
     for below in fs::read_dir(dir)? {
         let below = below?.path();
         if !below.is_dir() {
@@ -416,7 +419,7 @@ fn remove_unknown(dir: &Path, kept: &BTreeSet<PathBuf>) -> io::Result<()> {
             let path = file?.path();
             if !kept.contains(&path) {
                 tracing::info!(path = %path.display(), "removed an unfinished blob file");
-                disk::remove(&path)?;
+                disk.remove(&path)?;
             }
         }
     }

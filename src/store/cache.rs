@@ -8,7 +8,7 @@
 //! Trust: internal state; what packs say about themselves may be damaged.
 //! Threads: `Keeper` runs one thread; everything else runs on the caller's.
 //! A crash leaves: records that the index has dropped but that still occupy disk. They stay counted, and go
-//! with their pack.
+//! with their pack, or when nothing else is left to evict.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -74,6 +74,32 @@ impl Shared {
         Ok(true)
     }
 
+    /// Whether the disk takes `cost` more bytes, and has then enough left for the index.
+    pub(super) fn has_space(&self, cost: u64) -> Result<bool, StoreError> {
+        let free = self.disk.free_bytes(&self.dir).map_err(StoreError::io("examine", &self.dir))?;
+        Ok(free >= cost.saturating_add(self.tuning.headroom))
+    }
+
+    /// Evicts until the disk takes `cost` more bytes, whatever the budget says: what is cached is the least that can be
+    /// lost on a full disk. False when there is nothing to evict, or the disk does not get emptier by it.
+    pub(super) fn make_space(&self, cost: u64) -> Result<bool, StoreError> {
+        let free = || self.disk.free_bytes(&self.dir).map_err(StoreError::io("examine", &self.dir));
+        let wanted = cost.saturating_add(self.tuning.headroom);
+        let mut before = free()?;
+        while before < wanted {
+            let used = self.cache_used.load(Ordering::SeqCst);
+            // Somewhat more than is short, so that not every put evicts.
+            let short = (wanted - before).saturating_add(self.options.cache_max_bytes / 64);
+            let evicted = self.evict_batch(used.saturating_sub(short))?;
+            let now = free()?;
+            if !evicted || now <= before {
+                return Ok(now >= wanted);
+            }
+            before = now;
+        }
+        Ok(true)
+    }
+
     /// Evicts down to the low-water mark.
     fn evict_to_low_water(&self) -> Result<(), StoreError> {
         while self.cache_used.load(Ordering::SeqCst) > self.low_water() {
@@ -108,7 +134,23 @@ impl Shared {
         while self.cache_used.load(Ordering::SeqCst) > goal && self.drop_worst_pack(&turn, !found)? {
             dropped = true;
         }
+        if !found && !dropped && !self.dead_freed.swap(true, Ordering::Relaxed) {
+            return self.free_dead(&turn);
+        }
         Ok(found || dropped)
+    }
+
+    /// Frees what a crash kept from being freed: records that the index had dropped already. Says whether the cache
+    /// occupies less than before.
+    fn free_dead(&self, turn: &Turn<'_>) -> Result<bool, StoreError> {
+        let rows = self.view()?.packs().map_err(StoreError::index(&self.index_path))?;
+        let mut all = 0;
+        for (number, row) in rows.iter().filter(|(_, row)| row.keep == Keep::Cache) {
+            let freed = self.punch_dead(turn, *number, row)?;
+            self.cache_used.fetch_sub(freed, Ordering::SeqCst);
+            all += freed;
+        }
+        Ok(all > 0)
     }
 
     pub(super) fn count_evicted(&self, objects: u64, bytes: u64) {
@@ -167,13 +209,13 @@ impl Shared {
     }
 
     /// Punches the places out of one pack; says how many bytes that freed.
-    fn punch_all(&self, number: u32, row: &PackRow, places: Vec<Place>) -> u64 {
+    pub(super) fn punch_all(&self, number: u32, row: &PackRow, places: Vec<Place>) -> u64 {
         let path = self.files.path(number);
-        let freed = disk::open_for_writing(&path).and_then(|file| {
+        let freed = self.disk.open_for_writing(&path).and_then(|file| {
             let before = disk::occupied(&file.metadata()?);
             for (begin, end) in merged(places) {
                 let (begin, end) = widened(&file, begin, end, row.len)?;
-                disk::punch(&file, begin, end - begin)?;
+                self.disk.punch(&file, begin, end - begin)?;
             }
             let after = disk::occupied(&file.metadata()?);
             // For a sealed pack this also corrects what was counted too high before. The other is being

@@ -7,6 +7,7 @@
 //! Threads: any; `turn` lets one thread at a time change the index. Readers and putters go on meanwhile.
 //! A crash leaves: the previous commit, and whole or torn records behind it in the packs.
 
+use std::os::fd::AsFd;
 use std::sync::MutexGuard;
 use std::sync::atomic::Ordering;
 
@@ -15,7 +16,7 @@ use crate::pack::file::Keep;
 use crate::store::error::StoreError;
 use crate::store::index::{IndexResult, Place, Tables};
 use crate::store::packs::Uncommitted;
-use crate::store::{Shared, disk, lock};
+use crate::store::{Shared, lock};
 
 /// The right to change the index. Taken before the writer's lock, never after.
 pub(super) type Turn<'a> = MutexGuard<'a, ()>;
@@ -98,13 +99,15 @@ impl Shared {
 
     fn sync(&self, taken: &Uncommitted) -> Result<(), StoreError> {
         for (number, grown) in &taken.packs {
-            disk::sync(&grown.file).map_err(StoreError::io("sync", &self.files.path(*number)))?;
+            self.disk.sync(&grown.file).map_err(StoreError::io("sync", &self.files.path(*number)))?;
         }
         for (file, path) in taken.file_systems.values() {
-            disk::sync_file_system(file).map_err(StoreError::io("sync the file system of", path))?;
+            self.disk
+                .sync_file_system(file.as_fd())
+                .map_err(StoreError::io("sync the file system of", path))?;
         }
         if taken.new_files {
-            disk::sync_dir(self.files.dir()).map_err(StoreError::io("sync", self.files.dir()))?;
+            self.disk.sync_dir(self.files.dir()).map_err(StoreError::io("sync", self.files.dir()))?;
         }
         Ok(())
     }

@@ -160,8 +160,7 @@ impl Shared {
     fn append_copy(&self, object: &Checked, tick: u64) -> Result<Option<u64>, StoreError> {
         let mut writer = lock(&self.writer);
         let cost = writer.cost(object, Keep::Cache);
-        let free = disk::free_bytes(&self.dir).map_err(StoreError::io("examine", &self.dir))?;
-        if !self.has_room_to_move(cost) || free < cost + self.tuning.headroom {
+        if !self.has_room_to_move(cost) || !self.has_space(cost)? {
             return Ok(None);
         }
         let appended = writer.append(&[object], Keep::Cache, tick);

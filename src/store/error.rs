@@ -24,7 +24,7 @@ pub enum StoreError {
     )]
     Version { path: PathBuf, found: u64, supported: u64 },
     /// Retry once there is room. Nothing of the object was recorded.
-    #[error("no space left for {needed} bytes in {}: free some, or lower cache.max_bytes, and try again", .path.display())]
+    #[error("no space left for {needed} bytes in {}: free some, and try again; `bcai gc --dry-run` shows what of the store could go", .path.display())]
     Full { path: PathBuf, needed: u64 },
     /// The operating system refused; its cause says whether a retry helps.
     #[error("cannot {action} {}: {source}", .path.display())]

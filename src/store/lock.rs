@@ -6,6 +6,7 @@
 //! Threads: any. A crash leaves: the file, unlocked by the kernel.
 
 use std::fs::{File, OpenOptions};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use rustix::fs::FlockOperation;
@@ -40,7 +41,7 @@ impl StoreLock {
             Err(errno) => return Err(StoreError::io("lock", &path)(errno.into())),
         }
         let text = format!("{:<PID_WIDTH$}\n", std::process::id());
-        disk::write(&file, text.as_bytes(), 0).map_err(StoreError::io("write", &path))?;
+        file.write_all_at(text.as_bytes(), 0).map_err(StoreError::io("write", &path))?;
         Ok(Self { _file: file })
     }
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 
-use crate::store::disk;
+use crate::store::disk::{Disk, Real};
 use crate::store::error::StoreError;
 use crate::store::index::IndexResult;
 
@@ -45,7 +45,7 @@ impl LogStore {
     /// Opens the file at `path`, making it and its directory if need be.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         if let Some(dir) = path.parent() {
-            disk::create_dir(dir).map_err(StoreError::io("create", dir))?;
+            Real.create_dir(dir).map_err(StoreError::io("create", dir))?;
         }
         let db =
             Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(StoreError::index(path))?;

@@ -18,6 +18,7 @@ mod commit;
 mod compact;
 mod disk;
 mod error;
+mod gc;
 mod index;
 mod listings;
 mod lock;
@@ -28,6 +29,7 @@ mod packs;
 mod pins;
 mod publish;
 mod recover;
+mod stats;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -46,6 +48,7 @@ use crate::id::ObjectId;
 use crate::pack::{Checked, Packed};
 use blobs::BlobFiles;
 use cache::{Bell, Keeper};
+use disk::Disk;
 use index::{Index, Place, View};
 use outside::Outside;
 use packs::{PackFiles, WriteFailure, Writer};
@@ -53,6 +56,7 @@ use packs::{PackFiles, WriteFailure, Writer};
 pub use crate::pack::file::Keep;
 pub use blobs::{BlobFile, BlobWriter, Lease};
 pub use error::StoreError;
+pub use gc::{Marks, Swept};
 pub use listings::{DirId, Listing};
 pub use log::LogStore;
 pub use outside::{OutsideChunk, OutsideFile, PutOutside};
@@ -122,6 +126,7 @@ struct Shared {
     index_path: PathBuf,
     options: Options,
     tuning: Tuning,
+    disk: Arc<dyn Disk>,
     index: Index,
     files: PackFiles,
     blob_files: BlobFiles,
@@ -138,6 +143,8 @@ struct Shared {
     stopped: OnceLock<String>,
     /// Advances before records are punched or packs removed.
     holes: AtomicU64,
+    /// Whether what a crash kept from being freed has been looked for.
+    dead_freed: AtomicBool,
     /// Bytes that cache packs and blob files occupy, never too low.
     cache_used: AtomicU64,
     first_tick: u64,
@@ -165,28 +172,40 @@ impl Store {
     /// depends on the number of packs and on what was not committed, not on the number of objects.
     /// [`StoreError::Locked`] if it is open already, [`StoreError::Version`] if it is not of this version.
     pub fn open(dir: &Path, options: Options) -> Result<Self, StoreError> {
-        Self::open_tuned(dir, options, Tuning::new(&options))
+        Self::open_tuned(dir, options, Tuning::new(&options), Arc::new(disk::Real))
     }
 
-    fn open_tuned(dir: &Path, options: Options, tuning: Tuning) -> Result<Self, StoreError> {
+    fn open_tuned(
+        dir: &Path,
+        options: Options,
+        tuning: Tuning,
+        disk: Arc<dyn Disk>,
+    ) -> Result<Self, StoreError> {
         let packs_dir = dir.join("packs");
-        disk::create_dir(dir).map_err(StoreError::io("create", dir))?;
+        disk.create_dir(dir).map_err(StoreError::io("create", dir))?;
         let lock = lock::StoreLock::acquire(dir)?;
-        disk::create_dir(&packs_dir).map_err(StoreError::io("create", &packs_dir))?;
+        disk.create_dir(&packs_dir).map_err(StoreError::io("create", &packs_dir))?;
         let index_path = dir.join("index.redb");
-        let recovered = recover::recover(&index_path, &packs_dir)?;
-        let (blob_files, blob_bytes) = blobs::recover(&recovered.index, &index_path, dir.join("files"))?;
-        let outside = outside::recover(&recovered.index, &index_path, dir)?;
-        disk::sync_dir(dir).map_err(StoreError::io("sync", dir))?;
-        let writer =
-            Writer::new(packs_dir.clone(), recovered.current, recovered.next_number, tuning.pack_len);
+        let recovered = recover::recover(&*disk, &index_path, &packs_dir)?;
+        let (blob_files, blob_bytes) =
+            blobs::recover(&*disk, &recovered.index, &index_path, dir.join("files"))?;
+        let outside = outside::recover(&*disk, &recovered.index, &index_path, dir)?;
+        disk.sync_dir(dir).map_err(StoreError::io("sync", dir))?;
+        let writer = Writer::new(
+            packs_dir.clone(),
+            disk.clone(),
+            recovered.current,
+            recovered.next_number,
+            tuning.pack_len,
+        );
         let shared = Arc::new(Shared {
             dir: dir.to_owned(),
             index_path,
             options,
             tuning,
             index: recovered.index,
-            files: PackFiles::new(packs_dir),
+            files: PackFiles::new(packs_dir, disk.clone()),
+            disk,
             blob_files,
             outside,
             writer: Mutex::new(writer),
@@ -197,6 +216,7 @@ impl Store {
             bell: Bell::default(),
             stopped: OnceLock::new(),
             holes: AtomicU64::new(0),
+            dead_freed: AtomicBool::new(false),
             cache_used: AtomicU64::new(recovered.cache_used + blob_bytes),
             first_tick: recovered.first_tick,
             uses: AtomicU64::new(0),
@@ -392,8 +412,11 @@ impl Shared {
                 self.bypassed.fetch_add(1, Ordering::Relaxed);
                 return Ok(false);
             }
-            let free = disk::free_bytes(&self.dir).map_err(StoreError::io("examine", &self.dir))?;
-            if free < cost + self.tuning.headroom {
+            if !self.has_space(cost)? {
+                drop(writer);
+                if self.make_space(cost)? {
+                    continue;
+                }
                 return self.no_space(keep, cost);
             }
             let tick = if keep == Keep::Published { 0 } else { self.tick() };
@@ -454,41 +477,5 @@ impl Shared {
             self.commit(&self.turn())?;
         }
         Ok(())
-    }
-
-    fn stats(&self) -> Result<Stats, StoreError> {
-        let failed = || StoreError::index::<redb::Error>(&self.index_path);
-        let view = self.view()?;
-        let rows = view.packs().map_err(failed())?;
-        let blob_files = view.blobs().map_err(failed())?;
-        let mut objects = view.object_count().map_err(failed())?;
-        let mut published_bytes: u64 =
-            rows.values().filter(|row| row.keep == Keep::Published).map(|row| row.live_bytes).sum();
-        let mut outside_bytes = view.number("outside_bytes").map_err(failed())?;
-        for (id, place) in &*self.pending.read().unwrap_or_else(|broken| broken.into_inner()) {
-            objects += u64::from(view.find(id).map_err(failed())?.is_none());
-            match place.keep() {
-                Keep::Published if place.is_outside() => outside_bytes += place.record_len(),
-                Keep::Published => published_bytes += place.record_len(),
-                Keep::Cache => {}
-            }
-        }
-        Ok(Stats {
-            objects,
-            published_bytes,
-            outside_bytes,
-            cached_bytes: self.cache_used.load(Ordering::SeqCst),
-            pinned_bytes: view.number("pinned_bytes").map_err(failed())?,
-            blob_file_bytes: blob_files.iter().map(|(_, row)| row.disk).sum(),
-            blob_files: blob_files.len() as u64,
-            packs: rows.len() as u64,
-            cache_max_bytes: self.options.cache_max_bytes,
-            evicts_above: self.high_water(),
-            hits: self.hits.load(Ordering::Relaxed),
-            misses: self.misses.load(Ordering::Relaxed),
-            evicted: self.evicted.load(Ordering::Relaxed),
-            evicted_bytes: self.evicted_bytes.load(Ordering::Relaxed),
-            bypassed: self.bypassed.load(Ordering::Relaxed),
-        })
     }
 }

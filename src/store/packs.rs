@@ -26,6 +26,7 @@ use crate::pack::file::{
     RecordHeader, record_len,
 };
 use crate::pack::{Checked, Codec, MAX_OBJECT_LEN, PackError, Packed};
+use crate::store::disk::Disk;
 use crate::store::error::StoreError;
 use crate::store::index::{OUTSIDE, OutsideRow, Place};
 use crate::store::{disk, lock};
@@ -50,21 +51,13 @@ pub(super) fn number_of(path: &Path) -> Option<u32> {
 /// Open pack files, for reading.
 pub(super) struct PackFiles {
     dir: PathBuf,
+    disk: Arc<dyn Disk>,
     open: Mutex<LruCache<u32, Arc<File>>>,
-    /// Records that the disk does not give.
-    #[cfg(test)]
-    pub bad_sectors: Mutex<Vec<Place>>,
 }
 
 impl PackFiles {
-    pub(super) fn new(dir: PathBuf) -> Self {
-        let open = Mutex::new(LruCache::new(OPEN_FILES));
-        Self {
-            dir,
-            open,
-            #[cfg(test)]
-            bad_sectors: Mutex::default(),
-        }
+    pub(super) fn new(dir: PathBuf, disk: Arc<dyn Disk>) -> Self {
+        Self { dir, disk, open: Mutex::new(LruCache::new(OPEN_FILES)) }
     }
 
     pub(super) fn dir(&self) -> &Path {
@@ -91,7 +84,7 @@ impl PackFiles {
 
     /// Removes a pack file and its open descriptor.
     pub(super) fn remove(&self, number: u32) -> io::Result<()> {
-        disk::remove(&self.path(number))?;
+        self.disk.remove(&self.path(number))?;
         lock(&self.open).pop(&number);
         Ok(())
     }
@@ -113,13 +106,9 @@ impl PackFiles {
 
     /// The record at `place`: header and body, or as much of them as the file has.
     fn record(&self, place: &Place) -> io::Result<Bytes> {
-        #[cfg(test)]
-        if lock(&self.bad_sectors).iter().any(|bad| bad.is_at(place)) {
-            return Err(io::Error::from_raw_os_error(rustix::io::Errno::IO.raw_os_error()));
-        }
         let body = (place.stored_len as usize).min(MAX_OBJECT_LEN);
         let file = self.file(place.pack)?;
-        Ok(disk::read(&file, RECORD_HEADER_LEN + body, place.offset.into())?.into())
+        Ok(self.disk.read(&file, RECORD_HEADER_LEN + body, place.offset.into())?.into())
     }
 
     /// All records of a pack whose committed length is `len`, from its trailer or, failing that, a scan.
@@ -206,10 +195,10 @@ fn next_header(file: &File, mut from: u64, to: u64) -> io::Result<u64> {
 
 /// Writes the trailer of a pack whose records end at `len`; says how long the file is now. On an error the
 /// file is as it was, or cannot be cut back.
-pub(super) fn seal(file: &File, len: u64) -> Result<u64, WriteFailure> {
+pub(super) fn seal(disk: &dyn Disk, file: &File, len: u64) -> Result<u64, WriteFailure> {
     let mut entries = scan(file, FILE_HEADER_LEN as u64, len).map_err(WriteFailure::Broken)?;
     let trailer = file::encode_trailer(&mut entries, len);
-    write_or_cut(file, &mut [IoSlice::new(&trailer)], len)?;
+    write_or_cut(disk, file, &mut [IoSlice::new(&trailer)], len)?;
     Ok(len + trailer.len() as u64)
 }
 
@@ -225,11 +214,16 @@ pub(super) enum WriteFailure {
     Broken(io::Error),
 }
 
-fn write_or_cut(file: &File, pieces: &mut [IoSlice<'_>], at: u64) -> Result<(), WriteFailure> {
-    match disk::write_pieces(file, pieces, at) {
+fn write_or_cut(
+    disk: &dyn Disk,
+    file: &File,
+    pieces: &mut [IoSlice<'_>],
+    at: u64,
+) -> Result<(), WriteFailure> {
+    match disk.write_pieces(file, pieces, at) {
         Ok(()) => Ok(()),
         Err(error) if disk::is_full(&error) => {
-            disk::truncate(file, at).map_err(WriteFailure::Broken)?;
+            disk.truncate(file, at).map_err(WriteFailure::Broken)?;
             Err(WriteFailure::Full)
         }
         Err(error) => Err(WriteFailure::Broken(error)),
@@ -280,6 +274,7 @@ pub(super) struct Uncommitted {
 /// The current pack of each class. One thread at a time appends.
 pub(super) struct Writer {
     dir: PathBuf,
+    disk: Arc<dyn Disk>,
     current: [Option<Current>; 2],
     next_number: u32,
     /// Length at which a pack of each class is sealed.
@@ -292,11 +287,13 @@ pub(super) struct Writer {
 impl Writer {
     pub(super) fn new(
         dir: PathBuf,
+        disk: Arc<dyn Disk>,
         current: [Option<Current>; 2],
         next_number: u32,
         full_len: [u64; 2],
     ) -> Self {
-        Self { dir, current, next_number, full_len, uncommitted: Uncommitted::default(), cache_growth: 0 }
+        let uncommitted = Uncommitted::default();
+        Self { dir, disk, current, next_number, full_len, uncommitted, cache_growth: 0 }
     }
 
     pub(super) fn next_number(&self) -> u32 {
@@ -358,7 +355,7 @@ impl Writer {
         for (object, header) in objects.iter().zip(&encoded) {
             pieces.extend([IoSlice::new(header), IoSlice::new(object.packed().stored())]);
         }
-        let written = write_or_cut(&before.file, &mut pieces, before.len);
+        let written = write_or_cut(&*self.disk, &before.file, &mut pieces, before.len);
         if let Err(failure) = written {
             self.current[keep as usize] = Some(before);
             return Err(failure);
@@ -390,14 +387,14 @@ impl Writer {
     fn begin(&mut self, keep: Keep) -> Result<Current, WriteFailure> {
         let number = self.next_number;
         let path = path(&self.dir, number);
-        let file = disk::create(&path).map_err(|error| match disk::is_full(&error) {
+        let file = self.disk.create(&path).map_err(|error| match disk::is_full(&error) {
             true => WriteFailure::Full,
             false => WriteFailure::NotBegun(error),
         })?;
         if let Err(failure) =
-            write_or_cut(&file, &mut [IoSlice::new(&FileHeader { keep, number }.encode())], 0)
+            write_or_cut(&*self.disk, &file, &mut [IoSlice::new(&FileHeader { keep, number }.encode())], 0)
         {
-            disk::remove(&path).map_err(WriteFailure::Broken)?;
+            self.disk.remove(&path).map_err(WriteFailure::Broken)?;
             return Err(failure);
         }
         self.next_number += 1;
@@ -408,9 +405,9 @@ impl Writer {
     }
 
     /// Seals the current pack of a class, if there is one; the next append begins another.
-    fn seal_current(&mut self, keep: Keep) -> Result<(), WriteFailure> {
+    pub(super) fn seal_current(&mut self, keep: Keep) -> Result<(), WriteFailure> {
         let Some(mut current) = self.current[keep as usize].take() else { return Ok(()) };
-        match seal(&current.file, current.len) {
+        match seal(&*self.disk, &current.file, current.len) {
             Ok(len) => {
                 let trailer = len - current.len;
                 current.len = len;
@@ -429,12 +426,5 @@ impl Writer {
         if let Some(current) = self.current[Keep::Cache as usize].take() {
             self.grew(&current, Keep::Cache, true, 0);
         }
-    }
-
-    /// Makes the next append to a class fail, as a broken disk would.
-    #[cfg(test)]
-    pub(super) fn break_current(&mut self, keep: Keep) {
-        let current = self.current[keep as usize].as_mut().expect("a current pack");
-        current.file = Arc::new(File::open(path(&self.dir, current.number)).expect("opens for reading"));
     }
 }

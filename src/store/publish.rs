@@ -69,8 +69,7 @@ impl Shared {
         }
         let records: u64 = new.iter().map(|object| record_len(object.packed().stored().len() as u32)).sum();
         let cost = records + trailer_len(MAX_RECORDS) + 2 * disk::BLOCK;
-        let free = disk::free_bytes(&self.dir).map_err(StoreError::io("examine", &self.dir))?;
-        if free < cost + self.tuning.headroom {
+        if !self.has_space(cost)? {
             drop(writer);
             return self.put_singly(&new, put);
         }

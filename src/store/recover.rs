@@ -4,8 +4,8 @@
 //! Must not know: anything about a running store.
 //! Invariant: after it, the index names only records that are on disk, synced, and were whole when they
 //! were taken in; no pack file lies about without a row.
-//! Trust: nothing on disk is believed without a check. What a sealed pack's trailer lists is taken as it is
-//! (its hash holds); what is found by a scan is decompressed and hashed first.
+//! Trust: nothing on disk is believed without a check. Where the index was lost, what a sealed pack's trailer lists is
+//! taken as it is (its hash holds); otherwise, and where it is found by a scan, it is decompressed and hashed first.
 //! Threads: the opening one, under the store's lock.
 //! A crash leaves: a store that recovers the same way again.
 //!
@@ -29,6 +29,7 @@ use crate::codec;
 use crate::id::{Kind, ObjectId, SnapshotId};
 use crate::pack::file::{self, Entry, FILE_HEADER_LEN, FileHeader, Keep, MAX_RECORDS, RECORD_HEADER_LEN};
 use crate::pack::{PackError, Packed};
+use crate::store::disk::Disk;
 use crate::store::error::StoreError;
 use crate::store::index::{Index, IndexResult, PackRow, Place, SCHEMA, Tables, guarded, is_damage};
 use crate::store::packs::{self, Current, WriteFailure};
@@ -44,20 +45,20 @@ pub(super) struct Recovered {
 }
 
 /// Brings the index and the packs in `packs_dir` into step.
-pub(super) fn recover(index_path: &Path, packs_dir: &Path) -> Result<Recovered, StoreError> {
-    match into_step(index_path, packs_dir) {
+pub(super) fn recover(disk: &dyn Disk, index_path: &Path, packs_dir: &Path) -> Result<Recovered, StoreError> {
+    match into_step(disk, index_path, packs_dir) {
         // It could be opened, but not written: some of its damage shows only then.
         Err(StoreError::Index { cause, damaged: true, .. }) => {
-            set_aside(index_path, &cause)?;
-            into_step(index_path, packs_dir)
+            set_aside(disk, index_path, &cause)?;
+            into_step(disk, index_path, packs_dir)
         }
         recovered => recovered,
     }
 }
 
-fn into_step(index_path: &Path, packs_dir: &Path) -> Result<Recovered, StoreError> {
+fn into_step(disk: &dyn Disk, index_path: &Path, packs_dir: &Path) -> Result<Recovered, StoreError> {
     let on_disk = list(packs_dir)?;
-    let (index, rebuilt) = open_index(index_path, &on_disk)?;
+    let (index, rebuilt) = open_index(disk, index_path, &on_disk)?;
     let failed = || StoreError::index::<redb::Error>(index_path);
     let view = index.read().map_err(failed())?;
     let first_tick = view.number("tick").map_err(failed())? + 1;
@@ -65,7 +66,7 @@ fn into_step(index_path: &Path, packs_dir: &Path) -> Result<Recovered, StoreErro
     let known_next = view.number("next_pack").map_err(failed())?;
     drop(view);
 
-    let mut recovery = Recovery { index: &index, index_path, tick: first_tick, rebuilt };
+    let mut recovery = Recovery { disk, index: &index, index_path, tick: first_tick, rebuilt };
     for (number, path) in &on_disk {
         recovery.adopt(*number, path, rows.get(number))?;
     }
@@ -93,20 +94,25 @@ fn list(dir: &Path) -> Result<BTreeMap<u32, PathBuf>, StoreError> {
 
 /// Opens the index, or begins a new one where it is missing, broken or not in step with the packs; says
 /// whether it was lost.
-fn open_index(path: &Path, on_disk: &BTreeMap<u32, PathBuf>) -> Result<(Index, bool), StoreError> {
-    let (index, schema) =
-        match Index::open(path).and_then(|index| guarded(|| index.schema()).map(|schema| (index, schema))) {
-            Ok(opened) => opened,
-            Err(error) if is_damage(&error) => {
-                set_aside(path, &error.to_string())?;
-                return Ok((begin(path)?, true));
-            }
-            Err(redb::Error::UpgradeRequired(found)) => {
-                let path = path.to_owned();
-                return Err(StoreError::Version { path, found: found.into(), supported: SCHEMA });
-            }
-            Err(error) => return Err(StoreError::index(path)(error)),
-        };
+fn open_index(
+    disk: &dyn Disk,
+    path: &Path,
+    on_disk: &BTreeMap<u32, PathBuf>,
+) -> Result<(Index, bool), StoreError> {
+    let (index, schema) = match Index::open(disk, path)
+        .and_then(|index| guarded(|| index.schema()).map(|schema| (index, schema)))
+    {
+        Ok(opened) => opened,
+        Err(error) if is_damage(&error) => {
+            set_aside(disk, path, &error.to_string())?;
+            return Ok((begin(disk, path)?, true));
+        }
+        Err(redb::Error::UpgradeRequired(found)) => {
+            let path = path.to_owned();
+            return Err(StoreError::Version { path, found: found.into(), supported: SCHEMA });
+        }
+        Err(error) => return Err(StoreError::index(path)(error)),
+    };
     match schema {
         Some(SCHEMA) => {}
         Some(found) => {
@@ -129,20 +135,20 @@ fn open_index(path: &Path, on_disk: &BTreeMap<u32, PathBuf>) -> Result<(Index, b
     let snapshots = guarded(|| index.read()?.snapshots()).unwrap_or_default();
     let pins = guarded(|| index.read()?.pins()).unwrap_or_default();
     drop(index);
-    set_aside(path, &damage)?;
-    let index = begin(path)?;
+    set_aside(disk, path, &damage)?;
+    let index = begin(disk, path)?;
     index.write(|tables| carry_over(tables, &snapshots, &pins)).map_err(StoreError::index(path))?;
     Ok((index, true))
 }
 
-fn begin(path: &Path) -> Result<Index, StoreError> {
-    let index = Index::open(path).map_err(StoreError::index(path))?;
+fn begin(disk: &dyn Disk, path: &Path) -> Result<Index, StoreError> {
+    let index = Index::open(disk, path).map_err(StoreError::index(path))?;
     index.initialise().map_err(StoreError::index(path))?;
     Ok(index)
 }
 
-fn set_aside(path: &Path, cause: &str) -> Result<(), StoreError> {
-    let aside = disk::set_aside(path).map_err(StoreError::io("rename", path))?;
+fn set_aside(disk: &dyn Disk, path: &Path, cause: &str) -> Result<(), StoreError> {
+    let aside = disk.set_aside(path).map_err(StoreError::io("rename", path))?;
     tracing::warn!(path = %path.display(), aside = %aside.display(), cause, "the index is broken; rebuilding it from the packs");
     Ok(())
 }
@@ -181,6 +187,7 @@ fn carry_over(tables: &mut Tables, snapshots: &[Vec<u8>], pins: &[Vec<u8>]) -> I
 }
 
 struct Recovery<'a> {
+    disk: &'a dyn Disk,
     index: &'a Index,
     index_path: &'a Path,
     tick: u64,
@@ -203,7 +210,7 @@ impl Recovery<'_> {
         if row.is_some_and(|row| row.sealed) {
             return Ok(());
         }
-        let file = disk::open_for_writing(path).map_err(failed())?;
+        let file = self.disk.open_for_writing(path).map_err(failed())?;
         let len = file.metadata().map_err(failed())?.len();
         let found = match row {
             Some(row) if len == row.len => return Ok(()),
@@ -214,9 +221,9 @@ impl Recovery<'_> {
             },
         };
         if found.len < len {
-            disk::truncate(&file, found.len).map_err(failed())?;
+            self.disk.truncate(&file, found.len).map_err(failed())?;
         }
-        disk::sync(&file).map_err(failed())?;
+        self.disk.sync(&file).map_err(failed())?;
         let occupied = file.metadata().map(|stat| disk::occupied(&stat)).map_err(failed())?;
         tracing::info!(path = %path.display(), objects = found.entries.len(), "recovered a pack");
         self.index
@@ -237,11 +244,11 @@ impl Recovery<'_> {
             }
             // A crash while the pack was being created; it never held a record.
             Err(_) if len <= FILE_HEADER_LEN as u64 => {
-                disk::remove(path).map_err(failed())?;
+                self.disk.remove(path).map_err(failed())?;
                 return Ok(None);
             }
             other => {
-                let aside = disk::set_aside(path).map_err(failed())?;
+                let aside = self.disk.set_aside(path).map_err(failed())?;
                 tracing::warn!(path = %path.display(), aside = %aside.display(), ?other, "not a pack of this store; set aside");
                 return Ok(None);
             }
@@ -251,8 +258,10 @@ impl Recovery<'_> {
             Err(_) => return tail(file, keep, FILE_HEADER_LEN as u64, len, 0).map(Some).map_err(failed()),
         };
         let records = entries.len() as u32;
-        if keep == Keep::Cache {
-            retain_unpunched(file, &mut entries).map_err(failed())?;
+        retain_unpunched(file, &mut entries).map_err(failed())?;
+        if !self.rebuilt {
+            // It was sealed, and never synced: that the trailer is there does not say that the records are.
+            retain_whole(file, &mut entries).map_err(failed())?;
         }
         Ok(Some(Found { keep, entries, records, len: sealed_len, sealed: true }))
     }
@@ -302,7 +311,7 @@ impl Recovery<'_> {
             }
             let path = packs::path(dir, *number);
             let failed = || StoreError::io("open", &path);
-            let file = disk::open_for_writing(&path).map_err(failed())?;
+            let file = self.disk.open_for_writing(&path).map_err(failed())?;
             if newest {
                 current[row.keep as usize] = Some(Current {
                     number: *number,
@@ -312,7 +321,7 @@ impl Recovery<'_> {
                 });
                 continue;
             }
-            let len = packs::seal(&file, row.len).map_err(|failure| match failure {
+            let len = packs::seal(self.disk, &file, row.len).map_err(|failure| match failure {
                 WriteFailure::Full => StoreError::Full {
                     path: path.clone(),
                     needed: file::trailer_len(row.records.min(MAX_RECORDS)),
@@ -321,7 +330,7 @@ impl Recovery<'_> {
                     StoreError::io("seal", &path)(error)
                 }
             })?;
-            disk::sync(&file).map_err(failed())?;
+            self.disk.sync(&file).map_err(failed())?;
             let grown = len - row.len;
             self.index
                 .write(|tables| {
@@ -364,19 +373,16 @@ impl Recovery<'_> {
 /// Scans a pack that was not sealed from `from` on and keeps the records that verify.
 fn tail(file: &File, keep: Keep, from: u64, len: u64, records: u32) -> io::Result<Found> {
     let mut entries = packs::scan(file, from, len)?;
-    let mut unverified = Ok(());
-    entries.retain(|entry| match verifies(file, entry) {
-        Ok(verifies) => verifies,
-        Err(error) => {
-            unverified = Err(error);
-            false
-        }
-    });
-    unverified?;
+    retain_whole(file, &mut entries)?;
     let end =
         entries.last().map_or(from, |last| u64::from(last.offset) + file::record_len(last.header.stored_len));
     let records = records.saturating_add(entries.len() as u32);
     Ok(Found { keep, entries, records, len: end, sealed: false })
+}
+
+/// Keeps the entries whose record is what its id says.
+fn retain_whole(file: &File, entries: &mut Vec<Entry>) -> io::Result<()> {
+    retain(entries, |entry| verifies(file, entry))
 }
 
 fn verifies(file: &File, entry: &Entry) -> io::Result<bool> {
@@ -387,15 +393,19 @@ fn verifies(file: &File, entry: &Entry) -> io::Result<bool> {
     Ok(packed.and_then(|packed| packed.verify(&header.id)).is_ok())
 }
 
-/// Keeps the entries whose record has not been evicted.
+/// Keeps the entries whose record has not been evicted or swept away.
 fn retain_unpunched(file: &File, entries: &mut Vec<Entry>) -> io::Result<()> {
-    let mut unread = Ok(());
-    entries.retain(|entry| match packs::header_at(file, entry.offset.into()) {
-        Ok(header) => header == Some(entry.header),
-        Err(error) => {
-            unread = Err(error);
+    retain(entries, |entry| Ok(packs::header_at(file, entry.offset.into())? == Some(entry.header)))
+}
+
+/// Keeps the entries that `keep` says yes to, unless it fails for one.
+fn retain(entries: &mut Vec<Entry>, keep: impl Fn(&Entry) -> io::Result<bool>) -> io::Result<()> {
+    let mut failed = Ok(());
+    entries.retain(|entry| {
+        keep(entry).unwrap_or_else(|error| {
+            failed = Err(error);
             false
-        }
+        })
     });
-    unread
+    failed
 }

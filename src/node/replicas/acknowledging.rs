@@ -25,7 +25,7 @@ use crate::net::{Net, ReplicaAnswer, ReplicaRequest};
 use crate::node::Node;
 use crate::node::error::{Error, Kind};
 use crate::node::job::Job;
-use crate::node::report::Progress;
+use crate::node::report::{Progress, PublishRequest};
 use crate::replicate::{Candidate, order};
 
 /// How many storage nodes hold a version, if nobody says and there are so many.
@@ -58,12 +58,15 @@ impl Plan {
     fn new(wish: Option<u32>, ack: Ack, nodes: usize, least: usize) -> Result<Self, Error> {
         let copies = wish.map_or(COPIES.min(nodes), |wish| wish as usize).max(least);
         if copies > nodes {
-            let message = format!(
-                "{copies} replicas need {copies} storage nodes besides this one, and the network has {nodes}"
-            );
-            return Err(Error::usage(message).hint(
-                "an admin makes a node one with `bcai keys grant KEY storage`; or publish with fewer --replicas",
-            ));
+            let (who, instead) = match least == copies {
+                true => ("this network demands", "an admin asks for fewer: bcai validator params --replicas"),
+                false => ("there are to be", "publish with fewer --replicas"),
+            };
+            let message =
+                format!("{who} {copies} replica(s), and of storage nodes besides this one there are {nodes}");
+            return Err(Error::usage(message).hint(format!(
+                "an admin makes a node one with `bcai keys grant KEY storage`; or {instead}"
+            )));
         }
         if copies > MAX_WITNESSES {
             return Err(Error::usage(format!("--replicas: {MAX_WITNESSES} at most")));
@@ -93,18 +96,35 @@ impl Come {
 }
 
 impl Node {
+    /// Refuses what there are too few storage nodes for, before hours of reading; a version that is there already needs none.
+    pub(in crate::node) fn check_replicas(
+        &self,
+        chain: &Chain,
+        (name, version): (&Name, &Label),
+        request: &PublishRequest,
+    ) -> Result<(), Error> {
+        let ledger = chain.ledger();
+        let known = ledger.dataset(name.as_str()).and_then(|dataset| dataset.version(version.as_str()));
+        if known.is_some() { Ok(()) } else { self.plan(&ledger, request).map(drop) }
+    }
+
+    /// What a request comes to, and which storage nodes there are besides this one.
+    fn plan(&self, ledger: &Ledger, request: &PublishRequest) -> Result<(Plan, Vec<PublicKey>), Error> {
+        let me = self.own_first(ledger);
+        let nodes: Vec<PublicKey> = ledger.storage_nodes().filter(|node| **node != me).copied().collect();
+        let least = ledger.params().replicas as usize;
+        Ok((Plan::new(request.replicas, request.ack, nodes.len(), least)?, nodes))
+    }
+
     /// Has `subject` held by storage nodes. Returns their acknowledgements, and how many nodes are to hold it.
     pub(in crate::node) async fn replicate(
         &self,
         chain: &Chain,
         subject: Subject<'_>,
-        (wish, ack): (Option<u32>, Ack),
+        request: &PublishRequest,
         job: &Job,
     ) -> Result<(Vec<Replica>, usize), Error> {
-        let ledger = chain.ledger();
-        let me = self.own_first(&ledger);
-        let nodes: Vec<PublicKey> = ledger.storage_nodes().filter(|node| **node != me).copied().collect();
-        let plan = Plan::new(wish, ack, nodes.len(), ledger.params().replicas as usize)?;
+        let (plan, nodes) = self.plan(&chain.ledger(), request)?;
         if plan.copies == 0 {
             return Ok((Vec::new(), 0));
         }

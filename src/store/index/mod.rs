@@ -30,6 +30,7 @@ use rows::{BlobRowRaw, Key, ObjectRow, OutsideRowRaw, PackRowRaw, id_of, key};
 
 use crate::id::{BlobId, ID_LEN, Kind, ObjectId};
 use crate::pack::file::Keep;
+use crate::store::disk::Disk;
 
 /// Version of the whole store directory. The version in the table names goes with it.
 pub(super) const SCHEMA: u64 = 1;
@@ -102,8 +103,9 @@ impl Drop for Index {
 
 impl Index {
     /// Opens the file, or begins an empty one without a schema.
-    pub(super) fn open(path: &Path) -> IndexResult<Self> {
-        guarded(|| Ok(Self { db: Some(Database::builder().set_cache_size(CACHE_BYTES).create(path)?) }))
+    pub(super) fn open(disk: &dyn Disk, path: &Path) -> IndexResult<Self> {
+        let open = || disk.database(Database::builder().set_cache_size(CACHE_BYTES), path);
+        guarded(|| Ok(Self { db: Some(open()?) }))
     }
 
     fn db(&self) -> IndexResult<&Database> {
@@ -301,6 +303,21 @@ impl Tables<'_> {
     pub(super) fn keep_snapshot_if_new(&mut self, id: &[u8; ID_LEN], record: &[u8]) -> IndexResult<()> {
         if self.snapshots.get(id)?.is_none() {
             self.snapshots.insert(id, record)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn forget_snapshot(&mut self, id: &[u8; ID_LEN]) -> IndexResult<()> {
+        self.snapshots.remove(id)?;
+        Ok(())
+    }
+
+    /// Drops those of `ids` that are published.
+    pub(super) fn drop_published(&mut self, ids: &[ObjectId]) -> IndexResult<()> {
+        for id in ids {
+            if let Some(place) = self.find(id)?.filter(|place| place.keep() == Keep::Published) {
+                self.detach(id, &place)?;
+            }
         }
         Ok(())
     }

@@ -25,9 +25,10 @@ use rustix::io::Errno;
 
 use crate::id::{ChunkId, ObjectId};
 use crate::pack::file::Keep;
+use crate::store::disk::Disk;
 use crate::store::error::StoreError;
 use crate::store::index::{Index, OUTSIDE, OutsideRow, Place, Stamp};
-use crate::store::{Put, Shared, Store, disk, lock};
+use crate::store::{Put, Shared, Store, lock};
 
 /// What one number stands for at most, so that offsets in it have 32 bits.
 const PART: u64 = 1 << 32;
@@ -355,7 +356,12 @@ impl OutsideFile<'_> {
         if lock(&outside.unclonable).contains(&self.device) {
             return None;
         }
-        let stat = disk::clone(self.fd, clone).and_then(|file| Ok(rustix::fs::fstat(&file)?));
+        let stat = self
+            .store
+            .shared()
+            .disk
+            .clone_file(self.fd, clone)
+            .and_then(|file| Ok(rustix::fs::fstat(&file)?));
         match stat {
             Ok(stat) => Some((Stamp::of(&stat), stat.st_dev)),
             Err(error) => {
@@ -412,20 +418,25 @@ fn clone_path(number: u32) -> PathBuf {
 
 /// Removes clones that nothing lies in. Where the index is new or was rebuilt, nothing is known of them: then all are
 /// put aside.
-pub(super) fn recover(index: &Index, index_path: &Path, dir: &Path) -> Result<Outside, StoreError> {
+pub(super) fn recover(
+    disk: &dyn Disk,
+    index: &Index,
+    index_path: &Path,
+    dir: &Path,
+) -> Result<Outside, StoreError> {
     let failed = || StoreError::index::<redb::Error>(index_path);
     let clones = dir.join(CLONES);
     let mut next = index.read().and_then(|view| view.number("next_outside")).map_err(failed())?;
     if next == 0 {
         // An empty directory can be removed, another one cannot.
         if fs::remove_dir(&clones).is_err() && clones.exists() {
-            let aside = disk::set_aside(&clones).map_err(StoreError::io("rename", &clones))?;
+            let aside = disk.set_aside(&clones).map_err(StoreError::io("rename", &clones))?;
             tracing::warn!(aside = %aside.display(), "what was published in place is forgotten: publish it again");
         }
         next = OUTSIDE.into();
         index.write(|tables| tables.set("next_outside", next)).map_err(failed())?;
     }
-    disk::create_dir(&clones).map_err(StoreError::io("create", &clones))?;
+    disk.create_dir(&clones).map_err(StoreError::io("create", &clones))?;
     let view = index.read().map_err(failed())?;
     for entry in fs::read_dir(&clones).map_err(StoreError::io("list", &clones))? {
         let path = entry.map_err(StoreError::io("list", &clones))?.path();
@@ -434,7 +445,7 @@ pub(super) fn recover(index: &Index, index_path: &Path, dir: &Path) -> Result<Ou
         // The parts of a clone have numbers that follow its own.
         let row = view.outside_from(number).map_err(failed())?;
         if row.is_none_or(|row| row.path != clone_path(number)) {
-            disk::remove(&path).map_err(StoreError::io("remove", &path))?;
+            disk.remove(&path).map_err(StoreError::io("remove", &path))?;
         }
     }
     let next = u32::try_from(next).unwrap_or(u32::MAX).max(OUTSIDE);

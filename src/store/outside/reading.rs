@@ -17,9 +17,9 @@ use rustix::io::Errno;
 use super::{FUSE_SUPER_MAGIC, clone_path};
 use crate::id::ObjectId;
 use crate::pack::{Codec, MAX_OBJECT_LEN, Packed};
+use crate::store::Shared;
 use crate::store::error::StoreError;
 use crate::store::index::{OutsideRow, Place, Stamp};
-use crate::store::{Shared, disk};
 
 impl Shared {
     pub(super) fn outside_row(&self, number: u32) -> Result<Option<Arc<OutsideRow>>, StoreError> {
@@ -62,7 +62,7 @@ impl Shared {
         let read = open(&path).and_then(|opened| {
             let Some((file, stamp)) = opened else { return Ok(None) };
             let len = (place.stored_len as usize).min(MAX_OBJECT_LEN);
-            let bytes = disk::read(&file, len, row.base + u64::from(place.offset))?;
+            let bytes = self.disk.read(&file, len, row.base + u64::from(place.offset))?;
             Ok(Some((Bytes::from(bytes), stamp)))
         });
         let (bytes, stamp) = match read {

@@ -184,12 +184,13 @@ fn child_process_is_refused() {
 #[test]
 fn a_failed_write_stops_writing_but_not_reading() {
     let dir = temp();
-    let store = open(dir.path(), MIB);
+    let disk = simulated::Simulated::default();
+    let store = open_on(dir.path(), MIB, Arc::new(disk.clone())).expect("opens");
     let objects = chunks(0..3, 600);
     store.put(&objects[..1], Keep::Published).expect("puts");
     store.commit().expect("commits");
     store.put(&objects[1..2], Keep::Published).expect("puts");
-    lock(&store.shared().writer).break_current(Keep::Published);
+    disk.fail(0, rustix::io::Errno::IO);
     assert!(matches!(store.put(&objects[2..], Keep::Published), Err(StoreError::Io { .. })));
     let snapshot = SnapshotRecord::recovered(SnapshotId::of(b""));
     for refused in [
@@ -215,7 +216,8 @@ fn a_failed_write_stops_writing_but_not_reading() {
 fn a_full_disk_refuses_publishing_and_bypasses_the_cache() {
     let dir = temp();
     let tuning = Tuning { headroom: u64::MAX / 2, ..small() };
-    let store = Store::open_tuned(dir.path(), Options { cache_max_bytes: MIB }, tuning).expect("opens");
+    let store = Store::open_tuned(dir.path(), Options { cache_max_bytes: MIB }, tuning, Arc::new(disk::Real))
+        .expect("opens");
     let objects = chunks(0..2, 600);
     let full = store.put(&objects[..1], Keep::Published).expect_err("refused");
     assert!(matches!(full, StoreError::Full { .. }));
@@ -241,7 +243,7 @@ fn a_disk_that_fills_up_loses_nothing() {
     let ballast = mount.path().join("ballast");
     std::fs::write(&ballast, vec![1; 4 << 20]).expect("writes");
 
-    let store = Store::open_tuned(&dir, options, tuning).expect("opens");
+    let store = Store::open_tuned(&dir, options, tuning, Arc::new(disk::Real)).expect("opens");
     let full =
         objects.iter().position(|object| match store.put(std::slice::from_ref(object), Keep::Published) {
             Ok(_) => false,

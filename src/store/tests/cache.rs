@@ -155,7 +155,9 @@ fn cache_fills_are_committed_without_being_asked() {
     let by_age = Tuning { batch_age: Duration::from_millis(20), batch_bytes: u64::MAX, ..small() };
     let by_size = Tuning { batch_bytes: 10_000, ..small() };
     for (seed, tuning) in [(0, by_age), (100, by_size)] {
-        let store = Store::open_tuned(dir.path(), Options { cache_max_bytes: MIB }, tuning).expect("opens");
+        let store =
+            Store::open_tuned(dir.path(), Options { cache_max_bytes: MIB }, tuning, Arc::new(disk::Real))
+                .expect("opens");
         store.put(&chunks(seed..seed + 20, 1000), Keep::Cache).expect("puts");
         let committed = || {
             store.shared().view().and_then(|view| view.object_count().map_err(StoreError::index(dir.path())))

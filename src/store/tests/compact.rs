@@ -105,10 +105,11 @@ fn what_is_held_in_a_pack_that_does_not_list_it_stays() {
 #[test]
 fn a_bad_sector_under_what_is_held_keeps_its_pack_and_no_other() {
     let dir = temp();
-    let store = open(dir.path(), BUDGET);
+    let disk = simulated::Simulated::default();
+    let store = open_on(dir.path(), BUDGET, Arc::new(disk.clone())).unwrap();
     let held = every_ninth(&store);
     let (bad, damaged) = (place(&store, &held[5]).unwrap(), place(&store, &held[60]).unwrap());
-    lock(&store.shared().files.bad_sectors).push(bad);
+    disk.bad_sector(&packs::path(&dir.path().join("packs"), bad.pack), bad.offset.into());
     spoil(&store, dir.path(), &held[60].id());
     crowd(&store, dir.path(), 10_000);
     assert_eq!(store.stats().unwrap().bypassed, 0);
@@ -131,7 +132,7 @@ fn copies_leave_the_headroom_of_the_disk() {
     drop(store);
     let options = Options { cache_max_bytes: BUDGET };
     let full = Tuning { headroom: u64::MAX / 2, ..small() };
-    let store = Store::open_tuned(dir.path(), options, full).unwrap();
+    let store = Store::open_tuned(dir.path(), options, full, Arc::new(disk::Real)).unwrap();
     let before = places(&store, &held);
     assert!(!store.shared().make_room(BUDGET / 4 * 3).unwrap());
     assert!(store.stats().unwrap().evicted > 600);

@@ -110,3 +110,23 @@ fn a_pack_begun_after_the_last_commit_is_taken_in() {
     assert_eq!(again.stats().expect("counts").published_bytes, 60 * 2056);
     assert!(!copy.path().join("packs/00000077.pack").exists());
 }
+
+/// The trailer of a pack that was sealed and not yet synced had reached the disk, and some of its records had not. All of
+/// them were taken in, and a wrong one took the place of the good one that was there before.
+#[test]
+fn a_trailer_does_not_vouch_for_records_that_were_never_synced() {
+    let dir = temp();
+    let store = open(dir.path(), MIB);
+    let objects = chunks(0..20, 4000);
+    store.put(&objects[..1], Keep::Cache).expect("puts");
+    store.commit().expect("commits");
+    store.put(&objects, Keep::Published).expect("puts");
+    let copy = crashed_copy(&store, dir.path());
+    let sealed = &pack_files(copy.path())[1];
+    let file = OpenOptions::new().read(true).write(true).open(sealed).expect("opens");
+    assert!(packs::read_trailer(&file).expect("reads").is_ok(), "it is sealed");
+    file.write_all_at(&[0; 512], 1024).expect("loses a sector of the first record");
+    let reopened = open(copy.path(), MIB);
+    assert!(objects[..16].iter().all(|object| has(&reopened, object)), "the first in the cache, as before");
+    all_sound(&reopened);
+}

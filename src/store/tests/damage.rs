@@ -153,7 +153,7 @@ fn a_file_that_is_no_pack_is_set_aside() {
 fn stores_of_other_versions_are_refused() {
     let dir = temp();
     varied(dir.path());
-    let index = Index::open(&dir.path().join("index.redb")).expect("opens");
+    let index = Index::open(&disk::Real, &dir.path().join("index.redb")).expect("opens");
     index.write(|tables| tables.set("schema", 2)).expect("writes");
     drop(index);
     let options = Options { cache_max_bytes: MIB };

@@ -7,11 +7,14 @@ mod compact;
 mod crash;
 mod damage;
 mod garbled;
+mod gc;
 mod listings;
 mod mend;
 mod model;
 mod outside;
 mod pins;
+mod power;
+mod simulated;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -41,7 +44,11 @@ fn small() -> Tuning {
 }
 
 fn open(dir: &Path, cache_max_bytes: u64) -> Store {
-    Store::open_tuned(dir, Options { cache_max_bytes }, small()).expect("the store opens")
+    open_on(dir, cache_max_bytes, Arc::new(disk::Real)).expect("the store opens")
+}
+
+fn open_on(dir: &Path, cache_max_bytes: u64, disk: Arc<dyn Disk>) -> Result<Store, StoreError> {
+    Store::open_tuned(dir, Options { cache_max_bytes }, small(), disk)
 }
 
 fn temp() -> tempfile::TempDir {

@@ -77,7 +77,9 @@ fn pins_may_not_hold_more_than_their_share() {
     let dir = temp();
     // Few packs, whose overhead leaves room for more than the share.
     let tuning = Tuning { pack_len: [64 << 10, 512 << 10], ..small() };
-    let store = Store::open_tuned(dir.path(), Options { cache_max_bytes: BUDGET }, tuning).unwrap();
+    let store =
+        Store::open_tuned(dir.path(), Options { cache_max_bytes: BUDGET }, tuning, Arc::new(disk::Real))
+            .unwrap();
     let objects = chunks(0..110, 4096);
     store.put(&objects, Keep::Cache).unwrap();
     let error = store.hold(&ids(&objects)).unwrap_err();
