@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::{Done, Running, Site, done};
+use serde_json::{Value, json};
 
 fn deploy(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(name)
@@ -168,11 +169,41 @@ fn the_lines_for_fstab_are_understood() {
     assert!(checked > 0);
 }
 
-#[test]
-#[cfg_attr(not(promtool), ignore = "no promtool here")]
-fn the_alert_rules_are_what_prometheus_takes() {
-    let checked =
-        Command::new("promtool").args(["check", "rules"]).arg(deploy("prometheus/alerts.yml")).output();
+fn promtool(args: &[&str], file: &Path) {
+    let checked = Command::new("promtool").args(args).arg(file).output();
     let checked = done(checked.unwrap());
     assert_eq!(checked.code, 0, "{}{}", checked.stdout, checked.stderr);
+}
+
+#[test]
+#[cfg_attr(not(promtool), ignore = "no promtool here")]
+fn the_alert_rules_fire_when_something_is_wrong_and_only_then() {
+    promtool(&["check", "rules"], &deploy("prometheus/alerts.yml"));
+    promtool(&["test", "rules"], &deploy("prometheus/alerts.test.yml"));
+}
+
+/// What Grafana would put in the place of its variables.
+const VARIABLES: [(&str, &str); 3] = [("$instance", ".*"), ("$__rate_interval", "5m"), ("$__range", "3h")];
+
+#[test]
+#[cfg_attr(not(promtool), ignore = "no promtool here")]
+fn the_dashboard_asks_what_prometheus_understands() {
+    let text = fs::read_to_string(deploy("grafana/bcai.json")).unwrap();
+    let dashboard: Value = serde_json::from_str(&text).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let targets = panels.iter().filter_map(|panel| panel["targets"].as_array()).flatten();
+    let rules: Vec<Value> = targets
+        .enumerate()
+        .map(|(number, target)| {
+            let asked = target["expr"].as_str().unwrap().to_owned();
+            let asked = VARIABLES.iter().fold(asked, |asked, (name, value)| asked.replace(name, value));
+            json!({ "record": format!("asked:{number}"), "expr": asked })
+        })
+        .collect();
+    assert!(rules.len() > 20, "{}", rules.len());
+    let dir = tempfile::tempdir().unwrap();
+    // JSON is YAML.
+    let file = dir.path().join("rules.yml");
+    fs::write(&file, json!({ "groups": [{ "name": "dashboard", "rules": rules }] }).to_string()).unwrap();
+    promtool(&["check", "rules"], &file);
 }
