@@ -151,7 +151,8 @@ fn mount_8_mounts_by_the_helper() {
     assert_eq!(site.status()["mounts"].as_array().unwrap().len(), 0, "with -f nothing is mounted");
 }
 
-/// Each line of the example is one that the helper takes.
+/// Each line of the example is one that the helper takes. Without `nofail` systemd ordered a mount before the node that it
+/// needs, as soon as it was reloaded, and gave up stopping the node when the machine was shut down.
 #[test]
 fn the_lines_for_fstab_are_understood() {
     let site = Site::new();
@@ -164,9 +165,13 @@ fn the_lines_for_fstab_are_understood() {
         let options = format!("{options},home={}", site.home.display());
         let answered = helper(&site, "mount.bcai", &[reference, dir, "-f", "-o", &options]);
         assert_eq!(answered.code, 0, "{line}: {}", answered.stderr);
+        assert!(options.split(',').any(|option| option == "nofail"), "{line}");
         checked += 1;
     }
     assert!(checked > 0);
+    let unit = fs::read_to_string(deploy("systemd/mnt-photos.mount")).unwrap();
+    let options = unit.lines().find_map(|line| line.strip_prefix("Options=")).unwrap();
+    assert!(options.split(',').any(|option| option == "nofail"), "{options}");
 }
 
 fn promtool(args: &[&str], file: &Path) {

@@ -239,3 +239,30 @@ fn silent_connections_are_closed() {
         assert!(stream.take_error().unwrap().is_none());
     }
 }
+
+/// A prefetch of hours that a reboot had cut off was missed by nobody until somebody waited for the data.
+#[test]
+fn what_the_end_of_the_node_has_cut_off_is_named_by_the_next_one() {
+    let (publisher, mut reader) = (Site::initialised(), Site::new());
+    let source = publisher.dir("source");
+    fs::write(source.join("file"), common::noise(1, 8 << 20)).unwrap();
+    let uri = publisher.publish(&source, "data@v1");
+    // So that it takes two minutes.
+    reader.settings.push(("BCAI_NET_DOWNLOAD_LIMIT".into(), "64KiB".into()));
+    let prefetching = common::Running(reader.command(["prefetch", &uri]).spawn().unwrap());
+    let noted =
+        || fs::read_to_string(reader.home.join("state.json")).is_ok_and(|text| text.contains("\"prefetch\""));
+    wait_until("the job is written down", noted);
+    reader.kill();
+    drop(prefetching);
+    reader.ok(["daemon"]);
+    let status = reader.status();
+    let cut_off = &status["interrupted"][0];
+    assert_eq!(
+        (&cut_off["kind"], &cut_off["outcome"]),
+        (&"prefetch".into(), &"interrupted".into()),
+        "{status}"
+    );
+    assert!(reader.ok(["status"]).contains("cut off   prefetch bcai://"), "{status}");
+    wait_until("it is written down no more", || !noted());
+}

@@ -98,6 +98,10 @@ fn text(report: &Report) -> String {
         fetch.corrupt
     ));
     lines.extend(report.transfers.iter().map(transfer));
+    lines.extend(report.interrupted.iter().map(|job| {
+        let hint = job.error.as_ref().and_then(|error| error.hint.as_deref()).unwrap_or_default();
+        format!("cut off   {} {}, when the node ended: {hint}", job.kind, output::safe(&job.subject))
+    }));
     if report.limits.upload.or(report.limits.download).is_some() {
         lines.push(format!("limits    {}", peers::limits(&report.limits)));
     }

@@ -6,7 +6,7 @@
 //! Trust: none needed. Threads: shared between the work and whoever watches it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
@@ -96,6 +96,15 @@ impl Job {
 impl Running {
     pub fn kind(&self) -> JobKind {
         self.kind
+    }
+
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    /// Whether it has run for so long and is not among those that are over.
+    pub fn lasts(&self, least: Duration, over: &[EndedJob]) -> bool {
+        self.begun.elapsed() >= least && over.iter().all(|job| job.id != self.id)
     }
 
     pub fn name(&self) -> String {

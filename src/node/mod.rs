@@ -14,6 +14,7 @@ mod error;
 mod export;
 mod hints;
 mod history;
+mod interrupted;
 mod job;
 mod key_files;
 mod keys;
@@ -191,6 +192,7 @@ impl Node {
         node.restore_mounts();
         node.tidy_mounts();
         node.resume_pins();
+        node.remember_jobs();
         node.watch_alerts();
         if config.mode != net::Mode::Anonymous {
             node.answer_about_replicas(node.net.replica_calls());
@@ -271,6 +273,7 @@ impl Node {
             origins: self.origins.status(),
             replicas: self.replica_status()?,
             web: self.page(),
+            interrupted: self.transfers.interrupted(),
         })
     }
 

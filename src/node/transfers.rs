@@ -11,10 +11,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::job::{Job, Running};
-use super::report::{EndedJob, Jobs, Progress, TransferStatus};
+use super::report::{EndedJob, Jobs, Outcome, Progress, TransferStatus};
 use crate::swarm::health::Flow;
 
 /// What a job is for.
@@ -59,17 +60,23 @@ const ENDED: usize = 32;
 
 /// The jobs that ended last, the newest first.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Ended(Arc<Mutex<VecDeque<EndedJob>>>);
+pub(super) struct Ended(Arc<(Mutex<VecDeque<EndedJob>>, Notify)>);
 
 impl Ended {
     pub fn add(&self, job: EndedJob) {
-        let mut ended = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ended = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
         ended.truncate(ENDED - 1);
         ended.push_front(job);
+        self.0.1.notify_one();
+    }
+
+    /// Waits until another has ended. For one who waits.
+    pub async fn next(&self) {
+        self.0.1.notified().await;
     }
 
     fn list(&self) -> Vec<EndedJob> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 }
 
@@ -96,6 +103,24 @@ impl Transfers {
     pub fn list(&self) -> Vec<TransferStatus> {
         let now = Instant::now();
         self.running().iter().map(|job| job.status(now)).collect()
+    }
+
+    /// Those that have run for so long already, as kind and subject.
+    pub fn lasting(&self, least: Duration) -> Vec<(JobKind, String)> {
+        let over = self.ended.list();
+        let jobs = self.running().into_iter().filter(|job| job.lasts(least, &over));
+        jobs.map(|job| (job.kind(), job.subject().to_owned())).collect()
+    }
+
+    pub fn ended(&self) -> &Ended {
+        &self.ended
+    }
+
+    /// Those that the end of the node before has cut off.
+    pub fn interrupted(&self) -> Vec<EndedJob> {
+        let mut ended = self.ended.list();
+        ended.retain(|job| job.outcome == Outcome::Interrupted);
+        ended
     }
 
     /// Those that run, and those that have ended. One that says how it ended is held a moment longer, and does not run any more.
@@ -166,7 +191,6 @@ impl Pace {
 mod tests {
     use super::super::Error;
     use super::super::job::cancelled;
-    use super::super::report::Outcome;
     use super::*;
 
     const S: Duration = Duration::from_secs(1);

@@ -11,6 +11,8 @@ import { peer, span } from "./text.js";
 /** How often the node is asked while somebody looks, and while nobody does, in milliseconds. */
 const EVERY = 2000;
 const EVERY_HIDDEN = 30000;
+/** Validators are counted from blocks, and who is connected changes slowly. */
+const VALIDATORS_EVERY = 15000;
 /** An answer that takes longer counts as none. */
 const PATIENCE = 8000;
 /** Rates that are remembered for the picture of the last minutes. */
@@ -67,8 +69,13 @@ async function refresh() {
   if (heads(status) !== before) known.datasets = await ask("/v1/datasets");
   for (const { genesis, height } of status.networks) {
     const network = encodeURIComponent(genesis);
-    known.validators.set(genesis, await ask(`/v1/validators?network=${network}`));
-    if (known.heights.get(genesis)?.height !== height) {
+    const isNew = known.heights.get(genesis)?.height !== height;
+    const counted = known.validators.get(genesis);
+    if (isNew || !counted || now.at - counted.at > VALIDATORS_EVERY) {
+      const report = await ask(`/v1/validators?network=${network}`);
+      known.validators.set(genesis, { at: now.at, report });
+    }
+    if (isNew) {
       const rows = height > 0 ? await ask(`/v1/certificates?network=${network}`) : [];
       known.heights.set(genesis, { height, rows });
     }

@@ -373,16 +373,16 @@ function running(job) {
 }
 
 function ended(job) {
-  const words = { done: "done", failed: "failed", cancelled: "given up" };
+  const words = { done: "done", failed: "failed", cancelled: "given up", interrupted: "cut off" };
   return h(
     "li",
-    { class: job.outcome, "data-key": `job ${job.id}` },
+    { class: job.outcome, "data-key": `job ${job.id} ${job.kind} ${job.subject}` },
     h("span", { class: "mark", "aria-hidden": "true" }, job.outcome === "done" ? "✓" : "✗"),
     h(
       "div",
       {},
       h("span", {}, `${job.kind} `, h("span", { class: "path" }, job.subject)),
-      h("span", { class: "quiet" }, ` ${words[job.outcome]} ${ago(job.ended_ms)}, after ${span(job.seconds)}`),
+      h("span", { class: "quiet" }, ` ${words[job.outcome]} ${ago(job.ended_ms)}`, job.seconds > 0 ? `, after ${span(job.seconds)}` : ""),
       job.error ? h("p", { class: "remedy" }, job.error.message, job.error.hint ? `: ${job.error.hint}` : "") : null,
     ),
   );
@@ -456,7 +456,7 @@ function heights(rows) {
 }
 
 function network(known, one) {
-  const report = known.validators.get(one.genesis);
+  const report = known.validators.get(one.genesis)?.report;
   const rows = known.heights.get(one.genesis)?.rows ?? [];
   const role = one.validator ? "this node decides it" : "this node follows it";
   const head = one.head_age_s === null ? "no block yet" : `newest block ${span(one.head_age_s)} old`;

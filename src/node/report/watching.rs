@@ -129,6 +129,8 @@ pub enum Outcome {
     Failed,
     /// Whoever asked for it went away, or the node was stopped.
     Cancelled,
+    /// The node before this one ended while it ran; the time is when it was last known to run, and how long it had run is not known.
+    Interrupted,
 }
 
 /// Where the node shows itself on a web page.
