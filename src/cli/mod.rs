@@ -23,6 +23,8 @@ mod log;
 mod ls;
 mod man;
 mod mount;
+mod mount_helper;
+mod notify;
 mod output;
 mod passphrase;
 mod peers;
@@ -123,6 +125,9 @@ struct Context {
 
 /// Runs the command of this process and returns its exit code.
 pub fn main() -> ExitCode {
+    if let Some(code) = mount_helper::main() {
+        return code;
+    }
     let cli = Cli::parse();
     let output = Output { json: cli.json, quiet: cli.quiet };
     match run(cli) {
@@ -134,6 +139,11 @@ pub fn main() -> ExitCode {
 /// The definition of the command line, from which pages and completions are generated.
 pub fn definition() -> clap::Command {
     Cli::command()
+}
+
+/// The same for this program as the helper of mount(8).
+fn helper_definition() -> clap::Command {
+    mount_helper::Helper::command()
 }
 
 fn run(cli: Cli) -> Result<ExitCode, Error> {

@@ -13,7 +13,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::error::Error;
-use super::report::{AckRequest, Acknowledged, Alert, AlertState, NetworkStatus, ReplicaStatus, Severity};
+use super::report::{
+    AckRequest, Acknowledged, Alert, AlertState, NetworkStatus, PageStatus, ReplicaStatus, Severity,
+};
 use super::text::size;
 use super::{Node, now_ms, off};
 use crate::id::Genesis;
@@ -51,6 +53,7 @@ pub(super) struct Observed {
     damaged: Option<(usize, String)>,
     /// Networks whose logs cannot be opened, and why.
     unserved: Vec<(Genesis, Error)>,
+    page: Option<PageStatus>,
 }
 
 /// Something that holds now.
@@ -75,7 +78,10 @@ impl Observed {
     /// Everything about it that is worth an alert.
     fn conditions(&self) -> Vec<Condition> {
         let mut found: Vec<Condition> =
-            [self.lonely(), self.disk(), self.bypassed(), self.damaged()].into_iter().flatten().collect();
+            [self.lonely(), self.disk(), self.bypassed(), self.damaged(), self.pageless()]
+                .into_iter()
+                .flatten()
+                .collect();
         found.extend(self.peers.iter().flat_map(of_peer));
         found.extend(self.networks.iter().flat_map(of_network));
         found.extend(self.replicas.iter().flat_map(of_replicas));
@@ -136,6 +142,17 @@ impl Observed {
                 "the disk is full or does not keep up: free space, or use a faster disk for the store",
             )
         })
+    }
+
+    fn pageless(&self) -> Option<Condition> {
+        let page = self.page.as_ref()?;
+        let cause = page.error.as_ref()?;
+        Some(condition(
+            "no-web-page",
+            Severity::Warning,
+            format!("the web page cannot be had at {}: {cause}", page.address),
+            "end the program that has the port (`ss -ltnp` names it), or set web.listen to another address and restart",
+        ))
     }
 }
 
@@ -392,6 +409,7 @@ impl Node {
             replicas: self.replica_status()?,
             damaged: self.scrub.worst(),
             unserved: self.networks.unserved(),
+            page: self.page(),
         })
     }
 

@@ -15,6 +15,7 @@ mod export;
 mod gc;
 mod hints;
 mod history;
+mod interrupted;
 mod job;
 mod keeping;
 mod key_files;
@@ -27,6 +28,7 @@ mod networks;
 mod objects;
 mod operators;
 mod origins;
+mod page;
 mod peers;
 mod pins;
 mod prefetch;
@@ -85,7 +87,7 @@ use lock::Lock;
 use mount_list::Mounts;
 use networks::Networks;
 use origins::Origins;
-use report::{AlertState, FetchStatus, Status, StoreStatus};
+use report::{AlertState, FetchStatus, Jobs, Status, StoreStatus};
 use state::State;
 use text::escape;
 
@@ -122,6 +124,7 @@ pub struct Node {
     alerts: alerts::Alerts,
     limited: peers::Limited,
     replicas: replicas::Replicas,
+    page: page::Page,
     started: Instant,
     /// How old the newest block of a log may be; zero for no limit.
     max_log_age: Duration,
@@ -198,6 +201,7 @@ impl Node {
             alerts: alerts::Alerts::default(),
             limited: peers::Limited::default(),
             replicas: replicas::Replicas::new(config.replicas.clone()),
+            page: page::Page::default(),
             started: Instant::now(),
             max_log_age: Duration::from_secs(config.max_log_age.saturating_mul(86_400)),
             _lock: lock,
@@ -222,6 +226,7 @@ impl Node {
         node.restore_mounts(kept);
         node.tidy_mounts();
         node.resume_pins();
+        node.remember_jobs();
         node.watch_alerts();
         node.scrub_store();
         if config.mode != net::Mode::Anonymous {
@@ -346,7 +351,14 @@ impl Node {
             origins: self.origins.status(),
             replicas: self.replica_status()?,
             scrub: self.scrub_status(),
+            web: self.page(),
+            interrupted: self.transfers.interrupted(),
         })
+    }
+
+    /// The jobs that run, and those that have ended last.
+    pub fn jobs(&self) -> Jobs {
+        self.transfers.jobs()
     }
 
     /// A new job of this node, which ends with it.

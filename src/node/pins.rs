@@ -281,6 +281,7 @@ impl Node {
                     Ok(()) => {
                         let seconds = begun.elapsed().as_secs_f64();
                         tracing::info!(reference = pin.reference, bytes = pin.bytes, seconds, "held whole");
+                        job.end(None);
                         self.replicas.ended(pin.snapshot, None);
                     }
                     Err(error) if error.kind == Kind::Unreachable => {
@@ -289,6 +290,7 @@ impl Node {
                     }
                     Err(error) => {
                         tracing::warn!(reference = pin.reference, %error, "cannot go on with this pin");
+                        job.end(Some(&error));
                         if pin.replica_of.is_some() {
                             self.replicas.ended(pin.snapshot, Some(error));
                         }

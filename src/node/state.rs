@@ -1,7 +1,7 @@
 //! The few facts that must outlive the daemon and are nobody else's.
 //!
 //! Owns: `state.json`: the default network, where its peers were last, the origins of each network, the port once chosen,
-//! the mounts to restore, what a user has said about peers and limits, and which heads were cosigned.
+//! the mounts to restore, what a user has said about peers and limits, which heads were cosigned, and which jobs run.
 //! Must not know: what any of them is for.
 //! Invariant: the file on disk is always a whole one; an update replaces it by rename after fsync.
 //! Trust: our own file; one that does not parse is refused by name and never overwritten.
@@ -15,6 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::error::{Error, Kind};
+use super::interrupted::Unfinished;
 use super::report::MountRequest;
 use super::scrub::Round;
 use super::witness::Cosigned;
@@ -55,6 +56,8 @@ pub struct Facts {
     pub scrub: Round,
     /// What was vouched for as a witness, by network.
     pub cosigned: BTreeMap<String, Cosigned>,
+    /// Jobs that ran when this was written.
+    pub unfinished: Vec<Unfinished>,
 }
 
 /// `Facts` and the file they live in.
