@@ -37,6 +37,8 @@ pub mod route {
     pub const DIFF: &str = "/v1/diff";
     pub const READ: &str = "/v1/read";
     pub const EXPORT: &str = "/v1/export";
+    pub const BUNDLE_EXPORT: &str = "/v1/bundle/export";
+    pub const BUNDLE_IMPORT: &str = "/v1/bundle/import";
     pub const VERIFY: &str = "/v1/verify";
     pub const CACHE: &str = "/v1/cache";
     pub const PREFETCH: &str = "/v1/prefetch";

@@ -58,6 +58,8 @@ pub async fn serve(listener: UnixListener, node: Arc<Node>, stop: CancellationTo
         .route(route::DIFF, post(diff))
         .route(route::READ, post(read))
         .route(route::EXPORT, post(export))
+        .route(route::BUNDLE_EXPORT, post(export_bundle))
+        .route(route::BUNDLE_IMPORT, post(import_bundle))
         .route(route::VERIFY, post(verify))
         .route(route::CACHE, get(cache))
         .route(route::PREFETCH, post(prefetch))
@@ -215,6 +217,16 @@ async fn read(State(node): Shared, Json(request): Json<ReadRequest>) -> Result<B
 async fn export(State(node): Shared, Json(request): Json<ExportRequest>) -> Response {
     let job = node.begin(JobKind::Export, &request.reference);
     run(job, async move |job| node.export(&request, &job).await)
+}
+
+async fn export_bundle(State(node): Shared, Json(request): Json<BundleExportRequest>) -> Response {
+    let job = node.begin(JobKind::BundleExport, &request.file.display().to_string());
+    run(job, async move |job| node.export_bundle(&request, &job).await)
+}
+
+async fn import_bundle(State(node): Shared, Json(request): Json<BundleImportRequest>) -> Response {
+    let job = node.begin(JobKind::BundleImport, &request.file.display().to_string());
+    run(job, async move |job| node.import_bundle(&request, &job).await)
 }
 
 async fn verify(State(node): Shared, Json(request): Json<VerifyRequest>) -> Response {

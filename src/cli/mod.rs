@@ -7,6 +7,7 @@
 //! Threads: the main thread; the daemon command starts its own runtime.
 
 mod alerts;
+mod bundle;
 mod cache;
 mod cat;
 mod completions;
@@ -92,6 +93,7 @@ enum Command {
     Ls(ls::Ls),
     Cat(cat::Cat),
     Export(export::Export),
+    Bundle(bundle::Bundle),
     Diff(diff::Diff),
     Prefetch(prefetch::Prefetch),
     Pin(pin::Pin),
@@ -155,6 +157,7 @@ fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Cat(command) => done(command.run(&ctx()?)),
         Command::Diff(command) => done(command.run(&ctx()?)),
         Command::Export(command) => done(command.run(&ctx()?)),
+        Command::Bundle(command) => done(command.run(&ctx()?)),
         Command::Prefetch(command) => command.run(&ctx()?),
         Command::Pin(command) => done(command.run(&ctx()?)),
         Command::Unpin(command) => done(command.run(&ctx()?)),

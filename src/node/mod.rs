@@ -7,6 +7,7 @@
 //! Threads: methods run on the daemon's tokio runtime; blocking work goes to its blocking pool.
 
 mod alerts;
+mod bundle;
 mod cache;
 mod dataset_keys;
 mod diff;

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::Error;
 
+mod bundling;
 mod diff;
 mod hinting;
 mod keys;
@@ -24,6 +25,7 @@ mod proving;
 mod replicas;
 mod watching;
 
+pub use bundling::*;
 pub use diff::*;
 pub use hinting::*;
 pub use keys::*;

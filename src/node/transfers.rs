@@ -27,12 +27,17 @@ pub enum JobKind {
     Verify,
     Export,
     Diff,
+    BundleExport,
+    BundleImport,
 }
 
 impl JobKind {
     /// Whether it may need what only peers have.
     pub(super) fn fetches(self) -> bool {
-        matches!(self, Self::Prefetch | Self::Pin | Self::Replicate | Self::Export | Self::Diff)
+        matches!(
+            self,
+            Self::Prefetch | Self::Pin | Self::Replicate | Self::Export | Self::Diff | Self::BundleExport
+        )
     }
 }
 
@@ -48,6 +53,8 @@ impl fmt::Display for JobKind {
             Self::Verify => "verify",
             Self::Export => "export",
             Self::Diff => "diff",
+            Self::BundleExport => "bundle export",
+            Self::BundleImport => "bundle import",
         })
     }
 }
