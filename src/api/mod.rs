@@ -40,6 +40,7 @@ pub mod route {
     pub const BUNDLE_EXPORT: &str = "/v1/bundle/export";
     pub const BUNDLE_IMPORT: &str = "/v1/bundle/import";
     pub const VERIFY: &str = "/v1/verify";
+    pub const TRACE: &str = "/v1/trace";
     pub const CACHE: &str = "/v1/cache";
     pub const PREFETCH: &str = "/v1/prefetch";
     pub const PIN: &str = "/v1/pin";
@@ -56,6 +57,8 @@ pub mod route {
     pub const LIMIT: &str = "/v1/peers/limit";
     pub const ALERTS: &str = "/v1/alerts";
     pub const ALERTS_ACK: &str = "/v1/alerts/ack";
+    /// For Prometheus; no command uses it.
+    pub const METRICS: &str = "/metrics";
     /// For loaders; no command uses it.
     pub const HINTS: &str = "/v1/hints";
 }

@@ -34,6 +34,8 @@ mod snapshot;
 mod status;
 mod stop;
 mod tag;
+mod top;
+mod trace;
 mod unmount;
 mod validator;
 mod verify;
@@ -103,6 +105,8 @@ enum Command {
     Keys(keys::Keys),
     Validator(validator::Validator),
     Status(status::Status),
+    Top(top::Top),
+    Trace(trace::Trace),
     Peers(peers::Peers),
     Alerts(alerts::Alerts),
     Doctor(doctor::Doctor),
@@ -166,6 +170,8 @@ fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Validator(command) => done(command.run(&ctx()?)),
         Command::Keys(command) => command.run(&ctx()?),
         Command::Status(command) => done(command.run(&ctx()?)),
+        Command::Top(command) => done(command.run(&ctx()?)),
+        Command::Trace(command) => done(command.run(&ctx()?)),
         Command::Peers(command) => done(command.run(&ctx()?)),
         Command::Alerts(command) => done(command.run(&ctx()?)),
         Command::Demo(command) => done(command.run(&ctx()?)),

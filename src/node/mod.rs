@@ -19,6 +19,7 @@ mod job;
 mod key_files;
 mod keys;
 mod lock;
+mod metrics;
 mod mounts;
 mod naming;
 mod networks;
@@ -45,6 +46,7 @@ mod text;
 mod transfers;
 mod verify;
 mod warming;
+mod watches;
 mod witness;
 
 use std::os::unix::ffi::OsStrExt;
@@ -268,6 +270,7 @@ impl Node {
             limits: self.limits(),
             origins: self.origins.status(),
             replicas: self.replica_status()?,
+            answers: self.answers(),
         })
     }
 

@@ -19,6 +19,7 @@ use tokio_util::sync::DropGuard;
 
 use super::error::{Error, Kind};
 use super::report::{MountRequest, Mounted, Quorum, Resolved, UnmountRequest, VersionOf};
+use super::watches::Watches;
 use super::{Node, off};
 use crate::config::{Fetch, Io};
 use crate::manifest::Totals;
@@ -107,6 +108,7 @@ pub(super) struct Mounts {
     list: Mutex<List>,
     /// Woken whenever a mount has ended.
     ended: Notify,
+    watches: Watches,
 }
 
 impl Mounts {
@@ -128,6 +130,11 @@ impl Mounts {
     pub fn view(&self, dir: &Path) -> Option<Arc<View>> {
         let of = |dir: &Path| self.lock().active.get(dir).map(|active| active.view.clone());
         of(dir).or_else(|| of(&off(|| dir.canonicalize()).ok()?))
+    }
+
+    /// How long their answers take, and who looks on.
+    pub fn watches(&self) -> &Watches {
+        &self.watches
     }
 
     /// What was asked for on a directory.
@@ -276,8 +283,9 @@ impl Node {
     }
 
     /// A version as what is mounted. The node stays in its swarm as long as anybody uses it.
-    pub(super) fn tree(&self, ready: &Ready) -> Arc<MountedView> {
-        let tree = MountedView::new(ready.view.clone(), tokio::runtime::Handle::current(), READ_DEADLINE);
+    pub(super) fn tree(&self, ready: &Ready, dir: &Path) -> Arc<MountedView> {
+        let tree = MountedView::new(ready.view.clone(), tokio::runtime::Handle::current(), READ_DEADLINE)
+            .watched(self.mounts.watches().of(dir));
         // The copies that the kernel reads would be in plain on disk.
         let tree = match ready.view.is_unsealed() {
             true => tree,
@@ -297,7 +305,7 @@ impl Node {
         ended: Arc<AtomicBool>,
     ) -> Result<bcai_mount::Mount, Error> {
         let (node, ended_dir, dir) = (Arc::downgrade(self), dir.to_owned(), dir.to_owned());
-        let tree = self.tree(ready);
+        let tree = self.tree(ready, &ended_dir);
         let on_end = move || {
             ended.store(true, Ordering::Release);
             if let Some(node) = node.upgrade() {

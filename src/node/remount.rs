@@ -72,7 +72,7 @@ impl Node {
             false => {
                 let ready = self.prepare(&request, resolved.clone()).await?;
                 let mount = self.mounts.mount(dir).ok_or_else(gone)?;
-                let tree = self.tree(&ready);
+                let tree = self.tree(&ready, dir);
                 blocking(move || mount.switch(tree)).await?;
                 Some(ready)
             }

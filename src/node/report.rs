@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::Error;
 
-mod bundling;
+mod carrying;
 mod diff;
 mod hinting;
 mod keys;
@@ -23,9 +23,10 @@ mod operators;
 mod origins;
 mod proving;
 mod replicas;
+mod tracing;
 mod watching;
 
-pub use bundling::*;
+pub use carrying::*;
 pub use diff::*;
 pub use hinting::*;
 pub use keys::*;
@@ -35,6 +36,7 @@ pub use operators::*;
 pub use origins::{OriginStatus, UploadReport};
 pub use proving::*;
 pub use replicas::*;
+pub use tracing::*;
 pub use watching::*;
 
 /// One line of a streamed job: any number of `progress` and `rows`, then one `done` or `error`.
@@ -256,23 +258,6 @@ pub struct ReadRequest {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ExportRequest {
-    pub reference: String,
-    pub dir: PathBuf,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Exported {
-    pub dir: PathBuf,
-    pub snapshot: String,
-    pub inodes: u64,
-    pub bytes: u64,
-    /// Metadata that this file system or user could not take: path and cause.
-    pub warnings: Vec<String>,
-    pub seconds: f64,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct VerifyRequest {
     /// `None` re-hashes everything in the store.
     pub reference: Option<String>,
@@ -345,6 +330,9 @@ pub struct Status {
     pub origins: Vec<OriginStatus>,
     #[serde(default)]
     pub replicas: Vec<ReplicaStatus>,
+    /// Answers of all mounts; what the kernel reads by itself is not seen.
+    #[serde(default)]
+    pub answers: Vec<AnswerCounts>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -29,6 +29,7 @@ pub enum JobKind {
     Diff,
     BundleExport,
     BundleImport,
+    Trace,
 }
 
 impl JobKind {
@@ -55,6 +56,7 @@ impl fmt::Display for JobKind {
             Self::Diff => "diff",
             Self::BundleExport => "bundle export",
             Self::BundleImport => "bundle import",
+            Self::Trace => "trace",
         })
     }
 }

@@ -1,7 +1,7 @@
 //! Versions carried in a file, to machines that no network reaches.
 //!
 //! Owns: `bundle export` and `bundle import`: what goes into the file (`export`, `writing`), what of a snapshot another one
-//! has not (`walk`), and what is believed and kept of a file (`import`, `reading`).
+//! has not (`walk`), and what is believed of a file (`import`) and kept of it (`keeping`, `reading`).
 //! Must not know: the bytes of the file (`pack::bundle`), how objects are stored, terminals.
 //! Invariant: a file has its name only when it is whole. Of a file nothing is kept but blocks that carry their quorum and
 //! objects that belong to a version of that log.
@@ -11,6 +11,7 @@
 
 mod export;
 mod import;
+mod keeping;
 mod reading;
 mod walk;
 mod writing;

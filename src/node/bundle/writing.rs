@@ -63,7 +63,7 @@ struct Held {
 /// What a file is found to be.
 pub(super) enum Opened {
     /// It has its name already, so it is whole.
-    Whole(Contents, End),
+    Whole(Box<Contents>, End),
     /// To be written, from the beginning or from where an earlier run stopped.
     Begun(Box<Output>),
 }
@@ -72,7 +72,7 @@ impl Output {
     /// Opens what is to become `target`. Only if nothing of it is there yet, `contents` says what it is to be of.
     pub fn open(target: &Path, contents: impl FnOnce() -> Result<Contents, Error>) -> Result<Opened, Error> {
         if target.try_exists().map_err(|error| Error::io("cannot use", target, error))? {
-            return whole(target).map(|(contents, end)| Opened::Whole(contents, end));
+            return whole(target).map(|(contents, end)| Opened::Whole(Box::new(contents), end));
         }
         let partial = partial_of(target);
         let mut options = OpenOptions::new();

@@ -1,10 +1,27 @@
-//! What is asked and shown of bundles. Rules of `report`.
+//! What is asked and shown of datasets that are written out: as ordinary files, or into a bundle. Rules of `report`.
 //!
 //! Owns: these shapes. Must not know: how they come about. Invariant, trust and threads: as `report`.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ExportRequest {
+    pub reference: String,
+    pub dir: PathBuf,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Exported {
+    pub dir: PathBuf,
+    pub snapshot: String,
+    pub inodes: u64,
+    pub bytes: u64,
+    /// Metadata that this file system or user could not take: path and cause.
+    pub warnings: Vec<String>,
+    pub seconds: f64,
+}
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct BundleExportRequest {
