@@ -41,8 +41,11 @@ pub mod route {
     pub const DIFF: &str = "/v1/diff";
     pub const READ: &str = "/v1/read";
     pub const EXPORT: &str = "/v1/export";
+    pub const BUNDLE_EXPORT: &str = "/v1/bundle/export";
+    pub const BUNDLE_IMPORT: &str = "/v1/bundle/import";
     pub const VERIFY: &str = "/v1/verify";
     pub const GC: &str = "/v1/gc";
+    pub const TRACE: &str = "/v1/trace";
     pub const CACHE: &str = "/v1/cache";
     pub const PREFETCH: &str = "/v1/prefetch";
     pub const PIN: &str = "/v1/pin";
@@ -62,6 +65,8 @@ pub mod route {
     pub const JOB_EVENTS: &str = "/v1/jobs/events";
     pub const ALERTS: &str = "/v1/alerts";
     pub const ALERTS_ACK: &str = "/v1/alerts/ack";
+    /// For Prometheus; no command uses it.
+    pub const METRICS: &str = "/metrics";
     /// For loaders; no command uses it.
     pub const HINTS: &str = "/v1/hints";
 }

@@ -30,6 +30,8 @@ use crate::node::{Error, Job, JobKind, Kind, Node};
 pub(super) const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 /// Largest request: a list of paths fits, a flood does not.
 const BODY_MAX: usize = 4 << 20;
+/// As OpenMetrics names its text form.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// Batches of rows that wait to be sent.
 const ROWS_AHEAD: usize = 4;
 
@@ -57,8 +59,12 @@ pub async fn serve(listener: UnixListener, node: Arc<Node>, stop: CancellationTo
         .route(route::DIFF, post(diff))
         .route(route::READ, post(read))
         .route(route::EXPORT, post(export))
+        .route(route::BUNDLE_EXPORT, post(export_bundle))
+        .route(route::BUNDLE_IMPORT, post(import_bundle))
         .route(route::VERIFY, post(verify))
         .route(route::GC, post(gc))
+        .route(route::TRACE, post(trace))
+        .route(route::METRICS, get(metrics))
         .route(route::PREFETCH, post(prefetch))
         .route(route::PIN, post(pin))
         .route(route::UNPIN, post(unpin))
@@ -210,6 +216,16 @@ async fn export(State(node): Shared, Json(request): Json<ExportRequest>) -> Resp
     run(job, async move |job| node.export(&request, &job).await)
 }
 
+async fn export_bundle(State(node): Shared, Json(request): Json<BundleExportRequest>) -> Response {
+    let job = node.begin(JobKind::BundleExport, &request.file.display().to_string());
+    run(job, async move |job| node.export_bundle(&request, &job).await)
+}
+
+async fn import_bundle(State(node): Shared, Json(request): Json<BundleImportRequest>) -> Response {
+    let job = node.begin(JobKind::BundleImport, &request.file.display().to_string());
+    run(job, async move |job| node.import_bundle(&request, &job).await)
+}
+
 async fn verify(State(node): Shared, Json(request): Json<VerifyRequest>) -> Response {
     let job = node.begin(JobKind::Verify, request.reference.as_deref().unwrap_or("the store"));
     run(job, async move |job| node.verify(&request, &job).await)
@@ -218,6 +234,17 @@ async fn verify(State(node): Shared, Json(request): Json<VerifyRequest>) -> Resp
 async fn gc(State(node): Shared, Json(request): Json<GcRequest>) -> Response {
     let job = node.begin(JobKind::Gc, "the store");
     run(job, async move |job| node.gc(&request, &job).await)
+}
+
+async fn trace(State(node): Shared, Json(request): Json<TraceRequest>) -> Response {
+    let job = node.begin(JobKind::Trace, &request.dir.display().to_string());
+    run_with_rows(job, async move |job, rows| node.trace(&request, &job, rows).await)
+}
+
+/// What a node measures, in the text form of OpenMetrics.
+pub(super) async fn metrics(State(node): Shared) -> Result<Response, Error> {
+    let text = node.metrics()?;
+    Ok(([("content-type", OPEN_METRICS)], text).into_response())
 }
 
 async fn prefetch(State(node): Shared, Json(request): Json<PrefetchRequest>) -> Response {

@@ -7,6 +7,7 @@
 //! Threads: the main thread; the daemon command starts its own runtime.
 
 mod alerts;
+mod bundle;
 mod cache;
 mod cat;
 mod completions;
@@ -37,6 +38,8 @@ mod snapshot;
 mod status;
 mod stop;
 mod tag;
+mod top;
+mod trace;
 mod unmount;
 mod validator;
 mod verify;
@@ -97,6 +100,7 @@ enum Command {
     Ls(ls::Ls),
     Cat(cat::Cat),
     Export(export::Export),
+    Bundle(bundle::Bundle),
     Diff(diff::Diff),
     Prefetch(prefetch::Prefetch),
     Pin(pin::Pin),
@@ -107,6 +111,8 @@ enum Command {
     Keys(keys::Keys),
     Validator(validator::Validator),
     Status(status::Status),
+    Top(top::Top),
+    Trace(trace::Trace),
     Peers(peers::Peers),
     Alerts(alerts::Alerts),
     Doctor(doctor::Doctor),
@@ -170,6 +176,7 @@ fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Cat(command) => done(command.run(&ctx()?)),
         Command::Diff(command) => done(command.run(&ctx()?)),
         Command::Export(command) => done(command.run(&ctx()?)),
+        Command::Bundle(command) => done(command.run(&ctx()?)),
         Command::Prefetch(command) => command.run(&ctx()?),
         Command::Pin(command) => done(command.run(&ctx()?)),
         Command::Unpin(command) => done(command.run(&ctx()?)),
@@ -179,6 +186,8 @@ fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Validator(command) => done(command.run(&ctx()?)),
         Command::Keys(command) => command.run(&ctx()?),
         Command::Status(command) => done(command.run(&ctx()?)),
+        Command::Top(command) => done(command.run(&ctx()?)),
+        Command::Trace(command) => done(command.run(&ctx()?)),
         Command::Peers(command) => done(command.run(&ctx()?)),
         Command::Alerts(command) => done(command.run(&ctx()?)),
         Command::Demo(command) => done(command.run(&ctx()?)),

@@ -7,6 +7,7 @@
 //! Threads: methods run on the daemon's tokio runtime; blocking work goes to its blocking pool.
 
 mod alerts;
+mod bundle;
 mod cache;
 mod dataset_keys;
 mod diff;
@@ -21,6 +22,7 @@ mod keeping;
 mod key_files;
 mod keys;
 mod lock;
+mod metrics;
 mod mount_list;
 mod mounts;
 mod naming;
@@ -46,15 +48,16 @@ mod rotate;
 mod scrub;
 mod sealing;
 mod state;
+mod status;
 mod swarms;
 mod text;
 mod transfers;
 mod verify;
 mod warming;
+mod watches;
 mod witness;
 
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -87,9 +90,7 @@ use lock::Lock;
 use mount_list::Mounts;
 use networks::Networks;
 use origins::Origins;
-use report::{AlertState, FetchStatus, Jobs, Status, StoreStatus};
 use state::State;
-use text::escape;
 
 /// Memory for decoded trees and blobs of all mounts together, in bytes.
 const NODE_CACHE: usize = 32 << 20;
@@ -305,60 +306,6 @@ impl Node {
         }
         let _ = std::fs::remove_file(self.paths.socket());
         tracing::info!("node has stopped");
-    }
-
-    /// The node at a glance.
-    pub fn status(&self) -> Result<Status, Error> {
-        let stats = self.store.stats()?;
-        let changed = self.store.changed_outside();
-        let fetch = self.fetcher.stats();
-        let mut alerts = self.alerts()?;
-        let acknowledged = alerts.iter().filter(|alert| alert.state == AlertState::Acknowledged).count();
-        alerts.retain(|alert| alert.state == AlertState::Active);
-        Ok(Status {
-            version: env!("CARGO_PKG_VERSION").into(),
-            pid: std::process::id(),
-            supervisor: self.mounts.keeper().0.is_there().then(supervisor),
-            uptime_s: self.started.elapsed().as_secs(),
-            resident_bytes: resident_bytes(),
-            peer_id: self.net.peer_id(),
-            public_key: self.keys.running().public().to_string(),
-            addresses: self.net.addresses(),
-            networks: self.networks.status(),
-            mounts: self.mounts.list(),
-            store: StoreStatus {
-                objects: stats.objects,
-                published_bytes: stats.published_bytes,
-                cached_bytes: stats.cached_bytes,
-                cache_max_bytes: stats.cache_max_bytes,
-                evicted: stats.evicted,
-                in_place_bytes: stats.outside_bytes,
-                in_place_changed: changed.iter().map(|path| escape(path.as_os_str().as_bytes())).collect(),
-            },
-            fetch: FetchStatus {
-                local_hits: fetch.local_hits,
-                fetched: fetch.fetched,
-                fetched_bytes: fetch.fetched_bytes,
-                corrupt: fetch.corrupt,
-                retries: fetch.retries,
-            },
-            cache: self.cache()?,
-            peers: self.peers(),
-            transfers: self.transfers.list(),
-            alerts,
-            alerts_acknowledged: acknowledged,
-            limits: self.limits(),
-            origins: self.origins.status(),
-            replicas: self.replica_status()?,
-            scrub: self.scrub_status(),
-            web: self.page(),
-            interrupted: self.transfers.interrupted(),
-        })
-    }
-
-    /// The jobs that run, and those that have ended last.
-    pub fn jobs(&self) -> Jobs {
-        self.transfers.jobs()
     }
 
     /// A new job of this node, which ends with it.

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::error::Error;
 
 mod caching;
+mod carrying;
 mod certifying;
 mod diff;
 mod hinting;
@@ -25,9 +26,11 @@ mod origins;
 mod proving;
 mod replicas;
 mod storing;
+mod tracing;
 mod watching;
 
 pub use caching::*;
+pub use carrying::*;
 pub use certifying::*;
 pub use diff::*;
 pub use hinting::*;
@@ -39,6 +42,7 @@ pub use origins::{OriginStatus, UploadReport};
 pub use proving::*;
 pub use replicas::*;
 pub use storing::*;
+pub use tracing::*;
 pub use watching::*;
 
 /// One line of a streamed job: any number of `progress` and `rows`, then one `done` or `error`.
@@ -260,23 +264,6 @@ pub struct ReadRequest {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ExportRequest {
-    pub reference: String,
-    pub dir: PathBuf,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Exported {
-    pub dir: PathBuf,
-    pub snapshot: String,
-    pub inodes: u64,
-    pub bytes: u64,
-    /// Metadata that this file system or user could not take: path and cause.
-    pub warnings: Vec<String>,
-    pub seconds: f64,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct VerifyRequest {
     /// `None` re-hashes everything in the store.
     pub reference: Option<String>,
@@ -362,6 +349,9 @@ pub struct Status {
     /// Jobs that the end of the node before has cut off, and that nobody goes on with by itself.
     #[serde(default)]
     pub interrupted: Vec<EndedJob>,
+    /// Answers of all mounts; what the kernel reads by itself is not seen.
+    #[serde(default)]
+    pub answers: Vec<AnswerCounts>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

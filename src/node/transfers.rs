@@ -31,12 +31,18 @@ pub enum JobKind {
     Export,
     Diff,
     Gc,
+    BundleExport,
+    BundleImport,
+    Trace,
 }
 
 impl JobKind {
     /// Whether it may need what only peers have.
     pub(super) fn fetches(self) -> bool {
-        matches!(self, Self::Prefetch | Self::Pin | Self::Replicate | Self::Export | Self::Diff)
+        matches!(
+            self,
+            Self::Prefetch | Self::Pin | Self::Replicate | Self::Export | Self::Diff | Self::BundleExport
+        )
     }
 }
 
@@ -53,6 +59,9 @@ impl fmt::Display for JobKind {
             Self::Export => "export",
             Self::Diff => "diff",
             Self::Gc => "gc",
+            Self::BundleExport => "bundle export",
+            Self::BundleImport => "bundle import",
+            Self::Trace => "trace",
         })
     }
 }

@@ -7,6 +7,7 @@
 //! must carry its quorum.
 //! Threads: one following task per network, on the daemon's runtime. A crash loses nothing that was committed.
 
+mod carried;
 mod damaged;
 mod follow;
 mod heads;
@@ -264,7 +265,8 @@ impl Networks {
         self.tasks.spawn(self.clone().tell_heads(chain.clone()));
     }
 
-    fn make_default(&self, genesis: Genesis) -> Result<(), Error> {
+    /// Plain names are looked up in this network, unless in another already.
+    pub(super) fn make_default(&self, genesis: Genesis) -> Result<(), Error> {
         if self.default_network().is_ok() {
             return Ok(());
         }
