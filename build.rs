@@ -6,7 +6,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 fn main() {
-    println!("cargo::rustc-check-cfg=cfg(as_user, fuse_available, nat, passthrough, reflink, root, torch)");
+    println!(
+        "cargo::rustc-check-cfg=cfg(as_user, chromium, fuse_available, nat, passthrough, promtool, python, reflink, root, systemd, torch)"
+    );
     println!("cargo::rerun-if-changed=/dev/fuse");
     // Debian's python3-torch and python3-torchvision.
     let torch = ["torch", "torchvision"].map(|name| Path::new("/usr/lib/python3/dist-packages").join(name));
@@ -19,6 +21,15 @@ fn main() {
     // Debian's xfsprogs.
     let mkfs = Path::new("/usr/sbin/mkfs.xfs");
     println!("cargo::rerun-if-changed={}", mkfs.display());
+    // Debian's chromium.
+    let chromium = Path::new("/usr/bin/chromium");
+    println!("cargo::rerun-if-changed={}", chromium.display());
+    // Debian's prometheus, python3 and systemd.
+    let [promtool, python, systemd] =
+        ["/usr/bin/promtool", "/usr/bin/python3", "/usr/bin/systemd-analyze"].map(Path::new);
+    for program in [promtool, python, systemd] {
+        println!("cargo::rerun-if-changed={}", program.display());
+    }
     let fuse = OpenOptions::new().read(true).write(true).open("/dev/fuse").is_ok();
     let root = fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
     // `fusermount3` opens the device as the user who calls it.
@@ -26,12 +37,16 @@ fn main() {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let by_helper = std::env::split_paths(&path).any(|dir| dir.join("fusermount3").exists());
     let present = [
+        ("chromium", chromium.exists()),
         ("as_user", root && fuse && for_all && by_helper),
         ("fuse_available", fuse),
         ("nat", root && nft.exists()),
         ("passthrough", fuse && root && kernel() >= (6, 9)),
+        ("promtool", promtool.exists()),
+        ("python", python.exists()),
         ("reflink", root && mkfs.exists() && Path::new("/dev/loop-control").exists() && knows("xfs")),
         ("root", root),
+        ("systemd", systemd.exists()),
         ("torch", torch.iter().all(|module| module.is_dir())),
     ];
     for (cfg, _) in present.iter().filter(|(_, present)| *present) {

@@ -9,12 +9,14 @@ use bcai::crypto::dataset::{DatasetKey, Keyring};
 use bcai::crypto::wrap::{Subject, Wrap};
 use bcai::crypto::{PublicKey, SecretKey};
 use bcai::id::{BlobId, ChunkId, FileHash, Genesis, KeyId, Kind, ObjectId, SnapshotId, TreeId};
+use bcai::log::Block;
 use bcai::manifest::{
     BlobBuilder, BlobChild, BlobNode, Content, Entry, Extent, Inventory, ManifestError, Meta, Name, Node,
     Sealed, Snapshot, Totals, TreeBuilder, TreeChild, TreeNode, Xattr,
 };
-use bcai::pack::Compression;
+use bcai::pack::bundle::{Contents, End, HEADER_LEN, Header, SEGMENT_HEAD_LEN, Segment, SegmentKind};
 use bcai::pack::sealed::{self, Plain};
+use bcai::pack::{Compression, Packed};
 
 /// The committed bytes of an object.
 fn fixture(name: &str) -> Vec<u8> {
@@ -200,4 +202,57 @@ fn the_inventory_of_sealed_objects() {
     assert_eq!(shown.totals, totals(1, 5000, 12_782_500));
     assert_eq!(shown.id().to_string(), "e5ecd992a300d3488888262d8ba7b42354abcec30226ee65b47dd77231e25ce4");
     assert_eq!(nodes, 13);
+}
+
+/// A bundle of one small version, as the first program that wrote bundles did: all of it is still read, and would be written
+/// again as it is.
+#[test]
+fn a_bundle() {
+    let bytes = fixture("bundle.bin");
+    let header = Header::decode(&bytes).unwrap();
+    let mut at = HEADER_LEN + header.contents_len;
+    let contents = Contents::decode(&header, &bytes[HEADER_LEN..at]).unwrap();
+    assert_eq!(contents.encode(), bytes[..at]);
+    assert_eq!(
+        contents.genesis().to_string(),
+        "f61d77002ea48e52b9b223005a0701f3b4b93dfa84f4f715ec03740a4cebc32b"
+    );
+    let names: Vec<_> = contents.versions.iter().map(|v| format!("{}@{}", v.name, v.label)).collect();
+    assert_eq!((names, contents.first, contents.head), (vec!["tiny@v1".to_owned()], 1, 1));
+    let mut digest = blake3::Hasher::new();
+    digest.update(&bytes[..at]);
+    let (mut kinds, mut objects, mut stored_bytes) = (Vec::new(), 0, 0);
+    while at < bytes.len() {
+        let segment = Segment::decode(&bytes[at..]).unwrap();
+        let head = &bytes[at..at + SEGMENT_HEAD_LEN];
+        let body = &bytes[at + SEGMENT_HEAD_LEN..][..segment.len as usize];
+        assert_eq!(Segment::of(segment.kind, segment.count, &[body]).encode(), head);
+        match segment.kind {
+            SegmentKind::Log => {
+                let block = Block::decode(segment.blocks(body).unwrap()[0]).unwrap();
+                assert_eq!((block.header.height, block.header.id()), (contents.head, contents.header));
+            }
+            SegmentKind::Objects => {
+                let mut stored = &body[segment.index_len()..];
+                for record in segment.records(&body[..segment.index_len()]).unwrap() {
+                    let (own, rest) = stored.split_at(record.stored_len as usize);
+                    let packed =
+                        Packed::from_parts(record.codec as u8, record.plain_len, own.to_vec().into());
+                    packed.unwrap().verify(&record.id).unwrap();
+                    kinds.push(record.id.kind as u8);
+                    (objects, stored_bytes) = (objects + 1, stored_bytes + own.len() as u64);
+                    stored = rest;
+                }
+            }
+            SegmentKind::End => {
+                let end = End::decode(body.try_into().unwrap());
+                assert_eq!(end, End { objects, stored_bytes, digest: *digest.finalize().as_bytes() });
+            }
+        }
+        digest.update(head);
+        at += SEGMENT_HEAD_LEN + body.len();
+    }
+    // The snapshot, its directory, and two files, in the order of the walk.
+    assert_eq!(kinds, [3, 2, 0, 0]);
+    assert_eq!(objects, contents.objects);
 }

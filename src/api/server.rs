@@ -1,4 +1,4 @@
-//! The server side of the API: routes to the node's operations.
+//! The server side of the API: routes to the node's operations. Those that only look are in `reading`.
 //!
 //! Owns: HTTP: status codes, streamed jobs, who may connect.
 //! Must not know: how an operation works.
@@ -22,21 +22,22 @@ use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::route;
+use super::{reading, route};
 use crate::node::report::*;
 use crate::node::{Error, Job, JobKind, Kind, Node};
 
 /// How often a running job reports.
-const PROGRESS_EVERY: Duration = Duration::from_millis(250);
+pub(super) const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 /// Largest request: a list of paths fits, a flood does not.
 const BODY_MAX: usize = 4 << 20;
+/// As OpenMetrics names its text form.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// Batches of rows that wait to be sent.
 const ROWS_AHEAD: usize = 4;
 
 /// Answers requests on `listener` until `stop` is cancelled and every open request has been answered.
 pub async fn serve(listener: UnixListener, node: Arc<Node>, stop: CancellationToken) -> std::io::Result<()> {
     let app = Router::new()
-        .route(route::STATUS, get(status))
         .route(route::STOP, post(shut_down))
         .route(route::RESTART, post(restart))
         .route(route::CREATE, post(create))
@@ -49,7 +50,6 @@ pub async fn serve(listener: UnixListener, node: Arc<Node>, stop: CancellationTo
         .route(route::MOUNT_WAIT, post(mount_wait))
         .route(route::REMOUNT, post(remount))
         .route(route::UNMOUNT, post(unmount))
-        .route(route::DATASETS, get(datasets))
         .route(route::LOG, post(log))
         .route(route::LOG_PROOF, post(prove))
         .route(route::CHECKPOINT, post(checkpoint))
@@ -59,9 +59,12 @@ pub async fn serve(listener: UnixListener, node: Arc<Node>, stop: CancellationTo
         .route(route::DIFF, post(diff))
         .route(route::READ, post(read))
         .route(route::EXPORT, post(export))
+        .route(route::BUNDLE_EXPORT, post(export_bundle))
+        .route(route::BUNDLE_IMPORT, post(import_bundle))
         .route(route::VERIFY, post(verify))
         .route(route::GC, post(gc))
-        .route(route::CACHE, get(cache))
+        .route(route::TRACE, post(trace))
+        .route(route::METRICS, get(metrics))
         .route(route::PREFETCH, post(prefetch))
         .route(route::PIN, post(pin))
         .route(route::UNPIN, post(unpin))
@@ -70,14 +73,13 @@ pub async fn serve(listener: UnixListener, node: Arc<Node>, stop: CancellationTo
         .route(route::KEYS_ROTATE, post(rotate_key))
         .route(route::KEYS_ROTATE_DATASET, post(rotate_dataset))
         .route(route::KEYS_RIGHTS, post(change_rights))
-        .route(route::VALIDATORS, get(validators).post(change_operators))
-        .route(route::PEERS, get(peers))
+        .route(route::VALIDATORS, post(change_operators))
         .route(route::PEER_ADD, post(add_peer))
         .route(route::PEER_BLOCK, post(block_peer))
         .route(route::PEER_ALLOW, post(allow_peer))
         .route(route::LIMIT, post(limit))
-        .route(route::ALERTS, get(alerts))
         .route(route::ALERTS_ACK, post(acknowledge))
+        .merge(reading::routes())
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .with_state(node);
     axum::serve(OwnersOnly(listener), app).with_graceful_shutdown(stop.cancelled_owned()).await
@@ -121,12 +123,8 @@ impl IntoResponse for Error {
     }
 }
 
-type Answer<T> = Result<Json<T>, Error>;
-type Shared = State<Arc<Node>>;
-
-async fn status(State(node): Shared) -> Answer<Status> {
-    node.status().map(Json)
-}
+pub(super) type Answer<T> = Result<Json<T>, Error>;
+pub(super) type Shared = State<Arc<Node>>;
 
 async fn shut_down(State(node): Shared) -> Json<()> {
     node.request_stop();
@@ -180,10 +178,6 @@ async fn unmount(State(node): Shared, Json(request): Json<UnmountRequest>) -> An
     node.unmount(&request).await.map(Json)
 }
 
-async fn datasets(State(node): Shared) -> Answer<Vec<Dataset>> {
-    Ok(Json(node.datasets()))
-}
-
 async fn log(State(node): Shared, Json(request): Json<Option<String>>) -> Answer<Vec<LogRow>> {
     node.log(request.as_deref()).await.map(Json)
 }
@@ -222,6 +216,16 @@ async fn export(State(node): Shared, Json(request): Json<ExportRequest>) -> Resp
     run(job, async move |job| node.export(&request, &job).await)
 }
 
+async fn export_bundle(State(node): Shared, Json(request): Json<BundleExportRequest>) -> Response {
+    let job = node.begin(JobKind::BundleExport, &request.file.display().to_string());
+    run(job, async move |job| node.export_bundle(&request, &job).await)
+}
+
+async fn import_bundle(State(node): Shared, Json(request): Json<BundleImportRequest>) -> Response {
+    let job = node.begin(JobKind::BundleImport, &request.file.display().to_string());
+    run(job, async move |job| node.import_bundle(&request, &job).await)
+}
+
 async fn verify(State(node): Shared, Json(request): Json<VerifyRequest>) -> Response {
     let job = node.begin(JobKind::Verify, request.reference.as_deref().unwrap_or("the store"));
     run(job, async move |job| node.verify(&request, &job).await)
@@ -232,8 +236,15 @@ async fn gc(State(node): Shared, Json(request): Json<GcRequest>) -> Response {
     run(job, async move |job| node.gc(&request, &job).await)
 }
 
-async fn cache(State(node): Shared) -> Answer<CacheStatus> {
-    node.cache().map(Json)
+async fn trace(State(node): Shared, Json(request): Json<TraceRequest>) -> Response {
+    let job = node.begin(JobKind::Trace, &request.dir.display().to_string());
+    run_with_rows(job, async move |job, rows| node.trace(&request, &job, rows).await)
+}
+
+/// What a node measures, in the text form of OpenMetrics.
+pub(super) async fn metrics(State(node): Shared) -> Result<Response, Error> {
+    let text = node.metrics()?;
+    Ok(([("content-type", OPEN_METRICS)], text).into_response())
 }
 
 async fn prefetch(State(node): Shared, Json(request): Json<PrefetchRequest>) -> Response {
@@ -271,19 +282,11 @@ async fn change_rights(State(node): Shared, Json(request): Json<RightsRequest>) 
     node.change_rights(&request).await.map(Json)
 }
 
-async fn validators(State(node): Shared) -> Answer<ValidatorsReport> {
-    node.validators().map(Json)
-}
-
 async fn change_operators(
     State(node): Shared,
     Json(request): Json<OperatorRequest>,
 ) -> Answer<OperatorDecided> {
     node.change_operators(&request).await.map(Json)
-}
-
-async fn peers(State(node): Shared) -> Json<Vec<PeerStatus>> {
-    Json(node.peers())
 }
 
 async fn add_peer(State(node): Shared, Json(request): Json<AddPeerRequest>) -> Answer<PeerOf> {
@@ -300,10 +303,6 @@ async fn allow_peer(State(node): Shared, Json(request): Json<PeerRequest>) -> An
 
 async fn limit(State(node): Shared, Json(request): Json<LimitRequest>) -> Answer<Limits> {
     node.limit(&request).map(Json)
-}
-
-async fn alerts(State(node): Shared) -> Answer<Vec<Alert>> {
-    node.alerts().map(Json)
 }
 
 async fn acknowledge(State(node): Shared, Json(request): Json<AckRequest>) -> Answer<Acknowledged> {
@@ -327,7 +326,12 @@ where
     F: Future<Output = Result<T, Error>> + Send + 'static,
 {
     let (sender, receiver) = mpsc::channel(ROWS_AHEAD);
-    let task = tokio::spawn(work(job.clone(), sender));
+    let (work, told) = (work(job.clone(), sender), job.clone());
+    let task = tokio::spawn(async move {
+        let result = work.await;
+        told.end(result.as_ref().err());
+        result
+    });
     // Owned by the response body: when the client goes away, axum drops the body and this cancels the job.
     let guard = job.cancellation().drop_guard();
     let lines = stream::unfold(Some((task, receiver, job, guard)), async |state| {

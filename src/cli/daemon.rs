@@ -17,8 +17,8 @@ use clap::Args;
 use tracing_subscriber::EnvFilter;
 use zeroize::Zeroizing;
 
-use super::{Context, passphrase};
-use crate::api::{Client, serve};
+use super::{Context, notify, passphrase};
+use crate::api::{Client, serve, serve_page};
 use crate::config::{Config, LogFormat};
 use crate::node::{Error, Kind, Node, Passphrase};
 use crate::supervisor::{self, Keeper, RESTART, SupervisorError};
@@ -251,9 +251,14 @@ fn run_node(ctx: Context) -> Result<ExitCode, Error> {
     raise_file_limit();
     runtime.block_on(async {
         let interrupted = interrupted()?;
+        let page = ctx.config.web;
         let (node, listener) = Node::start(ctx.paths, ctx.config, passphrase, keeper, hello).await?;
         let stop = node.stop_token();
+        if let Some(address) = page {
+            serve_page(address, node.clone(), stop.clone()).await;
+        }
         let server = tokio::spawn(serve(listener, node.clone(), stop.clone()));
+        notify::tell(notify::READY);
         tokio::select! {
             () = stop.cancelled() => {}
             () = interrupted => stop.cancel(),
@@ -267,6 +272,7 @@ fn run_node(ctx: Context) -> Result<ExitCode, Error> {
             // Nothing is taken apart: a question that is dropped would be answered with an error.
             std::process::exit(RESTART.into());
         }
+        notify::tell(notify::STOPPING);
         node.shut_down().await;
         let _ = answered.await;
         Ok(ExitCode::SUCCESS)

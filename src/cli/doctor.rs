@@ -255,7 +255,8 @@ fn node(ctx: &Context) -> Vec<Check> {
             let mounts = status.mounts.iter().map(|mount| {
                 Check::ok("mount io", format!("{}: {} ({})", mount.dir.display(), mount.io, mount.io_reason))
             });
-            [running(&status), supervised(&status)].into_iter().chain(mounts).collect()
+            let page = page(&status);
+            [running(&status), supervised(&status)].into_iter().chain(mounts).chain(page).collect()
         }
         Err(error) => vec![Check::bad(
             "node",
@@ -277,6 +278,30 @@ fn supervised(status: &Status) -> Check {
             "bcai stop; the next command starts a node with a supervisor",
         ),
     }
+}
+
+/// The web page, if one is wanted.
+fn page(status: &Status) -> Option<Check> {
+    let page = status.web.as_ref()?;
+    let remedy = "set web.listen to a port that is free, or end the program that has it (`ss -ltnp`)";
+    if let Some(error) = &page.error {
+        return Some(Check::bad(
+            "web page",
+            Verdict::Warn,
+            format!("not at {}: {error}", page.address),
+            remedy,
+        ));
+    }
+    let local = page.address.parse().is_ok_and(|at: std::net::SocketAddr| at.ip().is_loopback());
+    Some(match local {
+        true => Check::ok("web page", format!("http://{}/", page.address)),
+        false => Check::bad(
+            "web page",
+            Verdict::Warn,
+            format!("{}: everybody who reaches it can see this node", page.address),
+            "set web.listen to 127.0.0.1:7117 and come through `ssh -L 7117:127.0.0.1:7117`, or keep others out with a firewall",
+        ),
+    })
 }
 
 fn running(status: &Status) -> Check {

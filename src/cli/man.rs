@@ -24,7 +24,11 @@ pub struct Man {
 
 impl Man {
     pub fn run(self) -> Result<(), Error> {
-        let wanted = self.command.map_or("bcai.1".into(), |command| format!("bcai-{command}.1"));
+        let wanted = match self.command.as_deref() {
+            None => "bcai.1".to_owned(),
+            Some("mount.bcai") => "mount.bcai.8".to_owned(),
+            Some(command) => format!("bcai-{command}.1"),
+        };
         let pages = pages().map_err(|error| Error::new(crate::node::Kind::Failed, error.to_string()))?;
         match pages.into_iter().find(|(name, _)| *name == wanted) {
             Some((_, page)) => {
@@ -43,6 +47,7 @@ pub fn pages() -> io::Result<Vec<(String, String)>> {
     definition.build();
     let mut pages = vec![("bcai.1".to_owned(), main_page(&definition)?)];
     add_subcommands(&mut pages, "bcai", &definition)?;
+    pages.push(("mount.bcai.8".to_owned(), helper_page()?));
     Ok(pages)
 }
 
@@ -59,6 +64,12 @@ fn add_subcommands(
         add_subcommands(pages, &name, command)?;
     }
     Ok(())
+}
+
+/// Administrators look for it in section 8.
+fn helper_page() -> io::Result<String> {
+    let page = clap_mangen::Man::new(super::helper_definition()).section("8");
+    rendered(page, &["See also", "bcai-mount(1), mount(8), fstab(5)"])
 }
 
 fn main_page(definition: &clap::Command) -> io::Result<String> {
@@ -88,8 +99,12 @@ const FILES: &str = ".TP\n$BCAI_HOME/\nwith BCAI_HOME or \\-\\-home: everything 
 .TP\n~/.config/bcai/config.toml, ~/.local/share/bcai\nthe same for other users";
 
 fn page(command: &clap::Command, see_also: &[&str]) -> io::Result<String> {
+    rendered(clap_mangen::Man::new(command.clone()), see_also)
+}
+
+fn rendered(page: clap_mangen::Man, see_also: &[&str]) -> io::Result<String> {
     let mut roff_bytes = Vec::new();
-    clap_mangen::Man::new(command.clone()).render(&mut roff_bytes)?;
+    page.render(&mut roff_bytes)?;
     if let [title, text] = see_also {
         writeln!(roff_bytes, ".SH {}\n{}", title.to_uppercase(), roff(text))?;
     }

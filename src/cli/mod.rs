@@ -7,6 +7,7 @@
 //! Threads: the main thread; the daemon command starts its own runtime.
 
 mod alerts;
+mod bundle;
 mod cache;
 mod cat;
 mod completions;
@@ -23,6 +24,8 @@ mod log;
 mod ls;
 mod man;
 mod mount;
+mod mount_helper;
+mod notify;
 mod output;
 mod passphrase;
 mod peers;
@@ -35,6 +38,8 @@ mod snapshot;
 mod status;
 mod stop;
 mod tag;
+mod top;
+mod trace;
 mod unmount;
 mod validator;
 mod verify;
@@ -95,6 +100,7 @@ enum Command {
     Ls(ls::Ls),
     Cat(cat::Cat),
     Export(export::Export),
+    Bundle(bundle::Bundle),
     Diff(diff::Diff),
     Prefetch(prefetch::Prefetch),
     Pin(pin::Pin),
@@ -105,6 +111,8 @@ enum Command {
     Keys(keys::Keys),
     Validator(validator::Validator),
     Status(status::Status),
+    Top(top::Top),
+    Trace(trace::Trace),
     Peers(peers::Peers),
     Alerts(alerts::Alerts),
     Doctor(doctor::Doctor),
@@ -123,6 +131,9 @@ struct Context {
 
 /// Runs the command of this process and returns its exit code.
 pub fn main() -> ExitCode {
+    if let Some(code) = mount_helper::main() {
+        return code;
+    }
     let cli = Cli::parse();
     let output = Output { json: cli.json, quiet: cli.quiet };
     match run(cli) {
@@ -134,6 +145,11 @@ pub fn main() -> ExitCode {
 /// The definition of the command line, from which pages and completions are generated.
 pub fn definition() -> clap::Command {
     Cli::command()
+}
+
+/// The same for this program as the helper of mount(8).
+fn helper_definition() -> clap::Command {
+    mount_helper::Helper::command()
 }
 
 fn run(cli: Cli) -> Result<ExitCode, Error> {
@@ -160,6 +176,7 @@ fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Cat(command) => done(command.run(&ctx()?)),
         Command::Diff(command) => done(command.run(&ctx()?)),
         Command::Export(command) => done(command.run(&ctx()?)),
+        Command::Bundle(command) => done(command.run(&ctx()?)),
         Command::Prefetch(command) => command.run(&ctx()?),
         Command::Pin(command) => done(command.run(&ctx()?)),
         Command::Unpin(command) => done(command.run(&ctx()?)),
@@ -169,6 +186,8 @@ fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Validator(command) => done(command.run(&ctx()?)),
         Command::Keys(command) => command.run(&ctx()?),
         Command::Status(command) => done(command.run(&ctx()?)),
+        Command::Top(command) => done(command.run(&ctx()?)),
+        Command::Trace(command) => done(command.run(&ctx()?)),
         Command::Peers(command) => done(command.run(&ctx()?)),
         Command::Alerts(command) => done(command.run(&ctx()?)),
         Command::Demo(command) => done(command.run(&ctx()?)),

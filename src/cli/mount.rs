@@ -5,7 +5,7 @@
 //! Invariant: when it returns without -f, the directory can be read.
 //! Trust: as `cli`. Threads: the main thread.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -62,37 +62,51 @@ pub struct Mount {
 
 impl Mount {
     pub fn run(self, ctx: &Context) -> Result<(), Error> {
-        let (mut allow_other, mut io, mut fetch) = (false, ctx.config.io, ctx.config.fetch);
+        let mut request = request(ctx, self.reference, &self.dir)?;
+        request.offline = self.offline;
         for option in &self.options {
-            if let Some(mode) = option.strip_prefix("io=") {
-                io = mode.parse().map_err(Error::usage)?;
-                continue;
-            }
-            if let Some(strategy) = option.strip_prefix("fetch=") {
-                fetch = strategy.parse().map_err(Error::usage)?;
-                continue;
-            }
-            match option.as_str() {
-                "allow_other" => allow_other = true,
-                // What mount(8) and fstab add to every line; a mount is read-only anyway.
-                "ro" | "rw" | "noauto" | "user" | "nofail" | "_netdev" => {}
-                _ => {
-                    return Err(Error::usage(format!(
-                        "unknown mount option `{option}`; known: allow_other, io=MODE, fetch=STRATEGY"
-                    )));
-                }
+            // What fstab adds to every line; a mount is read-only anyway.
+            let idle = matches!(option.as_str(), "ro" | "rw" | "noauto" | "user" | "nofail" | "_netdev");
+            if !apply(&mut request, option)? && !idle {
+                return Err(Error::usage(format!("unknown mount option `{option}`; known: {OPTIONS}")));
             }
         }
-        let dir =
-            std::path::absolute(&self.dir).map_err(|error| Error::io("cannot use", &self.dir, error))?;
-        let request =
-            MountRequest { reference: self.reference, dir, allow_other, io, fetch, offline: self.offline };
         ctx.with_daemon(async |client| {
             let mounted: Mounted = client.post(route::MOUNT, &request).await?;
             ctx.output.confirm(&mounted, describe);
             if self.foreground { stay(ctx, &client, &mounted).await } else { Ok(()) }
         })
     }
+}
+
+/// The options of a mount.
+pub(super) const OPTIONS: &str = "allow_other, io=MODE, fetch=STRATEGY";
+
+/// A mount as the settings have it.
+pub(super) fn request(ctx: &Context, reference: String, dir: &Path) -> Result<MountRequest, Error> {
+    let absolute = std::path::absolute(dir).map_err(|error| Error::io("cannot use", dir, error))?;
+    Ok(MountRequest {
+        reference,
+        dir: absolute,
+        allow_other: false,
+        io: ctx.config.io,
+        fetch: ctx.config.fetch,
+        offline: false,
+    })
+}
+
+/// Takes one option into account; false if it is none of ours.
+pub(super) fn apply(request: &mut MountRequest, option: &str) -> Result<bool, Error> {
+    if let Some(mode) = option.strip_prefix("io=") {
+        request.io = mode.parse().map_err(Error::usage)?;
+    } else if let Some(strategy) = option.strip_prefix("fetch=") {
+        request.fetch = strategy.parse().map_err(Error::usage)?;
+    } else if option == "allow_other" {
+        request.allow_other = true;
+    } else {
+        return Ok(false);
+    }
+    Ok(true)
 }
 
 pub(super) fn describe(mounted: &Mounted) -> String {

@@ -47,6 +47,10 @@ fn text(report: &Report) -> String {
     lines.push(format!("peer id   {}", report.peer_id));
     lines.push(format!("key       {}", report.public_key));
     lines.extend(report.addresses.iter().map(|address| format!("listens   {address}")));
+    lines.extend(report.web.as_ref().map(|page| match &page.error {
+        None => format!("web page  http://{}/", page.address),
+        Some(error) => format!("web page  not at {}: {}", page.address, output::safe(error)),
+    }));
     for network in &report.networks {
         let role = if network.validator { "validator" } else { "follower" };
         let age = network.head_age_s.map_or("empty".into(), |age| format!("head {age} s old"));
@@ -105,6 +109,10 @@ fn text(report: &Report) -> String {
         fetch.corrupt
     ));
     lines.extend(report.transfers.iter().map(transfer));
+    lines.extend(report.interrupted.iter().map(|job| {
+        let hint = job.error.as_ref().and_then(|error| error.hint.as_deref()).unwrap_or_default();
+        format!("cut off   {} {}, when the node ended: {hint}", job.kind, output::safe(&job.subject))
+    }));
     if report.limits.upload.or(report.limits.download).is_some() {
         lines.push(format!("limits    {}", peers::limits(&report.limits)));
     }

@@ -124,6 +124,9 @@ pub fn read(file: &Path, max: usize) -> Result<Vec<u8>, Error> {
 fn text(done: &Verified) -> String {
     let mut lines: Vec<String> =
         done.corrupt.iter().map(|bad| format!("corrupt: {}", output::safe(bad))).collect();
+    lines.extend(done.removed.iter().map(|path| {
+        format!("damaged: {}, removed: it is made again from its chunks when it is read", output::safe(path))
+    }));
     if let Some(height) = done.height {
         lines.push(format!("certificate of height {height} is valid"));
     }

@@ -9,6 +9,7 @@
 //! Threads: built once at start, then shared read-only.
 
 mod keeping;
+mod limit;
 mod mounting;
 mod paths;
 mod replicas;
@@ -16,6 +17,7 @@ mod replicas;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -27,6 +29,8 @@ use crate::origin::{OriginUrl, UrlError};
 use crate::pack::Compression;
 
 pub use keeping::Keeping;
+use limit::LIMIT;
+pub use limit::Limit;
 pub use mounting::{Fetch, Io};
 pub use paths::{Paths, PathsError};
 pub use replicas::Replicas;
@@ -184,6 +188,11 @@ pub const KEYS: &[Key] = &[
         default: "30",
         help: "days in which everything in the store is hashed again in the background, and damage repaired from peers; 0: never",
     },
+    Key {
+        name: "web.listen",
+        default: "",
+        help: "where the node shows itself on a web page, to everybody who can connect there, such as 127.0.0.1:7117; nowhere if empty",
+    },
 ];
 
 /// One effective setting, as text.
@@ -222,6 +231,8 @@ pub struct Config {
     pub compression: Compression,
     pub replicas: Replicas,
     pub keeping: Keeping,
+    /// Where the web page is to be had.
+    pub web: Option<SocketAddr>,
 }
 
 /// How log lines look.
@@ -241,33 +252,6 @@ impl FromStr for LogFormat {
         }
     }
 }
-
-/// Bytes a second, or as many as there are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Limit(pub Option<u64>);
-
-impl Limit {
-    /// Bytes a second that a limit is at least: what waits for less looks to others as if it had gone.
-    pub const MIN: u64 = 64 << 10;
-}
-
-impl FromStr for Limit {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "unlimited" {
-            return Ok(Self(None));
-        }
-        let rate = text.parse::<ByteSize>().map(|rate| rate.as_u64()).unwrap_or(0);
-        if rate < Self::MIN {
-            return Err(format!("expected {LIMIT}"));
-        }
-        Ok(Self(Some(rate)))
-    }
-}
-
-/// What a limit looks like.
-const LIMIT: &str = "unlimited, or bytes a second such as 10MiB, at least 64KiB";
 
 impl Config {
     /// Settles every key from the files of `paths`, the environment and `-c KEY=VALUE` flags.
@@ -350,6 +334,10 @@ impl Config {
             compression: parse("publish.compress", get("publish.compress"), "none, lz4 or zstd:LEVEL")?,
             replicas: Replicas::from_settings(&settings)?,
             keeping: Keeping::from_settings(&settings)?,
+            web: match get("web.listen") {
+                nowhere if nowhere.value.is_empty() => None,
+                at => Some(parse("web.listen", at, "an IP address and a port, such as 127.0.0.1:7117")?),
+            },
             settings,
         })
     }

@@ -52,6 +52,17 @@ fn a_limit_is_a_rate_or_none_and_knows_whether_it_was_set() {
 }
 
 #[test]
+fn the_web_page_is_off_and_is_put_at_an_address() {
+    assert_eq!(load("", &[], &[]).unwrap().web, None);
+    let config = load("[web]\nlisten = \"[::1]:7117\"\n", &[], &[]).unwrap();
+    assert_eq!(config.web, Some("[::1]:7117".parse().unwrap()));
+    for bad in ["localhost:7117", "7117", "127.0.0.1", "http://127.0.0.1:7117"] {
+        let text = load("", &[], &[&format!("web.listen={bad}")]).unwrap_err().to_string();
+        assert!(text.contains("web.listen") && text.contains("127.0.0.1:7117"), "{text}");
+    }
+}
+
+#[test]
 fn mistakes_name_the_key_the_place_and_the_remedy() {
     let unknown = load("[cache]\nmax_byte = 3\n", &[], &[]).unwrap_err().to_string();
     assert!(unknown.contains("`cache.max_byte`") && unknown.contains("config.toml"), "{unknown}");

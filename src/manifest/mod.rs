@@ -17,6 +17,7 @@
 //! if it is a directory; a `Link` takes none and has the number it names.
 
 mod blob;
+mod children;
 mod entry;
 mod inventory;
 mod lookup;
@@ -29,6 +30,7 @@ mod tree;
 use minicbor::{Decode, Decoder, Encode};
 
 pub use self::blob::{BlobBuilder, BlobChild, BlobNode, BlobStep, Extent};
+pub use self::children::{Child, children};
 pub use self::entry::{Content, Entry, Meta, Name, Node, Xattr};
 pub use self::inventory::Inventory;
 pub use self::lookup::{IndexedBlob, IndexedTree};

@@ -45,6 +45,7 @@ mod watchers;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -247,6 +248,12 @@ impl Net {
     /// Everybody known, by id.
     pub fn peers(&self) -> Vec<PeerInfo> {
         self.shared.table.list()
+    }
+
+    /// Bytes of objects received and sent since the start, with all peers.
+    pub fn traffic(&self) -> (u64, u64) {
+        let traffic = &self.shared.table.traffic;
+        (traffic.bytes_in.load(Ordering::Relaxed), traffic.bytes_out.load(Ordering::Relaxed))
     }
 
     /// Whether a text is the whole id of some peer, known or not.

@@ -291,8 +291,7 @@ impl Server {
                 continue;
             }
             self.shared.limits.upload(class, frames.len() as u64).await;
-            served.link.bytes_out.fetch_add(content, Ordering::Relaxed);
-            served.link.health(|health, now| health.on_sent(now, content));
+            served.link.sent(content);
             let mut write = std::pin::pin!(async {
                 writer.write_all(frames).await?;
                 writer.flush().await

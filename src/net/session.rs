@@ -369,8 +369,7 @@ impl Session {
         head: Option<DataHead>,
         bytes: &[u8],
     ) -> Result<(), Violation> {
-        self.link.bytes_in.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        self.link.health(|health, now| health.on_bytes(now, bytes.len() as u64));
+        self.link.received(bytes.len() as u64);
         let mut state = self.state();
         let room = state.asking.room();
         let arrived = state.asking.on_data(lane, request, head, bytes.len())?;

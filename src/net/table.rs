@@ -84,10 +84,18 @@ impl fmt::Display for PeerState {
     }
 }
 
-/// What several tasks share about one peer.
-pub(super) struct Link {
+/// Bytes of objects, with all peers since the start: also with those that are not remembered any more.
+#[derive(Default)]
+pub(super) struct Traffic {
     pub(super) bytes_in: AtomicU64,
     pub(super) bytes_out: AtomicU64,
+}
+
+/// What several tasks share about one peer.
+pub(super) struct Link {
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+    traffic: Arc<Traffic>,
     pub(super) objects_served: AtomicU64,
     /// The session in which we ask it; opened when first needed, by whoever holds the lock.
     pub(super) session: tokio::sync::Mutex<Option<Arc<Session>>>,
@@ -101,6 +109,20 @@ impl Link {
     /// Cancelled when the peer is connected no more.
     pub(super) fn up(&self) -> CancellationToken {
         self.up.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Bytes of objects have come from it.
+    pub(super) fn received(&self, bytes: u64) {
+        self.bytes_in.fetch_add(bytes, Ordering::Relaxed);
+        self.traffic.bytes_in.fetch_add(bytes, Ordering::Relaxed);
+        self.health(|health, now| health.on_bytes(now, bytes));
+    }
+
+    /// Bytes of objects go to it.
+    pub(super) fn sent(&self, bytes: u64) {
+        self.bytes_out.fetch_add(bytes, Ordering::Relaxed);
+        self.traffic.bytes_out.fetch_add(bytes, Ordering::Relaxed);
+        self.health(|health, now| health.on_sent(now, bytes));
     }
 
     /// Runs `change` on what the health of the peer is told by, with the time since the node started.
@@ -133,6 +155,7 @@ struct Peer {
 
 pub(super) struct Table {
     epoch: Instant,
+    pub(super) traffic: Arc<Traffic>,
     inner: Mutex<Inner>,
 }
 
@@ -150,7 +173,7 @@ struct Inner {
 
 impl Table {
     pub(super) fn new(epoch: Instant) -> Table {
-        Table { epoch, inner: Mutex::default() }
+        Table { epoch, traffic: Arc::default(), inner: Mutex::default() }
     }
 
     /// Whether a peer is only gone through.
@@ -173,7 +196,7 @@ impl Table {
         named: bool,
     ) {
         let mut inner = self.inner();
-        let peer = inner.entry(id, self.epoch);
+        let peer = inner.entry(id, self.epoch, &self.traffic);
         if peer.connections == 0 {
             // It may be another program than before.
             (peer.speaks, peer.tracks) = (None, false);
@@ -373,7 +396,7 @@ impl Table {
         let mut list: Vec<_> = known.collect();
         // Those that were blocked before they were met are known by name only.
         let unmet = inner.blocked.iter().filter(|id| !inner.peers.contains_key(*id));
-        list.extend(unmet.map(|id| Peer::new(self.epoch).info(id, PeerState::Blocked)));
+        list.extend(unmet.map(|id| Peer::new(self.epoch, &self.traffic).info(id, PeerState::Blocked)));
         list.sort_by(|a, b| a.id.cmp(&b.id));
         list
     }
@@ -395,7 +418,7 @@ impl Inner {
         }
     }
 
-    fn entry(&mut self, id: PeerId, epoch: Instant) -> &mut Peer {
+    fn entry(&mut self, id: PeerId, epoch: Instant, traffic: &Arc<Traffic>) -> &mut Peer {
         if self.peers.len() >= MAX_KNOWN && !self.peers.contains_key(&id) {
             let idle = self.peers.iter().filter(|(_, peer)| peer.connections == 0);
             let scored = idle.map(|(id, peer)| (peer.link.health(|health, now| health.score(now)), *id));
@@ -403,7 +426,7 @@ impl Inner {
             // Connection limits keep the number of connected peers far below, so there is always one.
             gone.and_then(|gone| self.peers.remove(&gone));
         }
-        self.peers.entry(id).or_insert_with(|| Peer::new(epoch))
+        self.peers.entry(id).or_insert_with(|| Peer::new(epoch, traffic))
     }
 
     /// Nothing is asked of it and its connections are refused.
@@ -413,10 +436,11 @@ impl Inner {
 }
 
 impl Peer {
-    fn new(epoch: Instant) -> Peer {
+    fn new(epoch: Instant, traffic: &Arc<Traffic>) -> Peer {
         let link = Link {
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
+            traffic: traffic.clone(),
             objects_served: AtomicU64::new(0),
             session: tokio::sync::Mutex::new(None),
             health: Mutex::default(),

@@ -13,9 +13,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::error::Error;
-use super::report::{AckRequest, Acknowledged, Alert, AlertState, NetworkStatus, ReplicaStatus, Severity};
+use super::report::{
+    AckRequest, Acknowledged, Alert, AlertState, NetworkStatus, PageStatus, ReplicaStatus, Severity,
+};
 use super::text::size;
 use super::{Node, now_ms, off};
+use crate::id::Genesis;
 use crate::net::{PeerInfo, PeerState};
 
 /// How often is looked for what is wrong.
@@ -48,6 +51,9 @@ pub(super) struct Observed {
     replicas: Vec<ReplicaStatus>,
     /// How many objects here are damaged, and one of them.
     damaged: Option<(usize, String)>,
+    /// Networks whose logs cannot be opened, and why.
+    unserved: Vec<(Genesis, Error)>,
+    page: Option<PageStatus>,
 }
 
 /// Something that holds now.
@@ -72,10 +78,14 @@ impl Observed {
     /// Everything about it that is worth an alert.
     fn conditions(&self) -> Vec<Condition> {
         let mut found: Vec<Condition> =
-            [self.lonely(), self.disk(), self.bypassed(), self.damaged()].into_iter().flatten().collect();
+            [self.lonely(), self.disk(), self.bypassed(), self.damaged(), self.pageless()]
+                .into_iter()
+                .flatten()
+                .collect();
         found.extend(self.peers.iter().flat_map(of_peer));
         found.extend(self.networks.iter().flat_map(of_network));
         found.extend(self.replicas.iter().flat_map(of_replicas));
+        found.extend(self.unserved.iter().map(of_unserved));
         found
     }
 
@@ -132,6 +142,17 @@ impl Observed {
                 "the disk is full or does not keep up: free space, or use a faster disk for the store",
             )
         })
+    }
+
+    fn pageless(&self) -> Option<Condition> {
+        let page = self.page.as_ref()?;
+        let cause = page.error.as_ref()?;
+        Some(condition(
+            "no-web-page",
+            Severity::Warning,
+            format!("the web page cannot be had at {}: {cause}", page.address),
+            "end the program that has the port (`ss -ltnp` names it), or set web.listen to another address and restart",
+        ))
     }
 }
 
@@ -201,6 +222,15 @@ fn of_network(network: &NetworkStatus) -> Vec<Condition> {
         found.push(condition(format!("stale-log:{genesis}"), severity, text, remedy));
     }
     found
+}
+
+fn of_unserved((genesis, error): &(Genesis, Error)) -> Condition {
+    condition(
+        format!("unserved-network:{genesis}"),
+        Severity::Critical,
+        format!("network {genesis} is not served: {}", error.message),
+        "stop the node, put networks/ back from the newest backup, and start it: OPERATIONS.md, Backup",
+    )
 }
 
 /// What is on fewer storage nodes than it should be, and on its way to none.
@@ -378,6 +408,8 @@ impl Node {
             networks: self.networks.status(),
             replicas: self.replica_status()?,
             damaged: self.scrub.worst(),
+            unserved: self.networks.unserved(),
+            page: self.page(),
         })
     }
 

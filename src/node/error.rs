@@ -49,7 +49,7 @@ impl Kind {
 }
 
 /// A failure ready to be shown.
-#[derive(Debug, Clone, Serialize, Deserialize, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{message}")]
 pub struct Error {
     pub kind: Kind,
@@ -177,7 +177,10 @@ fn chain(error: &ChainError) -> Kind {
 fn store(error: &StoreError) -> Kind {
     match error {
         StoreError::Locked { .. } => Kind::Busy,
-        StoreError::Corrupt { .. } | StoreError::Outside { .. } | StoreError::Record { .. } => Kind::Corrupt,
+        StoreError::Corrupt { .. }
+        | StoreError::Outside { .. }
+        | StoreError::Record { .. }
+        | StoreError::Log { damaged: true, .. } => Kind::Corrupt,
         _ => Kind::Failed,
     }
 }

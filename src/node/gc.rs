@@ -5,7 +5,7 @@
 //! Invariant: nothing goes that a snapshot which stays refers to. If one that stays cannot be followed to its end,
 //! nothing goes at all.
 //! Trust: the log, for what is published; nothing on this machine's disk, which is hashed as it is followed.
-//! Threads: one blocking task; nothing is snapshotted or published meanwhile (`keeping`).
+//! Threads: one blocking task; nothing is snapshotted or published meanwhile (`sweeping`).
 //! A crash leaves: what `store::gc` leaves.
 
 use std::collections::BTreeMap;
@@ -41,7 +41,7 @@ struct Versions {
 impl Node {
     /// Takes away what no version, pin or mount has needed for as long as the settings say.
     pub async fn gc(self: &Arc<Self>, request: &GcRequest, job: &Job) -> Result<Collected, Error> {
-        let _alone = self.keeping.try_write().map_err(|_| {
+        let _alone = self.sweeping.try_write().map_err(|_| {
             Error::new(Kind::Busy, "a snapshot, a publish or another gc is under way, and gc cannot tell its data from what is left over")
                 .hint("`bcai status` shows it; run gc again when it is done")
         })?;

@@ -7,11 +7,16 @@
 
 use bytesize::ByteSize;
 
-use super::error::Error;
-use super::report::{Dataset, LogEntry, LogRow, Version};
+use super::error::{Error, Kind};
+use super::report::{CertificatesRequest, Dataset, HeightCertificate, LogEntry, LogRow, Seat, Version};
 use super::{Node, Reference, off};
 use crate::chain::Chain;
-use crate::log::{Entry, EntryBody, ValidatorChange};
+use crate::log::{Entry, EntryBody, Ledger, ValidatorChange};
+
+/// Certificates of one answer.
+const CERTIFICATES: usize = 64;
+/// Of the newest heights, if none are named.
+const NEWEST: u64 = 32;
 
 impl Node {
     /// All datasets of all networks this node follows.
@@ -52,6 +57,54 @@ impl Node {
         }
         Ok(rows)
     }
+
+    /// Who has signed some heights of a network, in the order in which they are named.
+    pub fn certificates(&self, request: &CertificatesRequest) -> Result<Vec<HeightCertificate>, Error> {
+        let chain = self.followed(request.network.parse()?)?;
+        let ledger = chain.ledger();
+        let newest = ledger.height();
+        let named = request.heights.split(',').map(str::trim).filter(|height| !height.is_empty());
+        let mut heights: Vec<u64> = named
+            .map(|height| height.parse().ok().filter(|height| (1..=newest).contains(height)))
+            .collect::<Option<_>>()
+            .ok_or_else(|| {
+                Error::usage(format!(
+                    "`{}` are not heights of this log, which has {newest}",
+                    request.heights.chars().take(80).collect::<String>()
+                ))
+            })?;
+        if heights.is_empty() {
+            heights.extend((newest.saturating_sub(NEWEST) + 1..=newest).rev());
+        }
+        if heights.len() > CERTIFICATES {
+            return Err(Error::new(Kind::Usage, format!("more than {CERTIFICATES} heights at once")));
+        }
+        heights.into_iter().map(|height| certificate(&chain, &ledger, height)).collect()
+    }
+}
+
+fn certificate(chain: &Chain, ledger: &Ledger, height: u64) -> Result<HeightCertificate, Error> {
+    let block = off(|| chain.block(height))?;
+    let set = ledger.validators_at(height).ok_or_else(|| {
+        Error::new(Kind::Failed, format!("the validators of height {height} are not known"))
+    })?;
+    let signers: Vec<usize> = block.certificate.signers().collect();
+    let seats = set.members().iter().enumerate().map(|(at, member)| Seat {
+        voter: member.key.to_string(),
+        weight: member.weight,
+        signed: signers.contains(&at),
+    });
+    let seats: Vec<Seat> = seats.collect();
+    Ok(HeightCertificate {
+        height,
+        header: block.header.id().to_string(),
+        time_ms: block.header.time_ms,
+        round: block.certificate.round,
+        entries: block.body.entries.len(),
+        signed_weight: seats.iter().filter(|seat| seat.signed).map(|seat| seat.weight).sum(),
+        weight: set.total_weight(),
+        seats,
+    })
 }
 
 fn datasets(chain: &Chain) -> Vec<Dataset> {

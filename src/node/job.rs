@@ -6,13 +6,13 @@
 //! Trust: none needed. Threads: shared between the work and whoever watches it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::report::{Progress, TransferStatus};
-use super::transfers::{JobKind, Pace};
-use super::{Error, Kind};
+use super::report::{EndedJob, Outcome, Progress, TransferStatus};
+use super::transfers::{Ended, JobKind, Pace};
+use super::{Error, Kind, now_ms};
 
 /// Cheap to clone; all clones are the same job.
 #[derive(Debug, Clone)]
@@ -24,18 +24,24 @@ pub struct Job {
 /// A job as others see it.
 #[derive(Debug)]
 pub(super) struct Running {
+    id: u64,
     kind: JobKind,
     /// The reference or directory that it is about.
     subject: String,
     begun: Instant,
     state: Mutex<(Progress, Pace)>,
+    ended: Ended,
 }
 
 impl Job {
-    /// A job that also ends when `stop` is cancelled, and what others see it by.
-    pub(super) fn under(stop: &CancellationToken, kind: JobKind, subject: &str) -> (Self, Weak<Running>) {
-        let running =
-            Running { kind, subject: subject.into(), begun: Instant::now(), state: Mutex::default() };
+    /// A job that also ends when `stop` is cancelled, and what others see it by. Its end is told to `ended`.
+    pub(super) fn under(
+        stop: &CancellationToken,
+        (id, kind, subject): (u64, JobKind, &str),
+        ended: Ended,
+    ) -> (Self, Weak<Running>) {
+        let (subject, begun) = (subject.into(), Instant::now());
+        let running = Running { id, kind, subject, begun, state: Mutex::default(), ended };
         let job = Self { cancelled: stop.child_token(), running: Arc::new(running) };
         let seen = Arc::downgrade(&job.running);
         (job, seen)
@@ -57,6 +63,25 @@ impl Job {
         self.cancelled.run_until_cancelled(work).await.unwrap_or_else(|| Err(cancelled()))
     }
 
+    /// Says how the job has ended, for those who watch it.
+    pub fn end(&self, failed: Option<&Error>) {
+        let running = &self.running;
+        let outcome = match failed {
+            None => Outcome::Done,
+            Some(_) if self.cancelled.is_cancelled() => Outcome::Cancelled,
+            Some(_) => Outcome::Failed,
+        };
+        running.ended.add(EndedJob {
+            id: running.id,
+            kind: running.kind.to_string(),
+            subject: running.subject.clone(),
+            outcome,
+            error: failed.filter(|_| outcome == Outcome::Failed).cloned(),
+            ended_ms: now_ms(),
+            seconds: running.begun.elapsed().as_secs_f64(),
+        });
+    }
+
     /// Cancels the job when it is cancelled.
     pub fn cancellation(&self) -> CancellationToken {
         self.cancelled.clone()
@@ -73,6 +98,15 @@ impl Running {
         self.kind
     }
 
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    /// Whether it has run for so long and is not among those that are over.
+    pub fn lasts(&self, least: Duration, over: &[EndedJob]) -> bool {
+        self.begun.elapsed() >= least && over.iter().all(|job| job.id != self.id)
+    }
+
     pub fn name(&self) -> String {
         format!("{} {}", self.kind, self.subject)
     }
@@ -82,6 +116,7 @@ impl Running {
         let state = self.state();
         let (progress, pace) = &*state;
         TransferStatus {
+            id: self.id,
             kind: self.kind.to_string(),
             subject: self.subject.clone(),
             phase: progress.phase.clone(),

@@ -19,7 +19,7 @@ use super::error::{Error, Kind};
 use crate::crypto::SecretKey;
 use crate::crypto::vault::{NONCE_LEN, Parameters, SALT_LEN, Vault, VaultError};
 
-/// First line of a key file; the second is the 32 secret bytes in hex.
+/// First line of a key file; the second is the 32 secret bytes in hex, the third the public key, by which damage shows.
 const HEADER: &str = "bcai identity 1";
 /// The same of a locked one; the second line says how the passphrase is used, the third is what is locked.
 const LOCKED: &str = "bcai identity 2";
@@ -61,8 +61,9 @@ impl KeyFiles {
         };
         let lines: Vec<&str> = text.trim_end().split('\n').collect();
         match lines[..] {
-            [HEADER, secret] => {
-                secret_of(secret).map(|secret| SecretKey::from_bytes(*secret)).ok_or_else(damaged)
+            [HEADER, secret, public] => {
+                let key = secret_of(secret).map(|secret| SecretKey::from_bytes(*secret));
+                key.filter(|key| key.public().to_string() == public).ok_or_else(damaged)
             }
             [LOCKED, parameters, locked] => {
                 let locked = HEXLOWER.decode(locked.as_bytes()).map_err(|_| damaged())?;
@@ -116,7 +117,8 @@ impl KeyFiles {
     fn text(&self, path: &Path, key: &SecretKey) -> Result<Zeroizing<String>, Error> {
         let secret = Zeroizing::new(key.to_bytes());
         let Some(passphrase) = self.passphrase.as_ref().filter(|_| self.locking) else {
-            return Ok(Zeroizing::new(format!("{HEADER}\n{}\n", HEXLOWER.encode(&*secret))));
+            let (secret, public) = (HEXLOWER.encode(&*secret), key.public());
+            return Ok(Zeroizing::new(format!("{HEADER}\n{secret}\n{public}\n")));
         };
         let mut vault = self.vault.lock().unwrap_or_else(PoisonError::into_inner);
         if vault.is_none() {

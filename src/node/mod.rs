@@ -7,6 +7,7 @@
 //! Threads: methods run on the daemon's tokio runtime; blocking work goes to its blocking pool.
 
 mod alerts;
+mod bundle;
 mod cache;
 mod dataset_keys;
 mod diff;
@@ -15,11 +16,13 @@ mod export;
 mod gc;
 mod hints;
 mod history;
+mod interrupted;
 mod job;
 mod keeping;
 mod key_files;
 mod keys;
 mod lock;
+mod metrics;
 mod mount_list;
 mod mounts;
 mod naming;
@@ -27,6 +30,7 @@ mod networks;
 mod objects;
 mod operators;
 mod origins;
+mod page;
 mod peers;
 mod pins;
 mod prefetch;
@@ -44,15 +48,16 @@ mod rotate;
 mod scrub;
 mod sealing;
 mod state;
+mod status;
 mod swarms;
 mod text;
 mod transfers;
 mod verify;
 mod warming;
+mod watches;
 mod witness;
 
 use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -86,9 +91,7 @@ use lock::Lock;
 use mount_list::Mounts;
 use networks::Networks;
 use origins::Origins;
-use report::{AlertState, FetchStatus, Status, StoreStatus};
 use state::State;
-use text::escape;
 
 /// Memory for decoded trees and blobs of all mounts together, in bytes.
 const NODE_CACHE: usize = 32 << 20;
@@ -112,7 +115,7 @@ pub struct Node {
     /// What this node signs, it signs one after the other: its entries are numbered.
     publishing: tokio::sync::Mutex<()>,
     /// Held by those who put what is to stay, and alone by who takes away what is not.
-    keeping: tokio::sync::RwLock<()>,
+    sweeping: tokio::sync::RwLock<()>,
     retention: Keeping,
     scrub: scrub::Scrub,
     mounts: Mounts,
@@ -123,6 +126,7 @@ pub struct Node {
     alerts: alerts::Alerts,
     limited: peers::Limited,
     replicas: replicas::Replicas,
+    page: page::Page,
     started: Instant,
     /// How old the newest block of a log may be; zero for no limit.
     max_log_age: Duration,
@@ -195,11 +199,11 @@ impl Node {
         let node = Arc::new(Self {
             nodes: Cache::new(NODE_CACHE),
             publishing: tokio::sync::Mutex::default(),
-            mounts,
-            restarts: AtomicBool::new(false),
-            keeping: tokio::sync::RwLock::default(),
+            sweeping: tokio::sync::RwLock::default(),
             retention: config.keeping,
             scrub: scrub::Scrub::default(),
+            mounts,
+            restarts: AtomicBool::new(false),
             pins: pins::Pins::default(),
             hints: hints::Hints::default(),
             kept: swarms::Kept::default(),
@@ -207,6 +211,7 @@ impl Node {
             alerts: alerts::Alerts::default(),
             limited: peers::Limited::default(),
             replicas: replicas::Replicas::new(config.replicas.clone()),
+            page: page::Page::default(),
             started: Instant::now(),
             max_log_age: Duration::from_secs(config.max_log_age.saturating_mul(86_400)),
             _lock: lock,
@@ -231,6 +236,7 @@ impl Node {
         node.restore_mounts(kept);
         node.tidy_mounts();
         node.resume_pins();
+        node.remember_jobs();
         node.watch_alerts();
         node.scrub_store();
         if config.mode != net::Mode::Anonymous {
@@ -270,53 +276,6 @@ impl Node {
         }
         let _ = std::fs::remove_file(self.paths.socket());
         tracing::info!("node has stopped");
-    }
-
-    /// The node at a glance.
-    pub fn status(&self) -> Result<Status, Error> {
-        let stats = self.store.stats()?;
-        let changed = self.store.changed_outside();
-        let fetch = self.fetcher.stats();
-        let mut alerts = self.alerts()?;
-        let acknowledged = alerts.iter().filter(|alert| alert.state == AlertState::Acknowledged).count();
-        alerts.retain(|alert| alert.state == AlertState::Active);
-        Ok(Status {
-            version: env!("CARGO_PKG_VERSION").into(),
-            pid: std::process::id(),
-            supervisor: self.mounts.keeper().is_there().then(supervisor),
-            uptime_s: self.started.elapsed().as_secs(),
-            resident_bytes: resident_bytes(),
-            peer_id: self.net.peer_id(),
-            public_key: self.keys.running().public().to_string(),
-            addresses: self.net.addresses(),
-            networks: self.networks.status(),
-            mounts: self.mounts.list(),
-            store: StoreStatus {
-                objects: stats.objects,
-                published_bytes: stats.published_bytes,
-                cached_bytes: stats.cached_bytes,
-                cache_max_bytes: stats.cache_max_bytes,
-                evicted: stats.evicted,
-                in_place_bytes: stats.outside_bytes,
-                in_place_changed: changed.iter().map(|path| escape(path.as_os_str().as_bytes())).collect(),
-            },
-            fetch: FetchStatus {
-                local_hits: fetch.local_hits,
-                fetched: fetch.fetched,
-                fetched_bytes: fetch.fetched_bytes,
-                corrupt: fetch.corrupt,
-                retries: fetch.retries,
-            },
-            cache: self.cache()?,
-            peers: self.peers(),
-            transfers: self.transfers.list(),
-            alerts,
-            alerts_acknowledged: acknowledged,
-            limits: self.limits(),
-            origins: self.origins.status(),
-            replicas: self.replica_status()?,
-            scrub: self.scrub_status(),
-        })
     }
 
     /// A new job of this node, which ends with it.

@@ -19,6 +19,7 @@ use super::keeping::Keeping;
 use super::mounts::Ready;
 use super::off;
 use super::report::{MountRequest, Mounted, Resolved, VersionOf};
+use super::watches::Watches;
 use crate::manifest::Totals;
 use crate::supervisor::Keeper;
 use crate::view::View;
@@ -66,13 +67,14 @@ pub(super) struct Mounts {
     pub ended: Notify,
     keeper: Arc<Keeper>,
     next_id: AtomicU64,
+    watches: Watches,
 }
 
 impl Mounts {
     /// What the supervisor keeps already has numbers below `next_id`.
     pub fn new(keeper: Keeper, next_id: u64) -> Self {
         let (list, ended, keeper) = (Mutex::default(), Notify::new(), Arc::new(keeper));
-        Self { list, ended, keeper, next_id: next_id.into() }
+        Self { list, ended, keeper, next_id: next_id.into(), watches: Watches::default() }
     }
 
     /// The way to the supervisor.
@@ -103,6 +105,11 @@ impl Mounts {
     pub fn view(&self, dir: &Path) -> Option<Arc<View>> {
         let of = |dir: &Path| self.lock().active.get(dir).map(|active| active.view.clone());
         of(dir).or_else(|| of(&off(|| dir.canonicalize()).ok()?))
+    }
+
+    /// How long their answers take, and who looks on.
+    pub fn watches(&self) -> &Watches {
+        &self.watches
     }
 
     /// What was asked for on a directory.

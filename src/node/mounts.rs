@@ -91,7 +91,7 @@ impl Node {
         };
         let options = bcai_mount::Options { allow_other: request.allow_other, io, ..Default::default() };
         let request = MountRequest { dir: dir.clone(), ..request.clone() };
-        let (tree, on_end, ended) = (self.tree(&ready), dir.clone(), Arc::default());
+        let (tree, on_end, ended) = (self.tree(&ready, &dir), dir.clone(), Arc::default());
         let on_end = self.on_end(on_end, &ended);
         let (mount, connection) =
             blocking(move || bcai_mount::Mount::start(tree, &dir, &options, on_end)).await?;
@@ -185,8 +185,9 @@ impl Node {
     }
 
     /// A version as what is mounted. The node stays in its swarm as long as anybody uses it.
-    pub(super) fn tree(&self, ready: &Ready) -> Arc<MountedView> {
-        let tree = MountedView::new(ready.view.clone(), tokio::runtime::Handle::current(), READ_DEADLINE);
+    pub(super) fn tree(&self, ready: &Ready, dir: &Path) -> Arc<MountedView> {
+        let tree = MountedView::new(ready.view.clone(), tokio::runtime::Handle::current(), READ_DEADLINE)
+            .watched(self.mounts.watches().of(dir));
         // The copies that the kernel reads would be in plain on disk.
         let tree = match ready.view.is_unsealed() {
             true => tree,

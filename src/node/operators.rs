@@ -86,9 +86,12 @@ impl Node {
         }
     }
 
-    /// Who decides the default network.
-    pub fn validators(&self) -> Result<ValidatorsReport, Error> {
-        let chain = self.networks.default_network()?;
+    /// Who decides a network, the default one if none is named.
+    pub fn validators(&self, network: Option<&str>) -> Result<ValidatorsReport, Error> {
+        let chain = match network {
+            Some(genesis) => self.followed(genesis.parse()?)?,
+            None => self.networks.default_network()?,
+        };
         let ledger = chain.ledger();
         let (set, epochs) = (ledger.validators(), ledger.epochs());
         let counts = off(|| signatures(&chain, &ledger))?;

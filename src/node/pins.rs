@@ -23,6 +23,7 @@ use super::transfers::JobKind;
 use super::warming::Warming;
 use super::{Node, now_ms, off, replicas};
 use crate::fetch::Class;
+use crate::id::SnapshotId;
 use crate::store::{Options, PinRecord};
 use crate::view::{Globs, View};
 
@@ -107,9 +108,7 @@ impl Node {
 
     /// Refuses what will not fit, before anything is fetched.
     fn check_room(&self, record: &PinRecord, view: &View) -> Result<(), Error> {
-        let (pins, stats, published) =
-            off(|| Ok::<_, Error>((self.store.pins()?, self.store.stats()?, self.store.snapshots()?)))?;
-        let same = |pin: &&PinRecord| pin.snapshot == record.snapshot;
+        let (pins, published) = off(|| Ok::<_, Error>((self.store.pins()?, self.store.snapshots()?)))?;
         // Published objects are kept anyway. What was begun is counted while it is held.
         if published.iter().any(|known| known.id == record.snapshot)
             || pins.iter().any(|pin| pin.is_same(record))
@@ -123,17 +122,34 @@ impl Node {
         };
         let overhead = chunks.saturating_mul(CHUNK_OVERHEAD) + record.files.saturating_mul(INODE_OVERHEAD);
         let needed = record.bytes.saturating_add(overhead);
+        let what = if record.paths.is_empty() { "" } else { "this part of " };
+        self.check_pin_room(
+            &format!("{what}{}", record.reference),
+            needed,
+            &[record.snapshot],
+            "pin less with --path, ",
+        )
+    }
+
+    /// Refuses pins of `what` that need so many bytes, if there is no room for them. `less` says how to need less.
+    pub(super) fn check_pin_room(
+        &self,
+        what: &str,
+        needed: u64,
+        snapshots: &[SnapshotId],
+        less: &str,
+    ) -> Result<(), Error> {
+        let (pins, stats) = off(|| Ok::<_, Error>((self.store.pins()?, self.store.stats()?)))?;
         let max = Options { cache_max_bytes: stats.cache_max_bytes }.pins_max_bytes();
-        // Pins of parts of the same snapshot hold some of it already.
-        let shared: u64 = pins.iter().filter(same).map(|pin| pin.bytes).sum();
+        // Pins of parts of the same snapshots hold some of it already.
+        let shared: u64 =
+            pins.iter().filter(|pin| snapshots.contains(&pin.snapshot)).map(|pin| pin.bytes).sum();
         let free = max.saturating_sub(stats.pinned_bytes.saturating_sub(shared));
         if needed <= free {
             return Ok(());
         }
-        let what = if record.paths.is_empty() { "" } else { "this part of " };
         let message = format!(
-            "{what}{} needs up to {}, and {} are free for pins: they may hold {}, four fifths of the cache of {}, and hold {}",
-            record.reference,
+            "{what} needs up to {}, and {} are free for pins: they may hold {}, four fifths of the cache of {}, and hold {}",
             size(needed),
             size(free),
             size(max),
@@ -144,7 +160,7 @@ impl Node {
         let budget = ((needed - free).saturating_add(max) / 4).saturating_mul(5);
         let budget = (budget >> 20).saturating_add(1) << 20;
         Err(Error::new(Kind::Failed, message).hint(format!(
-            "set cache.max_bytes to {} at least, pin less with --path, or unpin something; `bcai cache` shows the pins",
+            "set cache.max_bytes to {} at least, {less}or unpin something; `bcai cache` shows the pins",
             size(budget)
         )))
     }
@@ -215,7 +231,7 @@ impl Node {
     }
 
     /// Waits until nobody else changes the pins; what goes on in the background is stopped for it.
-    async fn pin_turn(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, Error> {
+    pub(super) async fn pin_turn(&self) -> Result<tokio::sync::MutexGuard<'_, ()>, Error> {
         let mut turn = pin!(self.pins.turn.lock());
         // In the queue first: what another command begins in the background from now on comes after this one.
         if let Poll::Ready(turn) = futures::poll!(turn.as_mut()) {
@@ -281,6 +297,7 @@ impl Node {
                     Ok(()) => {
                         let seconds = begun.elapsed().as_secs_f64();
                         tracing::info!(reference = pin.reference, bytes = pin.bytes, seconds, "held whole");
+                        job.end(None);
                         self.replicas.ended(pin.snapshot, None);
                     }
                     Err(error) if error.kind == Kind::Unreachable => {
@@ -289,6 +306,7 @@ impl Node {
                     }
                     Err(error) => {
                         tracing::warn!(reference = pin.reference, %error, "cannot go on with this pin");
+                        job.end(Some(&error));
                         if pin.replica_of.is_some() {
                             self.replicas.ended(pin.snapshot, Some(error));
                         }

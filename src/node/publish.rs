@@ -39,17 +39,17 @@ impl Node {
         request: &SnapshotRequest,
         job: &Job,
     ) -> Result<Snapshotted, Error> {
-        let _kept = job.run(self.keeping(job)).await?;
+        let _kept = job.run(self.unswept(job)).await?;
         self.build(request, None, job).await
     }
 
     /// What is put while this is held is not taken for something left over.
-    async fn keeping(&self, job: &Job) -> Result<RwLockReadGuard<'_, ()>, Error> {
-        if let Ok(held) = self.keeping.try_read() {
+    async fn unswept(&self, job: &Job) -> Result<RwLockReadGuard<'_, ()>, Error> {
+        if let Ok(held) = self.sweeping.try_read() {
             return Ok(held);
         }
         job.set(Progress { phase: "waiting for gc".into(), ..Progress::default() });
-        Ok(self.keeping.read().await)
+        Ok(self.sweeping.read().await)
     }
 
     /// Builds a snapshot, encrypted if there are keys.
@@ -105,7 +105,7 @@ impl Node {
         let chain = self.networks.default_network()?;
         self.check_owner(&chain, &name)?;
         self.check_replicas(&chain, (&name, &version), request)?;
-        let _kept = job.run(self.keeping(job)).await?;
+        let _kept = job.run(self.unswept(job)).await?;
         let keys = self.sealing_keys(&chain, &name, request).await?;
         let (snapshot, ingest) = match &request.source {
             Source::Dir(dir) => {

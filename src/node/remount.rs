@@ -73,7 +73,7 @@ impl Node {
                 let ready = self.prepare(&request, resolved.clone()).await?;
                 let mount = self.mounts.mount(dir).ok_or_else(gone)?;
                 let (tree, node, on, next) =
-                    (self.tree(&ready), self.clone(), dir.to_owned(), resolved.clone());
+                    (self.tree(&ready, dir), self.clone(), dir.to_owned(), resolved.clone());
                 let announce = move |slot| node.mounts.announce(&on, slot, &next);
                 blocking(move || mount.switch(tree, announce)).await?;
                 Some(ready)

@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 
 use super::error::Error;
 
+mod caching;
+mod carrying;
+mod certifying;
 mod diff;
 mod hinting;
 mod keys;
@@ -23,8 +26,12 @@ mod origins;
 mod proving;
 mod replicas;
 mod storing;
+mod tracing;
 mod watching;
 
+pub use caching::*;
+pub use carrying::*;
+pub use certifying::*;
 pub use diff::*;
 pub use hinting::*;
 pub use keys::*;
@@ -35,6 +42,7 @@ pub use origins::{OriginStatus, UploadReport};
 pub use proving::*;
 pub use replicas::*;
 pub use storing::*;
+pub use tracing::*;
 pub use watching::*;
 
 /// One line of a streamed job: any number of `progress` and `rows`, then one `done` or `error`.
@@ -256,23 +264,6 @@ pub struct ReadRequest {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct ExportRequest {
-    pub reference: String,
-    pub dir: PathBuf,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Exported {
-    pub dir: PathBuf,
-    pub snapshot: String,
-    pub inodes: u64,
-    pub bytes: u64,
-    /// Metadata that this file system or user could not take: path and cause.
-    pub warnings: Vec<String>,
-    pub seconds: f64,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct VerifyRequest {
     /// `None` re-hashes everything in the store.
     pub reference: Option<String>,
@@ -292,6 +283,9 @@ pub struct Verified {
     /// Objects that failed, each with its cause. None were left after a successful repair.
     pub corrupt: Vec<String>,
     pub repaired: u64,
+    /// Files of large blobs that were damaged and removed; they are made again from their chunks.
+    #[serde(default)]
+    pub removed: Vec<String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -350,6 +344,14 @@ pub struct Status {
     pub replicas: Vec<ReplicaStatus>,
     #[serde(default)]
     pub scrub: ScrubStatus,
+    #[serde(default)]
+    pub web: Option<PageStatus>,
+    /// Jobs that the end of the node before has cut off, and that nobody goes on with by itself.
+    #[serde(default)]
+    pub interrupted: Vec<EndedJob>,
+    /// Answers of all mounts; what the kernel reads by itself is not seen.
+    #[serde(default)]
+    pub answers: Vec<AnswerCounts>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -396,72 +398,4 @@ pub struct FetchStatus {
     pub fetched_bytes: u64,
     pub corrupt: u64,
     pub retries: u64,
-}
-
-/// Files of a dataset: all, or those that match patterns of paths from its root.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct PrefetchRequest {
-    pub reference: String,
-    #[serde(default)]
-    pub globs: Vec<String>,
-    #[serde(default)]
-    pub what: Prefetch,
-}
-
-/// What to do with the contents of files without reading them.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Prefetch {
-    #[default]
-    Fetch,
-    /// Say how much of it is here.
-    Check,
-    /// Drop it from the cache.
-    Evict,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Prefetched {
-    pub snapshot: String,
-    /// Files that were meant and their sizes; and what of that is on this machine now. When they were dropped, only
-    /// those are counted that directories on this machine name.
-    pub files: u64,
-    pub bytes: u64,
-    pub files_here: u64,
-    pub bytes_here: u64,
-    /// Bytes as stored that were dropped from the cache.
-    pub evicted_bytes: u64,
-    pub seconds: f64,
-}
-
-/// What to pin or unpin.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct PinRequest {
-    pub reference: String,
-    /// Patterns of paths; none means everything, and to unpin: every pin of the snapshot.
-    #[serde(default)]
-    pub paths: Vec<String>,
-}
-
-/// A pin.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pin {
-    pub reference: String,
-    pub snapshot: String,
-    pub paths: Vec<String>,
-    pub files: u64,
-    pub bytes: u64,
-    /// Everything is here and held. Otherwise it is being made.
-    pub whole: bool,
-    pub time_ms: u64,
-    /// This node has promised its network to hold it.
-    #[serde(default)]
-    pub replica: bool,
-}
-
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Unpinned {
-    pub removed: Vec<Pin>,
-    /// Bytes as stored that may be evicted again.
-    pub released_bytes: u64,
 }

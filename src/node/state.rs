@@ -1,7 +1,7 @@
 //! The few facts that must outlive the daemon and are nobody else's.
 //!
 //! Owns: `state.json`: the default network, where its peers were last, the origins of each network, the port once chosen,
-//! the mounts to restore, what a user has said about peers and limits, and which heads were cosigned.
+//! the mounts to restore, what a user has said about peers and limits, which heads were cosigned, and which jobs run.
 //! Must not know: what any of them is for.
 //! Invariant: the file on disk is always a whole one; an update replaces it by rename after fsync.
 //! Trust: our own file; one that does not parse is refused by name and never overwritten.
@@ -15,9 +15,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::{Deserialize, Serialize};
 
 use super::error::{Error, Kind};
+use super::interrupted::Unfinished;
 use super::report::MountRequest;
 use super::scrub::Round;
 use super::witness::Cosigned;
+
+/// Begins the last line, which has the BLAKE3 of all before it: a flipped bit must not go for a fact.
+const CHECK: &str = "blake3 ";
 
 /// What is remembered.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -52,6 +56,8 @@ pub struct Facts {
     pub scrub: Round,
     /// What was vouched for as a witness, by network.
     pub cosigned: BTreeMap<String, Cosigned>,
+    /// Jobs that ran when this was written.
+    pub unfinished: Vec<Unfinished>,
 }
 
 /// `Facts` and the file they live in.
@@ -64,8 +70,8 @@ impl State {
     /// Reads the file; a file that does not exist is an empty state.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let facts = match std::fs::read(path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
-                Error::new(Kind::Corrupt, format!("{} is damaged: {error}", path.display()))
+            Ok(bytes) => parse(&bytes).map_err(|cause| {
+                Error::new(Kind::Corrupt, format!("{} is damaged: {cause}", path.display()))
                     .hint("move the file away; mounts and known peers are forgotten, no data is lost")
             })?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Facts::default(),
@@ -101,10 +107,30 @@ impl State {
     fn write(&self, facts: &Facts) -> std::io::Result<()> {
         let dir = self.path.parent().unwrap_or(Path::new("."));
         let mut file = tempfile::NamedTempFile::new_in(dir)?;
-        file.write_all(&serde_json::to_vec_pretty(facts)?)?;
+        let mut text = serde_json::to_string_pretty(facts)?;
+        text.push('\n');
+        let check = blake3::hash(text.as_bytes());
+        writeln!(file, "{text}{CHECK}{check}")?;
         file.as_file().sync_all()?;
         file.persist(&self.path)?;
         std::fs::File::open(dir)?.sync_all()
+    }
+}
+
+/// The facts in a file. One without a last line that checks the rest was written by hand.
+fn parse(bytes: &[u8]) -> Result<Facts, String> {
+    let text = std::str::from_utf8(bytes).map_err(|error| error.to_string())?;
+    let (json, check) = match text.rfind(CHECK) {
+        Some(at) => (&text[..at], Some(text[at + CHECK.len()..].trim_end())),
+        None => (text, None),
+    };
+    let sound = check.is_none_or(|check| blake3::hash(json.as_bytes()).to_hex().as_str() == check);
+    match sound {
+        true => serde_json::from_str(json).map_err(|error| error.to_string()),
+        false => {
+            Err("its last line is the hash of another text (without that line it is believed as it is)"
+                .into())
+        }
     }
 }
 
@@ -118,6 +144,18 @@ mod tests {
         let path = dir.path().join("state.json");
         State::open(&path).unwrap().update(|facts| facts.default_network = Some("g".into())).unwrap();
         assert_eq!(State::open(&path).unwrap().get().default_network.as_deref(), Some("g"));
+        // Any bit of it.
+        let whole = std::fs::read(&path).unwrap();
+        for at in 0..whole.len() {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            std::fs::write(&path, &bytes).unwrap();
+            let facts = State::open(&path).map(|state| state.get());
+            assert!(
+                facts.is_err() || facts.is_ok_and(|facts| facts.default_network.as_deref() == Some("g")),
+                "{at}"
+            );
+        }
         std::fs::write(&path, b"{").unwrap();
         let error = State::open(&path).err().unwrap();
         assert_eq!(error.kind, Kind::Corrupt);

@@ -1,18 +1,21 @@
-//! The long jobs that run now, and how fast they go.
+//! The long jobs that run now, how fast they go, and how the last ones ended.
 //!
-//! Owns: the list of running jobs, and the one place where progress becomes a rate and a remaining time.
+//! Owns: the list of running jobs, that of ended ones, and the one place where progress becomes a rate and a remaining time.
 //! Must not know: what a job does.
-//! Invariant: a job is listed exactly while somebody holds it; listing it changes nothing.
+//! Invariant: a job is listed as running exactly while somebody holds it and it has not said how it ended; listing it changes nothing.
 //! Trust: none needed. Threads: any; locks are held for arithmetic only.
 
+use std::collections::VecDeque;
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::job::{Job, Running};
-use super::report::{Progress, TransferStatus};
+use super::report::{EndedJob, Jobs, Outcome, Progress, TransferStatus};
 use crate::swarm::health::Flow;
 
 /// What a job is for.
@@ -28,12 +31,18 @@ pub enum JobKind {
     Export,
     Diff,
     Gc,
+    BundleExport,
+    BundleImport,
+    Trace,
 }
 
 impl JobKind {
     /// Whether it may need what only peers have.
     pub(super) fn fetches(self) -> bool {
-        matches!(self, Self::Prefetch | Self::Pin | Self::Replicate | Self::Export | Self::Diff)
+        matches!(
+            self,
+            Self::Prefetch | Self::Pin | Self::Replicate | Self::Export | Self::Diff | Self::BundleExport
+        )
     }
 }
 
@@ -50,28 +59,86 @@ impl fmt::Display for JobKind {
             Self::Export => "export",
             Self::Diff => "diff",
             Self::Gc => "gc",
+            Self::BundleExport => "bundle export",
+            Self::BundleImport => "bundle import",
+            Self::Trace => "trace",
         })
     }
 }
 
-/// The running jobs of a node.
+/// Ended jobs that are remembered.
+const ENDED: usize = 32;
+
+/// The jobs that ended last, the newest first.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Ended(Arc<(Mutex<VecDeque<EndedJob>>, Notify)>);
+
+impl Ended {
+    pub fn add(&self, job: EndedJob) {
+        let mut ended = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
+        ended.truncate(ENDED - 1);
+        ended.push_front(job);
+        self.0.1.notify_one();
+    }
+
+    /// Waits until another has ended. For one who waits.
+    pub async fn next(&self) {
+        self.0.1.notified().await;
+    }
+
+    fn list(&self) -> Vec<EndedJob> {
+        self.0.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+}
+
+/// The jobs of a node.
 #[derive(Default)]
-pub(super) struct Transfers(Mutex<Vec<Weak<Running>>>);
+pub(super) struct Transfers {
+    begun: AtomicU64,
+    running: Mutex<Vec<Weak<Running>>>,
+    ended: Ended,
+}
 
 impl Transfers {
     /// A new job, listed for as long as it is held, which also ends when `stop` is cancelled.
     pub fn begin(&self, stop: &CancellationToken, kind: JobKind, subject: &str) -> Job {
-        let (job, running) = Job::under(stop, kind, subject);
-        let mut jobs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let id = self.begun.fetch_add(1, Ordering::Relaxed) + 1;
+        let (job, running) = Job::under(stop, (id, kind, subject), self.ended.clone());
+        let mut jobs = self.running.lock().unwrap_or_else(PoisonError::into_inner);
         jobs.retain(|job| job.strong_count() > 0);
         jobs.push(running);
         job
     }
 
-    /// All of them, the oldest first.
+    /// Those that run, the oldest first.
     pub fn list(&self) -> Vec<TransferStatus> {
         let now = Instant::now();
         self.running().iter().map(|job| job.status(now)).collect()
+    }
+
+    /// Those that have run for so long already, as kind and subject.
+    pub fn lasting(&self, least: Duration) -> Vec<(JobKind, String)> {
+        let over = self.ended.list();
+        let jobs = self.running().into_iter().filter(|job| job.lasts(least, &over));
+        jobs.map(|job| (job.kind(), job.subject().to_owned())).collect()
+    }
+
+    pub fn ended(&self) -> &Ended {
+        &self.ended
+    }
+
+    /// Those that the end of the node before has cut off.
+    pub fn interrupted(&self) -> Vec<EndedJob> {
+        let mut ended = self.ended.list();
+        ended.retain(|job| job.outcome == Outcome::Interrupted);
+        ended
+    }
+
+    /// Those that run, and those that have ended. One that says how it ended is held a moment longer, and does not run any more.
+    pub fn jobs(&self) -> Jobs {
+        let (mut running, ended) = (self.list(), self.ended.list());
+        running.retain(|job| ended.iter().all(|over| over.id != job.id));
+        Jobs { running, ended }
     }
 
     /// Those that may need what only peers have, for people.
@@ -80,7 +147,7 @@ impl Transfers {
     }
 
     fn running(&self) -> Vec<Arc<Running>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect()
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect()
     }
 }
 
@@ -133,6 +200,8 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Error;
+    use super::super::job::cancelled;
     use super::*;
 
     const S: Duration = Duration::from_secs(1);
@@ -202,5 +271,29 @@ mod tests {
         assert_eq!(transfers.fetching(), ["prefetch photos@v1"]);
         drop(job);
         assert!(transfers.list().is_empty() && transfers.fetching().is_empty());
+    }
+
+    #[test]
+    fn the_end_of_a_job_is_told_and_the_oldest_is_forgotten() {
+        let (transfers, stop) = (Transfers::default(), CancellationToken::new());
+        let begin = |kind| transfers.begin(&stop, kind, "photos@v1");
+        let job = begin(JobKind::Publish);
+        job.end(None);
+        let jobs = transfers.jobs();
+        assert!(jobs.running.is_empty() && jobs.ended[0].outcome == Outcome::Done, "{jobs:?}");
+        let failed = begin(JobKind::Export);
+        failed.end(Some(&Error::not_found("no such thing")));
+        let given_up = begin(JobKind::Diff);
+        given_up.cancellation().cancel();
+        given_up.end(Some(&cancelled()));
+        let outcomes: Vec<_> =
+            transfers.jobs().ended.into_iter().map(|job| (job.outcome, job.error.is_some())).collect();
+        assert_eq!(outcomes, [(Outcome::Cancelled, false), (Outcome::Failed, true), (Outcome::Done, false)]);
+        (0..2 * ENDED).for_each(|_| begin(JobKind::Verify).end(None));
+        let ended = transfers.jobs().ended;
+        assert!(
+            ended.len() == ENDED && ended.windows(2).all(|pair| pair[0].id == pair[1].id + 1),
+            "{ended:?}"
+        );
     }
 }

@@ -52,9 +52,9 @@ impl Node {
                     Err(_) => ControlFlow::Break(()),
                 }
             };
-            store.verify_all(&mut step).map(|corrupt| (corrupt, objects))
+            store.verify_all(&mut step).map(|found| (found, objects))
         });
-        let (corrupt, objects) = corrupt
+        let ((corrupt, removed), objects) = corrupt
             .await
             .map_err(|panic| Error::new(Kind::Failed, format!("verifying failed: {panic}")))??;
         job.check()?;
@@ -71,7 +71,8 @@ impl Node {
             bytes: stats.published_bytes + stats.outside_bytes + stats.cached_bytes,
             absent: 0,
             corrupt: left.into_iter().map(|(_, text)| text).collect(),
-            repaired,
+            repaired: repaired + removed.len() as u64,
+            removed: removed.iter().map(|path| path.display().to_string()).collect(),
         })
     }
 
@@ -119,7 +120,15 @@ impl Node {
             seen: LruCache::new(SEEN),
             built_here,
             expected_bytes: 0,
-            report: Verified { height, objects: 0, bytes: 0, absent: 0, corrupt: Vec::new(), repaired: 0 },
+            report: Verified {
+                height,
+                objects: 0,
+                bytes: 0,
+                absent: 0,
+                corrupt: Vec::new(),
+                repaired: 0,
+                removed: Vec::new(),
+            },
         };
         walk.run().await?;
         Ok(walk.report)

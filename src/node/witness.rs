@@ -86,7 +86,8 @@ impl Node {
         }
     }
 
-    fn followed(&self, genesis: Genesis) -> Result<Arc<Chain>, Error> {
+    /// A network that this node follows.
+    pub(super) fn followed(&self, genesis: Genesis) -> Result<Arc<Chain>, Error> {
         self.networks.get(&genesis).ok_or_else(|| {
             Error::not_found(format!("network {genesis} is not followed here"))
                 .hint("bcai init --join URI follows it from now on")

@@ -68,7 +68,8 @@ impl Bench {
         while let Some(id) = pending.pop() {
             all.insert(id);
             let object = self.store.get(&id).unwrap().unwrap().verify(&id).unwrap();
-            upload::children(&object, &mut pending).unwrap();
+            let below = crate::manifest::children(id.kind, object.plain()).unwrap();
+            pending.extend(below.into_iter().map(|(child, _)| child));
         }
         all.into_iter().collect()
     }

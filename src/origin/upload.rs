@@ -24,7 +24,7 @@ use super::error::OriginError;
 use super::places::{Found, catalogue_name, pack_name};
 use super::{Origin, OriginUrl};
 use crate::id::{ID_LEN, Kind, ObjectId, SnapshotId};
-use crate::manifest::{BlobNode, Content, Entry, ManifestError, Node, Snapshot, TreeNode};
+use crate::manifest::children;
 use crate::pack::Checked;
 use crate::pack::file::{self, FileHeader, Keep, RecordHeader, record_len};
 use crate::store::Store;
@@ -251,9 +251,9 @@ impl<'a> Builder<'a> {
                 (None, None) => {}
             }
             if let Some(object) = &object {
-                let first = pending.len();
-                children(object, &mut pending).map_err(|error| self.upload.unfit(id, error))?;
-                pending[first..].reverse();
+                let below =
+                    children(id.kind, object.plain()).map_err(|error| self.upload.unfit(id, error))?;
+                pending.extend(below.into_iter().rev().map(|(child, _)| child));
             }
             self.upload.objects.fetch_add(1, Ordering::Relaxed);
             if id.kind == Kind::Chunk {
@@ -353,34 +353,4 @@ fn short(id: &ObjectId) -> Short {
     let mut short = Short::default();
     short.copy_from_slice(&id.hash[..16]);
     short
-}
-
-/// Adds the objects that an object refers to, in the order of the walk.
-pub(super) fn children(object: &Checked, to: &mut Vec<ObjectId>) -> Result<(), ManifestError> {
-    let plain = object.plain();
-    match object.id().kind {
-        Kind::Chunk => {}
-        Kind::Snapshot => to.push(Snapshot::decode(plain)?.tree.into()),
-        Kind::Tree => match TreeNode::decode(plain)? {
-            TreeNode::Leaf(entries) => to.extend(entries.iter().filter_map(content)),
-            TreeNode::Branch(children) => to.extend(children.iter().map(|child| ObjectId::from(child.tree))),
-        },
-        Kind::Blob => match BlobNode::decode(plain)? {
-            BlobNode::Leaf(extents) => {
-                to.extend(extents.iter().filter_map(|extent| extent.chunk).map(ObjectId::from));
-            }
-            BlobNode::Branch(children) => to.extend(children.iter().map(|child| ObjectId::from(child.blob))),
-        },
-    }
-    Ok(())
-}
-
-/// What an entry's content hangs on.
-fn content(entry: &Entry) -> Option<ObjectId> {
-    match &entry.node {
-        Node::Dir { tree, .. } => Some((*tree).into()),
-        Node::File { content: Content::Chunk { id, .. }, .. } => Some((*id).into()),
-        Node::File { content: Content::Blob { id, .. }, .. } => Some((*id).into()),
-        Node::File { content: Content::Empty, .. } | Node::Symlink { .. } | Node::Link { .. } => None,
-    }
 }

@@ -93,23 +93,27 @@ pub fn trailer_len(records: u32) -> u64 {
     u64::from(records) * ENTRY_LEN as u64 + FOOTER_LEN as u64
 }
 
-fn check_of(bytes: &[u8]) -> [u8; CHECK_LEN] {
+pub(super) fn check_of(bytes: &[u8]) -> [u8; CHECK_LEN] {
     let mut check = [0; CHECK_LEN];
     check.copy_from_slice(&blake3::hash(bytes).as_bytes()[..CHECK_LEN]);
     check
 }
 
 /// Whether the last eight bytes are the check of those before.
-fn is_checked(structure: &[u8]) -> bool {
+pub(super) fn is_checked(structure: &[u8]) -> bool {
     let (body, check) = structure.split_at(structure.len() - CHECK_LEN);
     check_of(body) == check
 }
 
 /// Reads fixed-size fields one after another out of a structure whose length was checked before.
-struct Fields<'a>(&'a [u8]);
+pub(super) struct Fields<'a>(&'a [u8]);
 
-impl Fields<'_> {
-    fn take<const N: usize>(&mut self) -> [u8; N] {
+impl<'a> Fields<'a> {
+    pub(super) fn new(structure: &'a [u8]) -> Self {
+        Self(structure)
+    }
+
+    pub(super) fn take<const N: usize>(&mut self) -> [u8; N] {
         let mut field = [0; N];
         let (head, rest) = self.0.split_at(N);
         field.copy_from_slice(head);
@@ -117,19 +121,19 @@ impl Fields<'_> {
         field
     }
 
-    fn u8(&mut self) -> u8 {
+    pub(super) fn u8(&mut self) -> u8 {
         self.take::<1>()[0]
     }
 
-    fn u32(&mut self) -> u32 {
+    pub(super) fn u32(&mut self) -> u32 {
         u32::from_le_bytes(self.take())
     }
 
-    fn u64(&mut self) -> u64 {
+    pub(super) fn u64(&mut self) -> u64 {
         u64::from_le_bytes(self.take())
     }
 
-    fn zeros<const N: usize>(&mut self) -> bool {
+    pub(super) fn zeros<const N: usize>(&mut self) -> bool {
         self.take::<N>() == [0; N]
     }
 }
@@ -157,7 +161,7 @@ impl FileHeader {
     /// that a file of another version can be told from a damaged one.
     pub fn decode(bytes: &[u8]) -> Result<Self, PackError> {
         let bytes = bytes.get(..FILE_HEADER_LEN).ok_or(PackError::BadFileHeader("it is too short"))?;
-        let mut fields = Fields(bytes);
+        let mut fields = Fields::new(bytes);
         if fields.take() != *FILE_MAGIC {
             return Err(PackError::BadFileHeader("it does not begin with `bcaipack`"));
         }
@@ -208,7 +212,7 @@ impl RecordHeader {
     /// `bytes` begins where the record does.
     pub fn decode(bytes: &[u8]) -> Result<Self, PackError> {
         let bytes = bytes.get(..RECORD_HEADER_LEN).ok_or(PackError::BadRecord("it is too short"))?;
-        let mut fields = Fields(bytes);
+        let mut fields = Fields::new(bytes);
         if fields.take() != *RECORD_MAGIC {
             return Err(PackError::BadRecord("it does not begin with `bcRC`"));
         }
@@ -265,7 +269,7 @@ impl Entry {
 
     /// `bytes` is exactly one entry; `end` is where the records of its pack end.
     fn decode(bytes: &[u8], end: u64) -> Result<Self, PackError> {
-        let mut fields = Fields(bytes);
+        let mut fields = Fields::new(bytes);
         let hash = fields.take::<ID_LEN>();
         let (offset, stored_len, plain_len) = (fields.u32(), fields.u32(), fields.u32());
         let kind = Kind::try_from(fields.u8()).map_err(|_| PackError::BadTrailer("a kind is unknown"))?;
@@ -313,7 +317,7 @@ impl Footer {
     pub fn decode(bytes: &[u8], file_len: u64) -> Result<Self, PackError> {
         let begin = bytes.len().checked_sub(FOOTER_LEN).ok_or(PackError::BadTrailer("it is too short"))?;
         let bytes = &bytes[begin..];
-        let mut fields = Fields(bytes);
+        let mut fields = Fields::new(bytes);
         if fields.take() != *FOOTER_MAGIC || !is_checked(bytes) {
             return Err(PackError::BadTrailer("the pack is not sealed"));
         }

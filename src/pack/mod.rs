@@ -1,7 +1,7 @@
 //! One object as it is stored and as it is sent: compressed or not, and worth nothing until verified.
 //!
 //! Owns: the choice of codec, compression and its bounded undoing (`Packed`, `Checked`), the bytes of
-//! a pack file (`file`), and what is compressed within encrypted objects (`sealed`).
+//! a pack file (`file`) and of a bundle (`bundle`), and what is compressed within encrypted objects (`sealed`).
 //! Must not know: files, the index, peers, or what an object means.
 //! Invariant: nobody reads plain bytes out of a `Packed` except through `verify`, and a `Checked` always
 //! holds plain bytes that hash to its id, beside a packed form that decompresses to exactly them.
@@ -9,6 +9,7 @@
 //! peer or a failing disk. Lengths are checked before anything is allocated by them.
 //! Threads: pure values and functions; compression is for a worker thread, not for an async task.
 
+pub mod bundle;
 pub mod file;
 pub mod sealed;
 

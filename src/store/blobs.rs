@@ -331,8 +331,9 @@ impl Shared {
         Ok(row.disk)
     }
 
-    /// Re-hashes all blob files, and removes those that are not what was written.
-    pub(super) fn verify_blob_files(&self) -> Result<(), StoreError> {
+    /// Re-hashes all blob files, and removes those that are not what was written; says which.
+    pub(super) fn verify_blob_files(&self) -> Result<Vec<PathBuf>, StoreError> {
+        let mut removed = Vec::new();
         for (blob, row) in self.view()?.blobs().map_err(StoreError::index(&self.index_path))? {
             let lease = Lease::new(blob, &self.blob_files.users);
             let path = self.blob_files.path(&blob);
@@ -343,9 +344,10 @@ impl Shared {
             if !sound && known.is_some_and(|known| known.hash == row.hash) {
                 tracing::warn!(path = %path.display(), "a blob file is damaged; removed");
                 self.drop_blob_file(&self.turn(), &blob)?;
+                removed.push(path);
             }
         }
-        Ok(())
+        Ok(removed)
     }
 }
 

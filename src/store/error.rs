@@ -32,6 +32,12 @@ pub enum StoreError {
     /// The index could not be read or written. An index that does not open is rebuilt from the packs.
     #[error("the index {} failed: {cause}: restart bcai, which recovers it", .path.display())]
     Index { path: PathBuf, cause: String, damaged: bool },
+    /// The file of a log could not be read or written.
+    #[error(
+        "the log in {} failed: {cause}{}", .path.display(),
+        if *.damaged { "; move the file away and the log is fetched again from peers (on the only validator of a network, restore it from a backup)" } else { "" }
+    )]
+    Log { path: PathBuf, cause: String, damaged: bool },
     /// An earlier write failed. Reads go on; nothing is written until the store is opened again.
     #[error("the store {} takes no more writes, because an earlier one failed ({cause}): mend that and restart bcai", .path.display())]
     Stopped { path: PathBuf, cause: String },
@@ -72,6 +78,14 @@ impl StoreError {
     /// For `map_err` on an operation of the operating system.
     pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { action, path: path.to_owned(), source }
+    }
+
+    /// For `map_err` on an operation of the log at `path`.
+    pub(super) fn log<E: Into<redb::Error>>(path: &Path) -> impl FnOnce(E) -> Self {
+        move |error| {
+            let error = error.into();
+            Self::Log { path: path.to_owned(), cause: error.to_string(), damaged: is_damage(&error) }
+        }
     }
 
     /// For `map_err` on an operation of the index at `path`.

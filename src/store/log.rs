@@ -14,7 +14,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableErro
 
 use crate::store::disk::{Disk, Real};
 use crate::store::error::StoreError;
-use crate::store::index::IndexResult;
+use crate::store::index::{IndexResult, guarded};
 
 /// height → encoded block.
 const BLOCKS: TableDefinition<u64, &[u8]> = TableDefinition::new("blocks.v1");
@@ -47,8 +47,8 @@ impl LogStore {
         if let Some(dir) = path.parent() {
             Real.create_dir(dir).map_err(StoreError::io("create", dir))?;
         }
-        let db =
-            Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(StoreError::index(path))?;
+        let open = || Ok(Database::builder().set_cache_size(CACHE_BYTES).create(path)?);
+        let db = guarded(open).map_err(StoreError::log(path))?;
         Ok(Self { db, path: path.to_owned() })
     }
 
@@ -60,18 +60,23 @@ impl LogStore {
         Self { db: db.expect("memory does not fail"), path: PathBuf::from("memory") }
     }
 
+    /// Renames the file of a log that is damaged and not open, so that another can take its place; says to what.
+    pub fn set_aside(path: &Path) -> Result<PathBuf, StoreError> {
+        Real.set_aside(path).map_err(StoreError::io("rename", path))
+    }
+
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
     fn failed(&self) -> impl FnOnce(redb::Error) -> StoreError {
-        StoreError::index(&self.path)
+        StoreError::log(&self.path)
     }
 
     /// The encoded genesis document, if one was set.
     pub fn genesis(&self) -> Result<Option<Vec<u8>>, StoreError> {
-        self.document("genesis").map_err(self.failed())
+        guarded(|| self.document("genesis")).map_err(self.failed())
     }
 
     /// Sets the genesis document, durably. Setting the same one again is no error; another one is
@@ -80,7 +85,7 @@ impl LogStore {
         match self.genesis()? {
             Some(present) if present == document => Ok(()),
             Some(_) => Err(StoreError::OtherGenesis { path: self.path.clone() }),
-            None => self.write_genesis(document).map_err(self.failed()),
+            None => guarded(|| self.write_genesis(document)).map_err(self.failed()),
         }
     }
 
@@ -100,7 +105,7 @@ impl LogStore {
     /// Appends a block together with the trust record that goes with it, durably. `height` must be one more
     /// than [`LogStore::tip`], else [`StoreError::Height`].
     pub fn append(&self, height: u64, block: &[u8], trust: &[u8]) -> Result<(), StoreError> {
-        match self.try_append(height, block, trust).map_err(self.failed())? {
+        match guarded(|| self.try_append(height, block, trust)).map_err(self.failed())? {
             Appended::Done => Ok(()),
             Appended::OutOfOrder { expected } => {
                 Err(StoreError::Height { path: self.path.clone(), height, expected })
@@ -125,7 +130,7 @@ impl LogStore {
 
     /// The encoded block of a height, if there is one.
     pub fn block(&self, height: u64) -> Result<Option<Vec<u8>>, StoreError> {
-        self.find_block(height).map_err(self.failed())
+        guarded(|| self.find_block(height)).map_err(self.failed())
     }
 
     fn find_block(&self, height: u64) -> IndexResult<Option<Vec<u8>>> {
@@ -138,7 +143,7 @@ impl LogStore {
 
     /// The greatest height; 0 for an empty log.
     pub fn tip(&self) -> Result<u64, StoreError> {
-        self.find_tip().map_err(self.failed())
+        guarded(|| self.find_tip()).map_err(self.failed())
     }
 
     fn find_tip(&self) -> IndexResult<u64> {
@@ -151,7 +156,7 @@ impl LogStore {
 
     /// The trust record of the last append, if there was one.
     pub fn trust(&self) -> Result<Option<Vec<u8>>, StoreError> {
-        self.document("trust").map_err(self.failed())
+        guarded(|| self.document("trust")).map_err(self.failed())
     }
 
     fn document(&self, name: &str) -> IndexResult<Option<Vec<u8>>> {
@@ -208,6 +213,6 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("net.redb");
         std::fs::write(&path, vec![7; 10_000]).expect("writes");
-        assert!(matches!(LogStore::open(&path), Err(StoreError::Index { .. })));
+        assert!(matches!(LogStore::open(&path), Err(StoreError::Log { damaged: true, .. })));
     }
 }

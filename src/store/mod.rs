@@ -332,17 +332,16 @@ impl Store {
         self.shared().stats()
     }
 
-    /// Re-hashes every object and lists those that are damaged or cannot be read; a damaged blob file is removed,
-    /// since all of it is elsewhere. `progress` is told how many of how many objects are done; when it breaks, what
+    /// Re-hashes every object and lists those that are damaged or cannot be read, and blob files that were damaged and have been
+    /// removed, since all of each is elsewhere. `progress` is told how many of how many objects are done; when it breaks, what
     /// has been found so far is returned.
     pub fn verify_all(
         &self,
         progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
-    ) -> Result<Vec<Corrupt>, StoreError> {
+    ) -> Result<(Vec<Corrupt>, Vec<PathBuf>), StoreError> {
         self.commit()?;
         let corrupt = self.shared().verify_all(progress)?;
-        self.shared().verify_blob_files()?;
-        Ok(corrupt)
+        Ok((corrupt, self.shared().verify_blob_files()?))
     }
 }
 

@@ -70,8 +70,8 @@ impl Store {
         Ok(scrubbed)
     }
 
-    /// Re-hashes all blob files; a damaged one is removed, since all of it is elsewhere.
-    pub fn verify_blob_files(&self) -> Result<(), StoreError> {
+    /// Re-hashes all blob files; damaged ones are removed, since all of each is elsewhere. Says which.
+    pub fn verify_blob_files(&self) -> Result<Vec<PathBuf>, StoreError> {
         self.shared().verify_blob_files()
     }
 }

@@ -25,6 +25,7 @@ mod nth;
 #[cfg(test)]
 mod tests;
 mod walk;
+mod watching;
 mod xattrs;
 
 use std::sync::Arc;
@@ -39,6 +40,7 @@ pub use self::mounted::MountedView;
 pub use self::nodes::Cache;
 pub use self::novel::Novel;
 pub use self::walk::{Found, Walk};
+pub use self::watching::{Answered, Counts, Operation, Source, Timings, Watch, Watcher};
 use crate::crypto::dataset::Keyring;
 use crate::fetch::{FetchError, Fetcher};
 use crate::id::{KeyId, ObjectId, SnapshotId};

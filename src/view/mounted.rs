@@ -1,6 +1,7 @@
 //! A view as a tree that can be mounted.
 //!
-//! Owns: how a question of the kernel becomes a future, where that runs and for how long, and what its failure is called.
+//! Owns: how a question of the kernel becomes a future, where that runs and for how long, what its failure is called, and that
+//! it is counted (`watching`).
 //! Must not know: FUSE; how files are found and read.
 //! Invariant: every question is answered within the deadline. What could not be had is never "not found".
 //! Trust: that of `view`.
@@ -12,13 +13,14 @@ use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bcai_mount::{Answer, Attr, Backing, Lease, Listing, Seek, StatFs, Tree, TreeError};
 use tokio::runtime::Handle;
 
 use super::ahead::Ahead;
 use super::materialise::LargeFiles;
+use super::watching::{Answered, Operation, Source, Watch};
 use super::{Inode, View, ViewError, at};
 use crate::fetch::FetchError;
 use crate::store::Store;
@@ -44,13 +46,30 @@ pub struct MountedView {
     large_files: Option<Arc<LargeFiles>>,
     /// Kept for those who use the view.
     kept: Option<Lease>,
+    watch: Arc<Watch>,
+}
+
+/// A question of the kernel.
+#[derive(Clone, Copy)]
+struct Asked {
+    operation: Operation,
+    ino: u64,
+    offset: u64,
+    len: u32,
+}
+
+impl Asked {
+    /// About all of a file or directory.
+    fn about(operation: Operation, ino: u64) -> Self {
+        Self { operation, ino, offset: 0, len: 0 }
+    }
 }
 
 impl MountedView {
     /// What waits for longer than `deadline` is answered with a time-out. Work goes on in `runtime`.
     pub fn new(view: Arc<View>, runtime: Handle, deadline: Duration) -> Self {
         let ahead = Ahead::new(Arc::clone(&view), runtime.clone());
-        Self { view, runtime, deadline, ahead, large_files: None, kept: None }
+        Self { view, runtime, deadline, ahead, large_files: None, kept: None, watch: Arc::default() }
     }
 
     /// Lets the kernel read large files by itself, from blob files that are written to `store` in the background.
@@ -62,6 +81,12 @@ impl MountedView {
     /// Keeps something as long as the view is mounted, or used after another has taken its place.
     pub fn keeping(mut self, kept: Lease) -> Self {
         self.kept = Some(kept);
+        self
+    }
+
+    /// Counts, and tells whoever watches, what is answered.
+    pub fn watched(mut self, watch: Arc<Watch>) -> Self {
+        self.watch = watch;
         self
     }
 
@@ -79,7 +104,7 @@ impl MountedView {
     /// Answers with what `future` gives; at once if it can, else later. Whether it was at once.
     fn serve<T, O>(
         &self,
-        ino: u64,
+        asked: Asked,
         future: impl Future<Output = Result<O, ViewError>> + Send + 'static,
         answer: Answer<T>,
     ) -> bool
@@ -87,41 +112,58 @@ impl MountedView {
         T: ?Sized + 'static,
         O: Borrow<T> + Send + 'static,
     {
+        let begun = Instant::now();
         let mut future = Box::pin(future);
         let _runtime = self.runtime.enter();
         let mut nobody = Context::from_waker(Waker::noop());
         if let Poll::Ready(result) = ON_FUSE_THREAD.sync_scope((), || future.as_mut().poll(&mut nobody)) {
-            give(&self.view, ino, result, answer);
+            let error = give(&self.view, asked.ino, result, answer);
+            note(&self.watch, asked, begun, Source::Here, error);
             return true;
         }
-        let (view, deadline) = (Arc::clone(&self.view), self.deadline);
+        let (view, watch, deadline) = (Arc::clone(&self.view), Arc::clone(&self.watch), self.deadline);
         self.runtime.spawn(async move {
-            match tokio::time::timeout(deadline, future).await {
-                Ok(result) => give(&view, ino, result, answer),
+            let error = match tokio::time::timeout(deadline, future).await {
+                Ok(result) => give(&view, asked.ino, result, answer),
                 Err(_) => {
                     answer.send(Err(TreeError::TimedOut));
-                    complain(view, ino, format!("no answer within {deadline:?}")).await;
+                    // A task of its own, since finding the file's name may take a while.
+                    tokio::spawn(complain(view, asked.ino, format!("no answer within {deadline:?}")));
+                    Some(TreeError::TimedOut)
                 }
-            }
+            };
+            note(&watch, asked, begun, Source::Elsewhere, error);
         });
         false
     }
 }
 
+/// Counts an answer.
+fn note(watch: &Watch, asked: Asked, begun: Instant, source: Source, error: Option<TreeError>) {
+    let Asked { operation, ino, offset, len } = asked;
+    watch.answered(Answered { operation, ino, offset, len, took: begun.elapsed(), source, error });
+}
+
+/// Answers; what it has to say if there is nothing to give.
 fn give<T: ?Sized, O: Borrow<T>>(
     view: &Arc<View>,
     ino: u64,
     result: Result<O, ViewError>,
     answer: Answer<T>,
-) {
+) -> Option<TreeError> {
     match result {
-        Ok(value) => answer.send(Ok(value.borrow())),
+        Ok(value) => {
+            answer.send(Ok(value.borrow()));
+            None
+        }
         Err(error) => {
-            answer.send(Err(tree_error(&error)));
+            let told = tree_error(&error);
+            answer.send(Err(told));
             if matches!(error, ViewError::Unavailable(_) | ViewError::Unfit { .. }) {
                 // Both callers of this are inside the runtime.
                 tokio::spawn(complain(Arc::clone(view), ino, error.to_string()));
             }
+            Some(told)
         }
     }
 }
@@ -152,22 +194,27 @@ fn tree_error(error: &ViewError) -> TreeError {
 impl Tree for MountedView {
     fn lookup(&self, parent: u64, name: &[u8], answer: Answer<Option<Attr>>) {
         let (view, name) = (Arc::clone(&self.view), name.to_vec());
-        self.serve(parent, async move { view.lookup(parent, &name).await }, answer);
+        self.serve(
+            Asked::about(Operation::Lookup, parent),
+            async move { view.lookup(parent, &name).await },
+            answer,
+        );
     }
 
     fn attr(&self, ino: u64, answer: Answer<Attr>) {
         let view = Arc::clone(&self.view);
-        self.serve(ino, async move { view.attr(ino).await }, answer);
+        self.serve(Asked::about(Operation::Attr, ino), async move { view.attr(ino).await }, answer);
     }
 
     fn read_link(&self, ino: u64, answer: Answer<[u8]>) {
         let view = Arc::clone(&self.view);
-        self.serve(ino, async move { view.read_link(ino).await }, answer);
+        self.serve(Asked::about(Operation::ReadLink, ino), async move { view.read_link(ino).await }, answer);
     }
 
     fn read_dir(&self, ino: u64, offset: u64, max: usize, answer: Answer<Listing>) {
         let view = Arc::clone(&self.view);
-        let was_here = self.serve(ino, async move { view.read_dir(ino, offset, max).await }, answer);
+        let asked = Asked { offset, ..Asked::about(Operation::ReadDir, ino) };
+        let was_here = self.serve(asked, async move { view.read_dir(ino, offset, max).await }, answer);
         self.ahead.was_listed(ino, offset, was_here);
     }
 
@@ -184,7 +231,8 @@ impl Tree for MountedView {
             }
         };
         let view = Arc::clone(&self.view);
-        let was_here = self.serve(ino, async move { view.read(ino, offset, len).await }, answer);
+        let asked = Asked { offset, len, ..Asked::about(Operation::Read, ino) };
+        let was_here = self.serve(asked, async move { view.read(ino, offset, len).await }, answer);
         self.ahead.was_read(ino, offset, end, was_here);
     }
 
@@ -198,17 +246,22 @@ impl Tree for MountedView {
 
     fn xattr(&self, ino: u64, name: &[u8], answer: Answer<[u8]>) {
         let (view, name) = (Arc::clone(&self.view), name.to_vec());
-        self.serve(ino, async move { view.xattr(ino, &name).await }, answer);
+        self.serve(Asked::about(Operation::Xattr, ino), async move { view.xattr(ino, &name).await }, answer);
     }
 
     fn list_xattrs(&self, ino: u64, answer: Answer<[Vec<u8>]>) {
         let view = Arc::clone(&self.view);
-        self.serve(ino, async move { view.list_xattrs(ino).await }, answer);
+        self.serve(
+            Asked::about(Operation::ListXattrs, ino),
+            async move { view.list_xattrs(ino).await },
+            answer,
+        );
     }
 
     fn seek(&self, ino: u64, offset: u64, what: Seek, answer: Answer<u64>) {
         let view = Arc::clone(&self.view);
-        self.serve(ino, async move { view.seek(ino, offset, what).await }, answer);
+        let asked = Asked { offset, ..Asked::about(Operation::Seek, ino) };
+        self.serve(asked, async move { view.seek(ino, offset, what).await }, answer);
     }
 
     fn stat_fs(&self, answer: Answer<StatFs>) {

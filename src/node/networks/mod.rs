@@ -7,6 +7,8 @@
 //! must carry its quorum.
 //! Threads: one following task per network, on the daemon's runtime. A crash loses nothing that was committed.
 
+mod carried;
+mod damaged;
 mod follow;
 mod heads;
 mod light;
@@ -82,6 +84,8 @@ pub struct Networks {
     swarms: Mutex<Vec<SwarmGuard>>,
     /// Serialises creating and joining, so that no log file is opened twice.
     changing: tokio::sync::Mutex<()>,
+    /// Networks that are not served, and why.
+    unserved: Mutex<BTreeMap<Genesis, Error>>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -109,6 +113,7 @@ impl Networks {
             validators: Mutex::default(),
             swarms: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
+            unserved: Mutex::default(),
             tasks: TaskTracker::new(),
             stop,
         });
@@ -119,7 +124,7 @@ impl Networks {
             if let (Some("redb"), Ok(genesis)) = (path.extension().and_then(|e| e.to_str()), stem.parse()) {
                 // One damaged log must not keep the others, and the datasets on them, from being served.
                 if let Err(error) = networks.reopen(genesis) {
-                    tracing::error!(%genesis, %error, "this network is not served");
+                    networks.not_opened(genesis, error);
                 }
             }
         }
@@ -260,7 +265,8 @@ impl Networks {
         self.tasks.spawn(self.clone().tell_heads(chain.clone()));
     }
 
-    fn make_default(&self, genesis: Genesis) -> Result<(), Error> {
+    /// Plain names are looked up in this network, unless in another already.
+    pub(super) fn make_default(&self, genesis: Genesis) -> Result<(), Error> {
         if self.default_network().is_ok() {
             return Ok(());
         }

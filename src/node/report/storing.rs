@@ -1,10 +1,8 @@
-//! What is asked and shown of the store: the cache, what was published, `bcai gc`, the scrub. Rules of `report`.
+//! What is asked and shown of what is kept in the store: `bcai gc`, the scrub. Rules of `report`.
 //!
 //! Owns: these shapes. Must not know: how they come about. Invariant, trust and threads: as `report`.
 
 use serde::{Deserialize, Serialize};
-
-use super::{HintStatus, Pin};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct GcRequest {
@@ -66,41 +64,4 @@ pub enum Held {
     Withdrawn,
     /// It is in no version, and stays for a time.
     Unpublished,
-}
-
-/// The cache: its budget, what fills it, and what it was good for. Counts are since the start of the node.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default)]
-pub struct CacheStatus {
-    pub max_bytes: u64,
-    /// On disk, of which records that may be evicted (with what is not free yet), records that are pinned, blob files.
-    pub used_bytes: u64,
-    pub cached_bytes: u64,
-    pub pinned_bytes: u64,
-    pub blob_file_bytes: u64,
-    pub blob_files: u64,
-    /// Not part of the budget: published records, and apart from them, objects that lie in files which were published
-    /// in place.
-    pub published_bytes: u64,
-    pub in_place_bytes: u64,
-    /// What may be fetched before anything is evicted.
-    pub free_bytes: u64,
-    pub pins_max_bytes: u64,
-    pub pins: Vec<Pin>,
-    /// Objects found here, and objects that had to be fetched; what the kernel reads by itself is not seen.
-    pub hits: u64,
-    pub misses: u64,
-    /// `hits / (hits + misses)`; absent before the first.
-    pub hit_ratio: Option<f64>,
-    pub evicted: u64,
-    pub evicted_bytes: u64,
-    /// Objects that were fetched and not cached: the disk was full, or did not keep up.
-    pub bypassed: u64,
-    /// Plain bytes of the hits, which did not have to be fetched.
-    pub saved_bytes: u64,
-    /// Bytes of the files of published snapshots that were not stored, since they were there already or were compressed.
-    pub deduplicated_bytes: u64,
-    pub hints: HintStatus,
-    /// What was built here, and what holds it.
-    pub snapshots: Vec<KeptSnapshot>,
 }

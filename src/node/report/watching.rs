@@ -81,8 +81,11 @@ pub struct Limits {
 }
 
 /// A job that runs now.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TransferStatus {
+    /// Counts from the start of the node.
+    #[serde(default)]
+    pub id: u64,
     pub kind: String,
     /// The reference or directory that it is about.
     pub subject: String,
@@ -96,6 +99,47 @@ pub struct TransferStatus {
     /// Seconds until it is done at this rate; absent while that cannot be said.
     pub eta_s: Option<f64>,
     pub running_s: f64,
+}
+
+/// The jobs that run, oldest first, and those that have ended last, newest first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Jobs {
+    pub running: Vec<TransferStatus>,
+    pub ended: Vec<EndedJob>,
+}
+
+/// A job that is over.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EndedJob {
+    pub id: u64,
+    pub kind: String,
+    pub subject: String,
+    pub outcome: Outcome,
+    /// Why it failed.
+    pub error: Option<super::Error>,
+    pub ended_ms: u64,
+    pub seconds: f64,
+}
+
+/// How a job has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    Done,
+    Failed,
+    /// Whoever asked for it went away, or the node was stopped.
+    Cancelled,
+    /// The node before this one ended while it ran; the time is when it was last known to run, and how long it had run is not known.
+    Interrupted,
+}
+
+/// Where the node shows itself on a web page.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PageStatus {
+    /// As it listens; if it cannot, as it was set.
+    pub address: String,
+    /// Why it cannot.
+    pub error: Option<String>,
 }
 
 /// How bad something is, in rising order.

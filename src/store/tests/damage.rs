@@ -119,7 +119,7 @@ fn a_damaged_object_is_named_and_replaced() {
         seen.push((done, total));
         ControlFlow::Continue(())
     };
-    let corrupt = store.verify_all(&mut progress).expect("verifies");
+    let (corrupt, _) = store.verify_all(&mut progress).expect("verifies");
     assert_eq!(seen.last(), Some(&(10, 10)));
     assert_eq!(corrupt.len(), 1, "a raw body is right whatever stands before it");
     assert_eq!(
@@ -209,7 +209,7 @@ fn what_cannot_be_read_is_damage_and_the_rest_is_verified() {
         looked_at = done;
         ControlFlow::Continue(())
     };
-    let corrupt = store.verify_all(&mut progress).expect("verifies");
+    let (corrupt, _) = store.verify_all(&mut progress).expect("verifies");
     assert_eq!(looked_at, 60);
     assert!(corrupt.len() > 10 && corrupt.len() < 60, "{}", corrupt.len());
     assert!(corrupt.iter().all(|bad| bad.path == pack && bad.cause.contains("cannot read")), "{corrupt:?}");
@@ -228,6 +228,6 @@ fn a_verification_ends_when_it_is_told_to() {
         seen.push(done);
         if done < 4 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     };
-    assert_eq!(store.verify_all(&mut progress).expect("ends"), []);
+    assert_eq!(store.verify_all(&mut progress).expect("ends").0, []);
     assert_eq!(seen, [1, 2, 3, 4]);
 }

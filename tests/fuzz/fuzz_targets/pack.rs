@@ -1,9 +1,10 @@
-//! Objects as they are stored and sent, and the parts of pack files.
+//! Objects as they are stored and sent, and the parts of pack files and bundles.
 
 #![no_main]
 
 use bcai_fuzz::choose;
 use bcai_fuzz::id::{Kind, ObjectId};
+use bcai_fuzz::pack::bundle::{Contents, Header, Segment};
 use bcai_fuzz::pack::file::{FileHeader, Footer, RecordHeader};
 use bcai_fuzz::pack::{Checked, Compression, Packed};
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let Some((which, bytes)) = choose(data) else { return };
-    match which % 5 {
+    match which % 7 {
         0 => {
             let Some((head, stored)) = bytes.split_first_chunk::<5>() else { return };
             let plain_len = u32::from_le_bytes([head[1], head[2], head[3], head[4]]);
@@ -33,6 +34,18 @@ fuzz_target!(|data: &[u8]| {
             let _ = RecordHeader::decode(bytes).is_ok();
             if let Some(at) = RecordHeader::find(bytes) {
                 assert!(at < bytes.len());
+            }
+        }
+        4 => {
+            if let Ok(header) = Header::decode(bytes) {
+                let behind = bytes.get(bcai_fuzz::pack::bundle::HEADER_LEN..).unwrap_or_default();
+                let _ = Contents::decode(&header, behind).is_ok();
+            }
+        }
+        5 => {
+            if let Ok(segment) = Segment::decode(bytes) {
+                let _ = segment.records(bytes.get(..segment.index_len()).unwrap_or(bytes)).is_ok();
+                let _ = segment.blocks(bytes).is_ok();
             }
         }
         _ => {

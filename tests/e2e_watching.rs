@@ -1,0 +1,177 @@
+//! Looking on while nodes are used: metrics, `bcai trace`, `bcai top`.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::process::{Command, Stdio};
+
+use common::{Running, Site, noise, wait_until};
+use serde_json::Value;
+
+const FILES: u64 = 12;
+const FILE: usize = 100_000;
+
+/// A publisher, and a reader that has its dataset mounted.
+fn mounted() -> (Site, Site, std::path::PathBuf) {
+    let (publisher, reader) = (Site::initialised(), Site::new());
+    let source = publisher.dir("source");
+    for n in 0..FILES {
+        fs::write(source.join(format!("{n:02}")), noise(n, FILE)).unwrap();
+    }
+    let uri = publisher.publish(&source, "data@v1");
+    let dir = reader.mount(&uri, "mnt");
+    (publisher, reader, dir)
+}
+
+/// The metrics as Prometheus gets them: each series with its value.
+fn metrics(site: &Site) -> BTreeMap<String, f64> {
+    let mut stream = UnixStream::connect(site.home.join("run/api.sock")).unwrap();
+    stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: localhost\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, text) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.contains(" 200 ") && head.contains("application/openmetrics-text"), "{head}");
+    assert!(text.ends_with("# EOF\n"), "{text}");
+    let mut described = std::collections::BTreeSet::new();
+    let mut series = BTreeMap::new();
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix("# TYPE ") {
+            assert!(described.insert(name.split(' ').next().unwrap().to_owned()), "twice: {line}");
+        }
+        if !line.starts_with('#') {
+            let (name, value) = line.rsplit_once(' ').unwrap();
+            assert!(series.insert(name.to_owned(), value.parse().unwrap()).is_none(), "twice: {line}");
+        }
+    }
+    series
+}
+
+#[test]
+#[cfg_attr(not(fuse_available), ignore = "no /dev/fuse here")]
+fn metrics_tell_what_status_tells_and_how_long_answers_took() {
+    let (_publisher, reader, dir) = mounted();
+    let before = metrics(&reader);
+    for n in 0..FILES {
+        assert_eq!(fs::read(dir.join(format!("{n:02}"))).unwrap().len(), FILE);
+    }
+    fs::metadata(dir.join("nothing")).unwrap_err();
+    let after = metrics(&reader);
+    let status = reader.status();
+    let rose = |name: &str| after[name] - before.get(name).copied().unwrap_or(0.0);
+    let all = (FILES as usize * FILE) as f64;
+    assert!(rose("bcai_object_bytes_total{source=\"elsewhere\"}") >= all, "{after:?}");
+    assert!(rose("bcai_peer_bytes_total{direction=\"in\"}") >= all, "{after:?}");
+    assert_eq!(
+        after["bcai_objects_got_total{source=\"elsewhere\"}"],
+        status["fetch"]["fetched"].as_f64().unwrap()
+    );
+    assert_eq!(after["bcai_cache_max_bytes"], status["cache"]["max_bytes"].as_f64().unwrap());
+    let genesis = status["networks"][0]["genesis"].as_str().unwrap();
+    assert_eq!(after[&format!("bcai_log_height{{network=\"{genesis}\"}}")], 1.0);
+    assert_eq!(after["bcai_mounts{io=\"zero-open\"}"], 1.0);
+    // Each file was read once at least; whether it was fetched or read ahead in time, the answers are as many.
+    let counts = |end: &str| -> f64 {
+        let reads = after.iter().filter(|(name, _)| {
+            name.starts_with(&format!("bcai_fuse_operation_seconds_{end}{{"))
+                && name.contains("operation=\"read\"")
+        });
+        reads.map(|(_, value)| value).sum()
+    };
+    assert!(counts("count") >= FILES as f64, "{after:?}");
+    assert!(counts("sum") > 0.0, "{after:?}");
+    let told: u64 =
+        status["answers"].as_array().unwrap().iter().map(|row| row["answers"].as_u64().unwrap()).sum();
+    assert!(told as f64 >= counts("count"), "{status}");
+    // A histogram ends with all of its answers.
+    for (name, count) in after.iter().filter(|(name, _)| name.contains("seconds_count{")) {
+        let last = name.replace("_count{", "_bucket{le=\"+Inf\",");
+        assert_eq!(after[&last], *count, "{last}");
+    }
+    for (name, value) in before.iter().filter(|(name, _)| name.contains("_total")) {
+        assert!(after[name] >= *value, "{name} went back");
+    }
+    assert!(after.len() < 400, "{}", after.len());
+    // What the kernel keeps is read without asking.
+    let asked = counts("count");
+    for n in 0..FILES {
+        fs::read(dir.join(format!("{n:02}"))).unwrap();
+    }
+    let again = metrics(&reader);
+    let reads = again.iter().filter(|(name, _)| {
+        name.starts_with("bcai_fuse_operation_seconds_count{") && name.contains("operation=\"read\"")
+    });
+    assert_eq!(reads.map(|(_, value)| value).sum::<f64>(), asked);
+}
+
+#[test]
+#[cfg_attr(not(fuse_available), ignore = "no /dev/fuse here")]
+fn a_trace_shows_what_is_read_from_where_until_the_mount_ends() {
+    let (_publisher, reader, dir) = mounted();
+    let message = reader.fails(10, ["trace", "/"]);
+    assert!(message.contains("bcai status"), "{message}");
+    let mut command = reader.command(["--json", "trace", dir.to_str().unwrap()]);
+    let mut running = Running(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
+    wait_until("somebody watches", || {
+        let status = reader.status();
+        status["transfers"].as_array().unwrap().iter().any(|job| job["kind"] == "trace")
+    });
+    let lines = BufReader::new(running.0.stdout.take().unwrap()).lines();
+    let (sender, rows) = std::sync::mpsc::channel();
+    let reading = std::thread::spawn(move || {
+        lines.for_each(|line| drop(sender.send(serde_json::from_str::<Value>(&line.unwrap()).unwrap())));
+    });
+    // The job is listed a moment before it watches.
+    let mut seen: Vec<Value> = Vec::new();
+    let mut n = 0;
+    wait_until("a read is seen", || {
+        if n < FILES {
+            fs::read(dir.join(format!("{n:02}"))).unwrap();
+            n += 1;
+        }
+        seen.extend(rows.try_iter());
+        seen.iter().any(|row| row["operation"] == "read" && row["source"] == "elsewhere")
+    });
+    let read = seen.iter().find(|row| row["operation"] == "read").unwrap();
+    let path = read["path"].as_str().unwrap();
+    assert!(path.len() == 2 && path.parse::<u64>().is_ok_and(|n| n < FILES), "{read}");
+    assert!(read["len"].as_u64().unwrap() > 0 && read["micros"].as_u64().unwrap() > 0, "{read}");
+    assert!(seen.iter().all(|row| row.get("missed").is_none()), "{seen:?}");
+    reader.ok(["unmount", dir.to_str().unwrap()]);
+    assert!(running.0.wait().unwrap().success());
+    reading.join().unwrap();
+    let status = reader.status();
+    assert!(status["transfers"].as_array().unwrap().is_empty(), "{status}");
+}
+
+#[test]
+fn top_fills_a_terminal_and_gives_it_back() {
+    let site = Site::initialised();
+    let message = site.fails(2, ["top"]);
+    assert!(message.contains("needs a terminal"), "{message}");
+    let home = site.home.display();
+    let top = format!("stty rows 24 cols 80; {} --home {home} top", site.program.display());
+    let mut script = Command::new("script");
+    script.args(["-qec", &top, "/dev/null"]).env("TERM", "xterm").env("NO_COLOR", "1");
+    let mut running =
+        Running(script.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
+    let mut output = running.0.stdout.take().unwrap();
+    let mut text = Vec::new();
+    while !String::from_utf8_lossy(&text).contains("decides, height") {
+        let mut some = [0; 4096];
+        let read = output.read(&mut some).unwrap();
+        assert!(read > 0, "{}", String::from_utf8_lossy(&text));
+        text.extend_from_slice(&some[..read]);
+    }
+    running.0.stdin.as_mut().unwrap().write_all(b"q").unwrap();
+    output.read_to_end(&mut text).unwrap();
+    assert!(running.0.wait().unwrap().success());
+    let text = String::from_utf8_lossy(&text);
+    // Into the other screen and back, and no colours.
+    assert!(text.contains("\x1b[?1049h") && text.contains("\x1b[?1049l"), "{text:?}");
+    assert!(!text.contains("\x1b[33m") && !text.contains("\x1b[38;5;3m"), "{text:?}");
+}
