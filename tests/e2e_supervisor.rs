@@ -375,7 +375,7 @@ fn a_daemon_that_cannot_start_is_tried_again_and_its_readers_wait() {
         site.ok(["stop"]);
         assert!(waiting.join().unwrap().is_err());
     });
-    assert!(!is_running(supervisor));
+    wait_until("the supervisor has ended", || !is_running(supervisor));
 }
 
 #[test]

@@ -330,8 +330,7 @@ fn lease(trees: &Trees, number: u64) -> Option<Lease> {
     });
     place.tree.backing(place.ino, answer);
     // One that comes later comes too late.
-    let lease = found.lock().unwrap_or_else(PoisonError::into_inner).take();
-    lease
+    found.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 fn greet(
