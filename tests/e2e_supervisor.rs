@@ -371,7 +371,7 @@ fn a_daemon_that_cannot_start_is_tried_again_and_its_readers_wait() {
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| unread.read_exact_at(&mut [0; 1], 0));
         wait_until("it cannot start", || site.daemon_log().contains("state.json is damaged"));
-        assert!(!waiting.is_finished());
+        assert!(!waiting.is_finished(), "{:?}\n{}", waiting.join().unwrap(), site.daemon_log());
         site.ok(["stop"]);
         assert!(waiting.join().unwrap().is_err());
     });

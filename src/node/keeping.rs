@@ -59,9 +59,11 @@ pub(super) struct Keeping {
     description: Description,
 }
 
-/// A mount of an earlier daemon.
+/// A mount of an earlier daemon. When this is dropped it is still kept: a daemon that does not come as far as going on with it leaves it to
+/// the next one.
 pub(super) struct Inherited {
-    keeping: Keeping,
+    id: u64,
+    description: Description,
     fds: Vec<OwnedFd>,
 }
 
@@ -163,9 +165,7 @@ impl Inherited {
     pub fn parse(keeper: &Arc<Keeper>, kept: Kept) -> Option<Self> {
         let Kept { id, bytes, fds } = kept;
         match serde_json::from_slice(&bytes) {
-            Ok(description) => {
-                Some(Self { keeping: Keeping { keeper: keeper.clone(), id, description }, fds })
-            }
+            Ok(description) => Some(Self { id, description, fds }),
             Err(error) => {
                 tracing::error!(%error, "what was kept of a mount is not understood");
                 // What cannot be given up stays until the supervisor ends.
@@ -176,7 +176,7 @@ impl Inherited {
     }
 
     pub fn request(&self) -> &MountRequest {
-        &self.keeping.description.request
+        &self.description.request
     }
 }
 
@@ -192,7 +192,7 @@ fn connection(description: &Description, fds: Vec<OwnedFd>) -> Option<Connection
 impl Node {
     /// Asks the node to end so that the supervisor starts another at once, which goes on with the mounts.
     pub fn request_restart(&self) -> Result<(), Error> {
-        if !self.mounts.keeper().0.is_there() {
+        if !self.mounts.keeper().is_there() {
             return Err(Error::new(
                 Kind::Failed,
                 "the supervisor of this node is gone, so nobody would start it again",
@@ -206,6 +206,10 @@ impl Node {
                 format!("the mount on {dir} would not survive: that needs Linux 6.9"),
             )
             .hint(format!("`bcai unmount {dir}` first, or `bcai stop`, which ends all mounts")));
+        }
+        if let Some(dir) = self.mounts.at_work() {
+            return Err(Error::new(Kind::Busy, format!("another command is at work on {}", dir.display()))
+                .hint("try again"));
         }
         self.restarts.store(true, Ordering::Release);
         self.stop.cancel();
@@ -232,7 +236,7 @@ impl Node {
     /// Goes on with a mount of an earlier daemon. Where that is impossible its users have waited for nothing, and it is mounted anew.
     /// Its directory is claimed.
     pub(super) async fn go_on_or_restore(self: Arc<Self>, inherited: Inherited) {
-        let request = inherited.request().clone();
+        let (request, id) = (inherited.request().clone(), inherited.id);
         let result = {
             let _claim = self.mounts.claimed(&request.dir);
             self.go_on(inherited).await
@@ -241,6 +245,8 @@ impl Node {
             Ok(()) => tracing::info!(dir = %request.dir.display(), "goes on with a mount"),
             Err(error) => {
                 tracing::error!(dir = %request.dir.display(), %error, "cannot go on with a mount");
+                // What cannot be given up stays until the supervisor ends.
+                let _ = self.mounts.keeper().give_up(id);
                 self.restore(request).await;
             }
         }
@@ -248,8 +254,8 @@ impl Node {
 
     async fn go_on(self: &Arc<Self>, inherited: Inherited) -> Result<(), Error> {
         let _kept = self.sweeping.read().await;
-        let Inherited { keeping, fds } = inherited;
-        let description = keeping.description.clone();
+        let Inherited { id, description, fds } = inherited;
+        let known = description.clone();
         let unknown = || Error::new(Kind::Corrupt, "what was kept of the mount makes no sense");
         let connection = connection(&description, fds).ok_or_else(unknown)?;
         let resolved = description.trees.get(&description.current).ok_or_else(unknown)?.clone();
@@ -281,7 +287,7 @@ impl Node {
         let mount =
             blocking(move || bcai_mount::Mount::go_on(inherited, &dir, &options, connection, on_end)).await?;
         let at_work = (view, Arc::new(mount), ended);
-        let mut keeping = keeping;
+        let mut keeping = Keeping { keeper: self.mounts.keeper(), id, description: known };
         if description.unsettled {
             keeping.settle(&request, &at_work.1.slots());
         }

@@ -172,7 +172,7 @@ impl Node {
         }
         let next_id = kept.iter().map(|kept| kept.id + 1).max().unwrap_or(0);
         let mounts = Mounts::new(keeper, next_id);
-        let keeper = mounts.keeper().0;
+        let keeper = mounts.keeper();
         let kept = kept.into_iter().filter_map(|kept| Inherited::parse(&keeper, kept)).collect();
         let state = Arc::new(State::open(&paths.state())?);
         let keys = Arc::new(Keys::load(&paths, state.is_new(), passphrase)?);

@@ -87,9 +87,14 @@ impl Mounts {
         Self { list, ended, keeper, next_id: next_id.into(), watches: Watches::default() }
     }
 
-    /// The way to the supervisor, and a number of its own for another mount.
-    pub fn keeper(&self) -> (Arc<Keeper>, u64) {
-        (self.keeper.clone(), self.next_id.fetch_add(1, Ordering::Relaxed))
+    /// The way to the supervisor.
+    pub fn keeper(&self) -> Arc<Keeper> {
+        self.keeper.clone()
+    }
+
+    /// What the supervisor shall know another mount by.
+    pub fn next_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
     }
 
     pub fn lock(&self) -> MutexGuard<'_, List> {
@@ -165,6 +170,11 @@ impl Mounts {
     /// One of them.
     pub fn claimed(&self, dir: &Path) -> Claim<'_> {
         Claim { mounts: self, dir: dir.to_owned() }
+    }
+
+    /// A directory for which a request is being carried out.
+    pub fn at_work(&self) -> Option<PathBuf> {
+        self.lock().claimed.first().cloned()
     }
 
     /// Those whose users would notice the end of this daemon.

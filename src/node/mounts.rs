@@ -98,7 +98,8 @@ impl Node {
         let (mount, connection) =
             blocking(move || bcai_mount::Mount::start(tree, &dir, &options, on_end)).await?;
         let keeping = connection.and_then(|connection| {
-            Keeping::begin(self.mounts.keeper(), &request, (io, &io_reason), &resolved, connection)
+            let kept_as = (self.mounts.keeper(), self.mounts.next_id());
+            Keeping::begin(kept_as, &request, (io, &io_reason), &resolved, connection)
         });
         let report = self.list(request, resolved, quorum, (view, Arc::new(mount), ended), io_reason, keeping);
         tracing::info!(dir = %report.dir.display(), snapshot = report.snapshot, io = report.io, "mounted");

@@ -22,7 +22,7 @@ impl Node {
         Ok(Status {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
-            supervisor: self.mounts.keeper().0.is_there().then(supervisor),
+            supervisor: self.mounts.keeper().is_there().then(supervisor),
             uptime_s: self.started.elapsed().as_secs(),
             resident_bytes: resident_bytes(),
             peer_id: self.net.peer_id(),
