@@ -116,6 +116,9 @@ fn the_page_can_be_looked_at_and_changes_nothing() {
     let body = status.split_once("\r\n\r\n").unwrap().1;
     assert_eq!(serde_json::from_str::<Value>(body).unwrap()["pid"], site.status()["pid"]);
 
+    let metrics = get(&at, "/metrics", &at);
+    assert!(metrics.contains("openmetrics-text") && metrics.contains("bcai_uptime_seconds"), "{metrics}");
+
     for route in ["/v1/stop", "/v1/publish", "/v1/unmount", "/v1/keys/rotate", "/v1/read", "/v1/log"] {
         let request = format!(
             "POST {route} HTTP/1.1\r\nHost: {at}\r\nContent-Type: application/json\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{{}}"
