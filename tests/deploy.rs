@@ -192,7 +192,8 @@ fn metrics(text: &str) -> std::collections::BTreeSet<String> {
     let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
     let names = words.filter(|word| word.starts_with("bcai_"));
     let parts = ["_bucket", "_count", "_sum"];
-    let whole = |name: &str| parts.iter().find_map(|part| name.strip_suffix(part)).unwrap_or(name).to_owned();
+    let whole =
+        |name: &str| parts.iter().find_map(|part| name.strip_suffix(*part)).unwrap_or(name).to_owned();
     names.map(whole).collect()
 }
 
