@@ -7,7 +7,7 @@ use std::path::Path;
 
 fn main() {
     println!(
-        "cargo::rustc-check-cfg=cfg(chromium, fuse_available, nat, passthrough, promtool, python, reflink, root, systemd, torch)"
+        "cargo::rustc-check-cfg=cfg(as_user, chromium, fuse_available, nat, passthrough, promtool, python, reflink, root, systemd, torch)"
     );
     println!("cargo::rerun-if-changed=/dev/fuse");
     // Debian's python3-torch and python3-torchvision.
@@ -32,8 +32,13 @@ fn main() {
     }
     let fuse = OpenOptions::new().read(true).write(true).open("/dev/fuse").is_ok();
     let root = fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
+    // `fusermount3` opens the device as the user who calls it.
+    let for_all = fs::metadata("/dev/fuse").is_ok_and(|meta| meta.mode() & 0o006 == 0o006);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let by_helper = std::env::split_paths(&path).any(|dir| dir.join("fusermount3").exists());
     let present = [
         ("chromium", chromium.exists()),
+        ("as_user", root && fuse && for_all && by_helper),
         ("fuse_available", fuse),
         ("nat", root && nft.exists()),
         ("passthrough", fuse && root && kernel() >= (6, 9)),

@@ -157,6 +157,71 @@ fn readers_notice_nothing_when_the_daemon_is_killed() {
     wait_until("both have ended", || !is_running(daemon) && !is_running(supervisor));
 }
 
+/// Nobody in particular.
+const USER: u32 = 65534;
+const AS_USER: [&str; 4] = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+
+/// A user's shell that says of each file it is given whether the one in the mount is the one in the source.
+struct Comparing(Running, std::io::Lines<BufReader<std::process::ChildStdout>>);
+
+impl Comparing {
+    fn start(source: &Path, mounted: &Path) -> Self {
+        let script = "while read -r f; do cmp \"$1/dir/$f\" \"$2/dir/$f\" && echo same || echo other; done";
+        let mut command = Command::new(AS_USER[0]);
+        command.args(&AS_USER[1..]).args(["sh", "-c", script, "sh"]).args([source, mounted]);
+        let mut shell = Running(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap());
+        let says = BufReader::new(shell.0.stdout.take().unwrap()).lines();
+        Self(shell, says)
+    }
+
+    fn is_same(&mut self, file: u64) -> bool {
+        writeln!(self.0.0.stdin.as_mut().unwrap(), "{file:03}").unwrap();
+        self.1.next().unwrap().unwrap() == "same"
+    }
+}
+
+#[test]
+#[cfg_attr(not(as_user), ignore = "needs root, to be another user, /dev/fuse and fusermount3")]
+fn mounts_of_users_and_for_users_survive_too() {
+    let chown = |path: &Path| std::os::unix::fs::chown(path, Some(USER), Some(USER)).unwrap();
+    // For other users, by root.
+    let site = Site::initialised();
+    let source = publish_noise(&site, "data@v1", 800);
+    let top = site.home.parent().unwrap();
+    let open_to_all = |dir: &Path| {
+        fs::set_permissions(dir, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    };
+    open_to_all(top);
+    let dir = site.dir("mnt");
+    site.ok([OsStr::new("mount"), "-oallow_other".as_ref(), "data@v1".as_ref(), dir.as_os_str()]);
+    let mut shell = Comparing::start(&source, &dir);
+    for file in 0..3 {
+        assert!(shell.is_same(file), "{file}");
+        kill_daemon(&site, 1);
+    }
+    drop(shell);
+    // Mounted by the program `fusermount3`, which sends the descriptor to a user's daemon.
+    let mut site = Site::new();
+    let top = site.home.parent().unwrap().to_owned();
+    open_to_all(&top);
+    chown(&top);
+    let program = site.dir("bin").join("bcai");
+    fs::copy(env!("CARGO_BIN_EXE_bcai"), &program).unwrap();
+    site.program = program;
+    site.prefix = AS_USER.map(str::to_owned).to_vec();
+    site.ok(["init"]);
+    let source = publish_noise(&site, "data@v1", 900);
+    let dir = site.dir("mnt");
+    chown(&dir);
+    site.ok([OsStr::new("mount"), "data@v1".as_ref(), dir.as_os_str()]);
+    let mut shell = Comparing::start(&source, &dir);
+    for file in 0..3 {
+        assert!(shell.is_same(file), "{file}");
+        kill_daemon(&site, 1);
+    }
+    assert!(shell.is_same(3));
+}
+
 #[test]
 fn a_mount_in_the_foreground_stays_there() {
     let site = Site::initialised();
@@ -298,6 +363,19 @@ fn a_daemon_that_cannot_start_is_tried_again_and_its_readers_wait() {
         fs::write(&settings, &good).unwrap();
         assert!(waiting.join().unwrap() == noise(401, LEN));
     });
+    // Nobody has to wait for a daemon that is not wanted any more.
+    let unread = File::open(dir.join("dir/002")).unwrap();
+    let (daemon, supervisor) = site.pids();
+    fs::write(site.home.join("state.json"), "{").unwrap();
+    sigkill(daemon);
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| unread.read_exact_at(&mut [0; 1], 0));
+        wait_until("it cannot start", || site.daemon_log().contains("state.json is damaged"));
+        assert!(!waiting.is_finished());
+        site.ok(["stop"]);
+        assert!(waiting.join().unwrap().is_err());
+    });
+    assert!(!is_running(supervisor));
 }
 
 #[test]

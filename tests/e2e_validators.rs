@@ -141,7 +141,7 @@ fn four_validators_lose_nothing() {
 
     // Killed, and started again while others publish.
     for round in 0..3 {
-        signal(&four.sites[3], "-KILL");
+        four.sites[3].kill_at_once();
         four.publish(0);
         wait_until("the killed daemon is gone", || four.sites[3].run(["status"]).code == 10);
         four.sites[3].ok(["daemon"]);
@@ -165,7 +165,7 @@ fn four_validators_lose_nothing() {
 
     // All at once.
     for site in &four.sites {
-        signal(site, "-KILL");
+        site.kill_at_once();
     }
     for site in &four.sites {
         wait_until("the killed daemon is gone", || site.run(["status"]).code == 10);

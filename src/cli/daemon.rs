@@ -218,6 +218,8 @@ fn supervise(ctx: &Context) -> Result<ExitCode, Error> {
     // A session of its own, so that Ctrl-C at the terminal that happened to start it does not end it.
     // It fails for the leader of a foreground job, whose Ctrl-C should end it.
     let _ = rustix::process::setsid();
+    // It keeps two for each mount.
+    raise_file_limit();
     let plan = supervisor::Plan {
         program: own_program()?,
         args: words(ctx, "--supervised"),

@@ -262,7 +262,7 @@ fn node(ctx: &Context) -> Vec<Check> {
             "node",
             Verdict::Fail,
             error.message,
-            format!("see {}; bcai stop, or kill -9: nothing is lost", ctx.paths.daemon_log().display()),
+            format!("see {}; bcai stop: nothing is lost", ctx.paths.daemon_log().display()),
         )],
     }
 }

@@ -1,6 +1,6 @@
 //! The mounts that outlive the daemon.
 //!
-//! Owns: what the next daemon has to know of a mount, and how it goes on with one.
+//! Owns: what the next daemon has to know of a mount, how it goes on with one, and the end of a daemon that makes room for it.
 //! Must not know: how the kernel is made to wait and to ask again (`bcai_mount`), who keeps it meanwhile (`supervisor`).
 //! Invariant: what the supervisor has is what the kernel was told: a version that is about to be mounted is written down before
 //! anybody can see it, and no number is told of one that is not.
@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bcai_mount::{Connection, Greeting};
@@ -183,6 +184,45 @@ fn connection(description: &Description, fds: Vec<OwnedFd>) -> Option<Connection
 }
 
 impl Node {
+    /// Asks the node to end so that the supervisor starts another at once, which goes on with the mounts.
+    pub fn request_restart(&self) -> Result<(), Error> {
+        if !self.mounts.keeper().0.is_there() {
+            return Err(Error::new(
+                Kind::Failed,
+                "the supervisor of this node is gone, so nobody would start it again",
+            )
+            .hint("`bcai stop` ends it, with its mounts; the next command starts one with a supervisor"));
+        }
+        if let Some(dir) = self.mounts.not_kept().first() {
+            let dir = dir.display();
+            return Err(Error::new(
+                Kind::Busy,
+                format!("the mount on {dir} would not survive: that needs Linux 6.9"),
+            )
+            .hint(format!("`bcai unmount {dir}` first, or `bcai stop`, which ends all mounts")));
+        }
+        self.restarts.store(true, Ordering::Release);
+        self.stop.cancel();
+        Ok(())
+    }
+
+    /// Whether the node ends to be started again.
+    pub fn restarts(&self) -> bool {
+        self.restarts.load(Ordering::Acquire)
+    }
+
+    /// Writes what a new daemon would have to fetch or to replay, and leaves the rest as it is: whoever reads a mount is answered until
+    /// this process ends. After this it has to end at once.
+    pub async fn hand_over(self: &Arc<Self>) {
+        self.networks.stop().await;
+        self.fetcher.flush().await;
+        if let Err(error) = self.store.commit() {
+            tracing::error!(%error, "the last commit of the store failed; cached chunks may be fetched again");
+        }
+        self.mounts.leave();
+        tracing::info!("node hands over");
+    }
+
     /// Goes on with a mount of an earlier daemon. Where that is impossible its users have waited for nothing, and it is mounted anew.
     /// Its directory is claimed.
     pub(super) async fn go_on_or_restore(self: Arc<Self>, inherited: Inherited) {

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::error::{Error, Kind};
 
@@ -89,6 +90,18 @@ pub fn holder(path: &Path) -> Result<Option<u32>, Error> {
     }
 }
 
+/// The supervisor that holds the lock, if one does. The file may name a process that is gone, and whose number another one has now; this
+/// one has the lock file open.
+pub fn supervisor(path: &Path) -> Option<OwnedFd> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let pid: i32 = text.lines().nth(1)?.parse().ok()?;
+    // Opened before it is looked at, so that the one that is given is the one that was seen.
+    let process = pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()?;
+    let mut open = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
+    let holds = open.any(|fd| std::fs::read_link(fd.path()).is_ok_and(|to| to == path));
+    holds.then_some(process)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,6 +128,9 @@ mod tests {
         let daemon = Lock::shared(supervisor.try_clone().unwrap(), &path, 1).unwrap();
         drop(supervisor);
         assert_eq!(holder(&path).unwrap(), Some(std::process::id()));
+        assert!(super::supervisor(&path).is_none(), "process 1 does not hold it");
+        std::fs::write(&path, format!("1\n{}\n", std::process::id())).unwrap();
+        assert!(super::supervisor(&path.canonicalize().unwrap()).is_some(), "this one does");
         assert!(Lock::take(&path).is_err());
         drop(daemon);
         assert_eq!(holder(&path).unwrap(), None);

@@ -60,10 +60,11 @@ mod witness;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use backon::{ConstantBuilder, Retryable};
+use rustix::process::{Signal, pidfd_send_signal};
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
@@ -139,6 +140,14 @@ impl Node {
     /// The process id of the node that runs on these folders, if one does.
     pub fn running(paths: &Paths) -> Result<Option<u32>, Error> {
         lock::holder(&paths.lock())
+    }
+
+    /// Asks the supervisor of these folders for an end, if there is one: for when its daemon does not answer.
+    pub fn end_supervisor(paths: &Paths) {
+        if let Some(supervisor) = paths.lock().canonicalize().ok().and_then(|path| lock::supervisor(&path)) {
+            // It may be gone by now.
+            let _ = pidfd_send_signal(supervisor, Signal::TERM);
+        }
     }
 
     /// The lock of these folders, for a supervisor.
@@ -249,45 +258,6 @@ impl Node {
     /// Asks the node to end; the daemon then calls `shut_down`.
     pub fn request_stop(&self) {
         self.stop.cancel();
-    }
-
-    /// Asks the node to end so that the supervisor starts another at once, which goes on with the mounts.
-    pub fn request_restart(&self) -> Result<(), Error> {
-        if !self.mounts.keeper().0.is_there() {
-            return Err(Error::new(
-                Kind::Failed,
-                "the supervisor of this node is gone, so nobody would start it again",
-            )
-            .hint("`bcai stop` ends it, with its mounts; the next command starts one with a supervisor"));
-        }
-        if let Some(dir) = self.mounts.not_kept().first() {
-            let dir = dir.display();
-            return Err(Error::new(
-                Kind::Busy,
-                format!("the mount on {dir} would not survive: that needs Linux 6.9"),
-            )
-            .hint(format!("`bcai unmount {dir}` first, or `bcai stop`, which ends all mounts")));
-        }
-        self.restarts.store(true, Ordering::Release);
-        self.stop.cancel();
-        Ok(())
-    }
-
-    /// Whether the node ends to be started again.
-    pub fn restarts(&self) -> bool {
-        self.restarts.load(Ordering::Acquire)
-    }
-
-    /// Writes what a new daemon would have to fetch or to replay, and leaves the rest as it is: whoever reads a mount is answered until
-    /// this process ends. After this it has to end at once.
-    pub async fn hand_over(self: &Arc<Self>) {
-        self.networks.stop().await;
-        self.fetcher.flush().await;
-        if let Err(error) = self.store.commit() {
-            tracing::error!(%error, "the last commit of the store failed; cached chunks may be fetched again");
-        }
-        self.mounts.leave();
-        tracing::info!("node hands over");
     }
 
     /// Ends everything from the top down: mounts first, so that no reader waits for a network that is gone; then

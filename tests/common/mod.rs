@@ -150,11 +150,16 @@ impl Site {
 
     /// SIGKILLs the daemon, and before it the supervisor, which would start another; waits until they are gone.
     pub fn kill(&self) {
+        self.kill_at_once();
+        wait_until("the daemon is gone", || self.run(["status"]).code == 10);
+    }
+
+    /// The same, and waits for nothing.
+    pub fn kill_at_once(&self) {
         let status = self.status();
         // A daemon whose supervisor was killed has none.
         let pids = ["supervisor", "pid"].into_iter().filter_map(|name| status[name].as_u64());
         pids.for_each(|pid| sigkill(pid as u32));
-        wait_until("the daemon is gone", || self.run(["status"]).code == 10);
     }
 
     /// The process ids of the daemon and of its supervisor, waited for if another daemon is about to start.
