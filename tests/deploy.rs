@@ -187,6 +187,30 @@ fn the_alert_rules_fire_when_something_is_wrong_and_only_then() {
     promtool(&["test", "rules"], &deploy("prometheus/alerts.test.yml"));
 }
 
+/// Names of metrics in a text, without what Prometheus adds for the parts of a histogram.
+fn metrics(text: &str) -> std::collections::BTreeSet<String> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    let names = words.filter(|word| word.starts_with("bcai_"));
+    let parts = ["_bucket", "_count", "_sum"];
+    let whole =
+        |name: &str| parts.iter().find_map(|part| name.strip_suffix(*part)).unwrap_or(name).to_owned();
+    names.map(whole).collect()
+}
+
+/// A rule over a metric that nobody serves never fires.
+#[test]
+fn rules_and_dashboard_are_over_metrics_that_there_are() {
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/OPERATIONS.md")).unwrap();
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("| `bcai_")).collect();
+    let documented = metrics(&rows.join("\n"));
+    for file in ["prometheus/alerts.yml", "prometheus/alerts.test.yml", "grafana/bcai.json"] {
+        let used = metrics(&fs::read_to_string(deploy(file)).unwrap());
+        assert!(used.len() > 8, "{used:?}");
+        let unknown: Vec<_> = used.difference(&documented).collect();
+        assert!(unknown.is_empty(), "{file}: {unknown:?}");
+    }
+}
+
 /// What Grafana would put in the place of its variables.
 const VARIABLES: [(&str, &str); 3] = [("$instance", ".*"), ("$__rate_interval", "5m"), ("$__range", "3h")];
 

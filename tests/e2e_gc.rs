@@ -112,6 +112,52 @@ fn without_being_told_nothing_goes_at_once() {
     assert!(shown.contains("withdrawn, stays until 20"), "{shown}");
 }
 
+/// It took all versions of a network whose log could not be read for snapshots in no version, and removed them.
+#[test]
+fn nothing_goes_while_a_log_cannot_be_read() {
+    let site = hasty();
+    let dir = site.dir("one");
+    fill(&dir, 1, 0..5);
+    site.publish(&dir, "data@v1");
+    site.ok(["stop"]);
+    let mut logs = fs::read_dir(site.home.join("networks")).unwrap().map(|entry| entry.unwrap().path());
+    let log = logs.find(|path| path.extension().is_some_and(|end| end == "redb")).unwrap();
+    let whole = fs::read(&log).unwrap();
+    fs::write(&log, noise(1, 100_000)).unwrap();
+    let message = site.fails(11, ["gc"]);
+    assert!(message.contains("the log of network") && message.contains("is not here"), "{message}");
+    site.ok(["stop"]);
+    // As a log that was put back from before the version was published.
+    fs::remove_file(&log).unwrap();
+    let message = site.fails(11, ["gc"]);
+    assert!(message.contains("is not here"), "{message}");
+    site.ok(["stop"]);
+    fs::write(&log, whole).unwrap();
+    assert_eq!(site.json(["gc"])["objects"], 0);
+    site.ok(["verify", "data@v1"]);
+}
+
+/// A file that was opened before another version was mounted is read to its end.
+#[test]
+#[cfg_attr(not(fuse_available), ignore = "no /dev/fuse here")]
+fn what_is_still_open_of_a_version_that_is_mounted_no_more_stays() {
+    use std::io::Read;
+    let site = hasty();
+    let (one, two) = (site.dir("one"), site.dir("two"));
+    fill(&one, 1, 0..20);
+    fill(&two, 2, 0..20);
+    site.publish(&one, "data@v1");
+    site.publish(&two, "data@v2");
+    let mounted = site.mount("data@v1", "mnt");
+    let mut open = fs::File::open(mounted.join("0007")).unwrap();
+    site.ok(["remount", mounted.to_str().unwrap(), "data@v2"]);
+    site.ok(["yank", "data@v1", "--reason", "wrong labels"]);
+    site.ok(["gc"]);
+    let mut bytes = Vec::new();
+    open.read_to_end(&mut bytes).unwrap();
+    assert!(bytes == noise(1007, 200 * KIB));
+}
+
 /// An object of what stays is gone wrong: it cannot be told what else it needs.
 #[test]
 fn nothing_goes_while_what_stays_is_damaged() {

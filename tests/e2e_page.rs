@@ -116,6 +116,9 @@ fn the_page_can_be_looked_at_and_changes_nothing() {
     let body = status.split_once("\r\n\r\n").unwrap().1;
     assert_eq!(serde_json::from_str::<Value>(body).unwrap()["pid"], site.status()["pid"]);
 
+    let metrics = get(&at, "/metrics", &at);
+    assert!(metrics.contains("openmetrics-text") && metrics.contains("bcai_uptime_seconds"), "{metrics}");
+
     for route in ["/v1/stop", "/v1/publish", "/v1/unmount", "/v1/keys/rotate", "/v1/read", "/v1/log"] {
         let request = format!(
             "POST {route} HTTP/1.1\r\nHost: {at}\r\nContent-Type: application/json\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{{}}"
@@ -162,9 +165,12 @@ fn a_port_that_is_taken_is_named_and_the_node_goes_on() {
     let mut site = Site::new();
     site.settings.push(("BCAI_WEB_LISTEN".into(), taken.clone()));
     site.ok(["init"]);
-    let alerts = site.json(["alerts"]);
-    let alert = &alerts.as_array().unwrap()[0];
-    assert_eq!(alert["id"], "no-web-page");
+    // Among others: the disk of a test may be nearly full.
+    let active = |alerts: &Value| {
+        let mut alerts = alerts.as_array().unwrap().iter();
+        alerts.find(|alert| alert["id"] == "no-web-page" && alert["state"] == "active").cloned()
+    };
+    let alert = active(&site.json(["alerts"])).expect("an alert about the page");
     assert!(alert["text"].as_str().unwrap().contains(&taken), "{alert}");
     assert!(alert["remedy"].as_str().unwrap().contains("web.listen"), "{alert}");
     assert!(site.ok(["doctor"]).contains(&taken));
@@ -172,7 +178,7 @@ fn a_port_that_is_taken_is_named_and_the_node_goes_on() {
     drop(other);
     wait_until("the page is open", || site.status()["web"]["error"].is_null());
     assert!(get(&taken, "/", &taken).starts_with("HTTP/1.1 200"));
-    assert_eq!(site.status()["alerts"].as_array().unwrap().len(), 0);
+    assert_eq!(active(&site.json(["alerts"])), None);
 }
 
 /// A job that one terminal began is seen by whoever watches, on the socket as on the page, from its beginning to its end.

@@ -19,6 +19,9 @@ _bcai() {
             bcai,alerts)
                 cmd="bcai__subcmd__alerts"
                 ;;
+            bcai,bundle)
+                cmd="bcai__subcmd__bundle"
+                ;;
             bcai,cache)
                 cmd="bcai__subcmd__cache"
                 ;;
@@ -42,6 +45,9 @@ _bcai() {
                 ;;
             bcai,export)
                 cmd="bcai__subcmd__export"
+                ;;
+            bcai,gc)
+                cmd="bcai__subcmd__gc"
                 ;;
             bcai,init)
                 cmd="bcai__subcmd__init"
@@ -79,6 +85,9 @@ _bcai() {
             bcai,remount)
                 cmd="bcai__subcmd__remount"
                 ;;
+            bcai,restart)
+                cmd="bcai__subcmd__restart"
+                ;;
             bcai,snapshot)
                 cmd="bcai__subcmd__snapshot"
                 ;;
@@ -90,6 +99,12 @@ _bcai() {
                 ;;
             bcai,tag)
                 cmd="bcai__subcmd__tag"
+                ;;
+            bcai,top)
+                cmd="bcai__subcmd__top"
+                ;;
+            bcai,trace)
+                cmd="bcai__subcmd__trace"
                 ;;
             bcai,unmount)
                 cmd="bcai__subcmd__unmount"
@@ -111,6 +126,12 @@ _bcai() {
                 ;;
             bcai__subcmd__alerts,list)
                 cmd="bcai__subcmd__alerts__subcmd__list"
+                ;;
+            bcai__subcmd__bundle,export)
+                cmd="bcai__subcmd__bundle__subcmd__export"
+                ;;
+            bcai__subcmd__bundle,import)
+                cmd="bcai__subcmd__bundle__subcmd__import"
                 ;;
             bcai__subcmd__keys,grant)
                 cmd="bcai__subcmd__keys__subcmd__grant"
@@ -173,7 +194,7 @@ _bcai() {
 
     case "${cmd}" in
         bcai)
-            opts="-c -q -h -V --home --config --json --quiet --help --version init daemon stop snapshot publish tag yank mount remount unmount list log ls cat export diff prefetch pin unpin cache verify keys validator status peers alerts doctor demo completions man"
+            opts="-c -q -h -V --home --config --json --quiet --help --version init daemon stop restart snapshot publish tag yank mount remount unmount list log ls cat export bundle diff prefetch pin unpin cache gc verify keys validator status top trace peers alerts doctor demo completions man"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -276,6 +297,92 @@ _bcai() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        bcai__subcmd__bundle)
+            opts="-c -q -h --home --config --json --quiet --help export import"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --home)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        bcai__subcmd__bundle__subcmd__export)
+            opts="-c -q -h --since --home --config --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --since)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --home)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        bcai__subcmd__bundle__subcmd__import)
+            opts="-c -q -h --genesis --home --config --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --genesis)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --home)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         bcai__subcmd__cache)
             opts="-c -q -h --home --config --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -355,7 +462,7 @@ _bcai() {
             return 0
             ;;
         bcai__subcmd__daemon)
-            opts="-c -q -h --foreground --home --config --json --quiet --help"
+            opts="-c -q -h --foreground --supervised --home --config --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -460,6 +567,32 @@ _bcai() {
             ;;
         bcai__subcmd__export)
             opts="-c -q -h --home --config --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --home)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        bcai__subcmd__gc)
+            opts="-c -q -h --dry-run --home --config --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1154,6 +1287,32 @@ _bcai() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        bcai__subcmd__restart)
+            opts="-c -q -h --home --config --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --home)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         bcai__subcmd__snapshot)
             opts="-c -q -h --chunking --compress --skip-special --in-place --paranoid --home --config --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -1241,6 +1400,58 @@ _bcai() {
             return 0
             ;;
         bcai__subcmd__tag)
+            opts="-c -q -h --home --config --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --home)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        bcai__subcmd__top)
+            opts="-c -q -h --home --config --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --home)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        bcai__subcmd__trace)
             opts="-c -q -h --home --config --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

@@ -33,6 +33,7 @@ complete -c bcai -n "__fish_bcai_needs_command" -s V -l version -d 'Print versio
 complete -c bcai -n "__fish_bcai_needs_command" -f -a "init" -d 'Create a network of your own, or join one'
 complete -c bcai -n "__fish_bcai_needs_command" -f -a "daemon" -d 'Start this machine\'s node'
 complete -c bcai -n "__fish_bcai_needs_command" -f -a "stop" -d 'Stop this machine\'s node'
+complete -c bcai -n "__fish_bcai_needs_command" -f -a "restart" -d 'Restart this machine\'s node without ending its mounts'
 complete -c bcai -n "__fish_bcai_needs_command" -f -a "snapshot" -d 'Build a snapshot of a directory in the local store'
 complete -c bcai -n "__fish_bcai_needs_command" -f -a "publish" -d 'Publish a directory or a snapshot as a version of a dataset'
 complete -c bcai -n "__fish_bcai_needs_command" -f -a "tag" -d 'Make a tag of a dataset name another of its versions'
@@ -45,15 +46,19 @@ complete -c bcai -n "__fish_bcai_needs_command" -f -a "log" -d 'Show the signed 
 complete -c bcai -n "__fish_bcai_needs_command" -f -a "ls" -d 'List a directory of a dataset without mounting it'
 complete -c bcai -n "__fish_bcai_needs_command" -f -a "cat" -d 'Print a file of a dataset'
 complete -c bcai -n "__fish_bcai_needs_command" -f -a "export" -d 'Write a dataset out as ordinary files'
+complete -c bcai -n "__fish_bcai_needs_command" -f -a "bundle" -d 'Carry versions in one file to machines that no network reaches'
 complete -c bcai -n "__fish_bcai_needs_command" -f -a "diff" -d 'Show what is different between two versions of a dataset'
 complete -c bcai -n "__fish_bcai_needs_command" -f -a "prefetch" -d 'Fetch a dataset, or a part of it, before it is read'
 complete -c bcai -n "__fish_bcai_needs_command" -f -a "pin" -d 'Fetch a dataset, or a part of it, and keep it from being evicted'
 complete -c bcai -n "__fish_bcai_needs_command" -f -a "unpin" -d 'Let what was pinned be evicted again'
 complete -c bcai -n "__fish_bcai_needs_command" -f -a "cache" -d 'Show what fills the cache, what is pinned, and what the cache was good for'
+complete -c bcai -n "__fish_bcai_needs_command" -f -a "gc" -d 'Take away what was published here and is no longer wanted'
 complete -c bcai -n "__fish_bcai_needs_command" -f -a "verify" -d 'Recheck certificate, manifests and every chunk'
 complete -c bcai -n "__fish_bcai_needs_command" -f -a "keys" -d 'This machine\'s key: show it, make one, put another in its place; give rights to others\''
 complete -c bcai -n "__fish_bcai_needs_command" -f -a "validator" -d 'Who decides the network: show it, and take part'
 complete -c bcai -n "__fish_bcai_needs_command" -f -a "status" -d 'Show the node at a glance'
+complete -c bcai -n "__fish_bcai_needs_command" -f -a "top" -d 'Watch the node: mounts, reads, cache, transfers, peers, logs and alerts, every second'
+complete -c bcai -n "__fish_bcai_needs_command" -f -a "trace" -d 'Show what programs ask of a mount, as it happens'
 complete -c bcai -n "__fish_bcai_needs_command" -f -a "peers" -d 'Show whom this node talks to, and say whom it shall talk to and how fast'
 complete -c bcai -n "__fish_bcai_needs_command" -f -a "alerts" -d 'Show what is wrong with this node and what to do, and take note of it'
 complete -c bcai -n "__fish_bcai_needs_command" -f -a "doctor" -d 'Check this machine and print the remedy for what is wrong'
@@ -71,6 +76,7 @@ complete -c bcai -n "__fish_bcai_using_subcommand init" -s h -l help -d 'Print h
 complete -c bcai -n "__fish_bcai_using_subcommand daemon" -l home -d 'Keep everything this node owns under one folder' -r -F
 complete -c bcai -n "__fish_bcai_using_subcommand daemon" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand daemon" -l foreground -d 'Stay in the foreground and log to stderr'
+complete -c bcai -n "__fish_bcai_using_subcommand daemon" -l supervised -d 'What the supervisor runs'
 complete -c bcai -n "__fish_bcai_using_subcommand daemon" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand daemon" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand daemon" -s h -l help -d 'Print help (see more with \'--help\')'
@@ -79,6 +85,11 @@ complete -c bcai -n "__fish_bcai_using_subcommand stop" -s c -l config -d 'Set a
 complete -c bcai -n "__fish_bcai_using_subcommand stop" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand stop" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand stop" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c bcai -n "__fish_bcai_using_subcommand restart" -l home -d 'Keep everything this node owns under one folder' -r -F
+complete -c bcai -n "__fish_bcai_using_subcommand restart" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
+complete -c bcai -n "__fish_bcai_using_subcommand restart" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
+complete -c bcai -n "__fish_bcai_using_subcommand restart" -s q -l quiet -d 'Print no progress and no confirmations'
+complete -c bcai -n "__fish_bcai_using_subcommand restart" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c bcai -n "__fish_bcai_using_subcommand snapshot" -l chunking -d 'How files are cut: auto (cdc:64K that knows tar, zip, safetensors and Parquet), cdc:64K, cdc:256K, cdc:1M, fixed:1M, fixed:2M or fixed:4M' -r
 complete -c bcai -n "__fish_bcai_using_subcommand snapshot" -l compress -d 'How chunks are compressed: none, lz4 or zstd:LEVEL' -r
 complete -c bcai -n "__fish_bcai_using_subcommand snapshot" -l home -d 'Keep everything this node owns under one folder' -r -F
@@ -166,6 +177,25 @@ complete -c bcai -n "__fish_bcai_using_subcommand export" -s c -l config -d 'Set
 complete -c bcai -n "__fish_bcai_using_subcommand export" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand export" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand export" -s h -l help -d 'Print help'
+complete -c bcai -n "__fish_bcai_using_subcommand bundle; and not __fish_seen_subcommand_from export import" -l home -d 'Keep everything this node owns under one folder' -r -F
+complete -c bcai -n "__fish_bcai_using_subcommand bundle; and not __fish_seen_subcommand_from export import" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
+complete -c bcai -n "__fish_bcai_using_subcommand bundle; and not __fish_seen_subcommand_from export import" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
+complete -c bcai -n "__fish_bcai_using_subcommand bundle; and not __fish_seen_subcommand_from export import" -s q -l quiet -d 'Print no progress and no confirmations'
+complete -c bcai -n "__fish_bcai_using_subcommand bundle; and not __fish_seen_subcommand_from export import" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c bcai -n "__fish_bcai_using_subcommand bundle; and not __fish_seen_subcommand_from export import" -f -a "export" -d 'Write versions, and the log that says so, into one file'
+complete -c bcai -n "__fish_bcai_using_subcommand bundle; and not __fish_seen_subcommand_from export import" -f -a "import" -d 'Take over the versions of a bundle, and pin them'
+complete -c bcai -n "__fish_bcai_using_subcommand bundle; and __fish_seen_subcommand_from export" -l since -d 'Leave out what this version has: the machine that imports the file must have all of it already' -r
+complete -c bcai -n "__fish_bcai_using_subcommand bundle; and __fish_seen_subcommand_from export" -l home -d 'Keep everything this node owns under one folder' -r -F
+complete -c bcai -n "__fish_bcai_using_subcommand bundle; and __fish_seen_subcommand_from export" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
+complete -c bcai -n "__fish_bcai_using_subcommand bundle; and __fish_seen_subcommand_from export" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
+complete -c bcai -n "__fish_bcai_using_subcommand bundle; and __fish_seen_subcommand_from export" -s q -l quiet -d 'Print no progress and no confirmations'
+complete -c bcai -n "__fish_bcai_using_subcommand bundle; and __fish_seen_subcommand_from export" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c bcai -n "__fish_bcai_using_subcommand bundle; and __fish_seen_subcommand_from import" -l genesis -d 'The id of the network that it must be of, or a URI of a version that must be in it' -r
+complete -c bcai -n "__fish_bcai_using_subcommand bundle; and __fish_seen_subcommand_from import" -l home -d 'Keep everything this node owns under one folder' -r -F
+complete -c bcai -n "__fish_bcai_using_subcommand bundle; and __fish_seen_subcommand_from import" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
+complete -c bcai -n "__fish_bcai_using_subcommand bundle; and __fish_seen_subcommand_from import" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
+complete -c bcai -n "__fish_bcai_using_subcommand bundle; and __fish_seen_subcommand_from import" -s q -l quiet -d 'Print no progress and no confirmations'
+complete -c bcai -n "__fish_bcai_using_subcommand bundle; and __fish_seen_subcommand_from import" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c bcai -n "__fish_bcai_using_subcommand diff" -l home -d 'Keep everything this node owns under one folder' -r -F
 complete -c bcai -n "__fish_bcai_using_subcommand diff" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand diff" -l stat -d 'Only the totals, with the bytes that are new in the later version'
@@ -196,6 +226,12 @@ complete -c bcai -n "__fish_bcai_using_subcommand cache" -s c -l config -d 'Set 
 complete -c bcai -n "__fish_bcai_using_subcommand cache" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand cache" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand cache" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c bcai -n "__fish_bcai_using_subcommand gc" -l home -d 'Keep everything this node owns under one folder' -r -F
+complete -c bcai -n "__fish_bcai_using_subcommand gc" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
+complete -c bcai -n "__fish_bcai_using_subcommand gc" -l dry-run -d 'Show every snapshot and when it goes, and take nothing away'
+complete -c bcai -n "__fish_bcai_using_subcommand gc" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
+complete -c bcai -n "__fish_bcai_using_subcommand gc" -s q -l quiet -d 'Print no progress and no confirmations'
+complete -c bcai -n "__fish_bcai_using_subcommand gc" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c bcai -n "__fish_bcai_using_subcommand verify" -l offline -d 'Check the proof in this file' -r -F
 complete -c bcai -n "__fish_bcai_using_subcommand verify" -l genesis -d 'The network\'s id, or a URI of the version that the proof shall be of' -r
 complete -c bcai -n "__fish_bcai_using_subcommand verify" -l checkpoint -d 'Check that each --key has signed the checkpoint in this file' -r -F
@@ -315,6 +351,16 @@ complete -c bcai -n "__fish_bcai_using_subcommand status" -s c -l config -d 'Set
 complete -c bcai -n "__fish_bcai_using_subcommand status" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand status" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand status" -s h -l help -d 'Print help'
+complete -c bcai -n "__fish_bcai_using_subcommand top" -l home -d 'Keep everything this node owns under one folder' -r -F
+complete -c bcai -n "__fish_bcai_using_subcommand top" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
+complete -c bcai -n "__fish_bcai_using_subcommand top" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
+complete -c bcai -n "__fish_bcai_using_subcommand top" -s q -l quiet -d 'Print no progress and no confirmations'
+complete -c bcai -n "__fish_bcai_using_subcommand top" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c bcai -n "__fish_bcai_using_subcommand trace" -l home -d 'Keep everything this node owns under one folder' -r -F
+complete -c bcai -n "__fish_bcai_using_subcommand trace" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
+complete -c bcai -n "__fish_bcai_using_subcommand trace" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
+complete -c bcai -n "__fish_bcai_using_subcommand trace" -s q -l quiet -d 'Print no progress and no confirmations'
+complete -c bcai -n "__fish_bcai_using_subcommand trace" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c bcai -n "__fish_bcai_using_subcommand peers; and not __fish_seen_subcommand_from list add block allow limit" -l home -d 'Keep everything this node owns under one folder' -r -F
 complete -c bcai -n "__fish_bcai_using_subcommand peers; and not __fish_seen_subcommand_from list add block allow limit" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand peers; and not __fish_seen_subcommand_from list add block allow limit" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'

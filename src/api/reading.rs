@@ -9,14 +9,18 @@ use std::convert::Infallible;
 
 use axum::extract::{Query, State};
 use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use futures::{Stream, stream};
 
 use super::route;
 use super::server::{Answer, PROGRESS_EVERY, Shared};
-use crate::node::Node;
 use crate::node::report::*;
+use crate::node::{Error, Node};
+
+/// As OpenMetrics names its text form.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 pub(super) fn routes() -> Router<std::sync::Arc<Node>> {
     Router::new()
@@ -29,6 +33,7 @@ pub(super) fn routes() -> Router<std::sync::Arc<Node>> {
         .route(route::JOBS, get(jobs))
         .route(route::JOB_EVENTS, get(job_events))
         .route(route::ALERTS, get(alerts))
+        .route(route::METRICS, get(metrics))
 }
 
 async fn status(State(node): Shared) -> Answer<Status> {
@@ -80,4 +85,10 @@ async fn job_events(State(node): Shared) -> Sse<impl Stream<Item = Result<Event,
 
 async fn alerts(State(node): Shared) -> Answer<Vec<Alert>> {
     node.alerts().map(Json)
+}
+
+/// What a node measures, in the text form of OpenMetrics.
+async fn metrics(State(node): Shared) -> Result<Response, Error> {
+    let text = node.metrics()?;
+    Ok(([("content-type", OPEN_METRICS)], text).into_response())
 }

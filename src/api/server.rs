@@ -30,8 +30,6 @@ use crate::node::{Error, Job, JobKind, Kind, Node};
 pub(super) const PROGRESS_EVERY: Duration = Duration::from_millis(250);
 /// Largest request: a list of paths fits, a flood does not.
 const BODY_MAX: usize = 4 << 20;
-/// As OpenMetrics names its text form.
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// Batches of rows that wait to be sent.
 const ROWS_AHEAD: usize = 4;
 
@@ -64,7 +62,6 @@ pub async fn serve(listener: UnixListener, node: Arc<Node>, stop: CancellationTo
         .route(route::VERIFY, post(verify))
         .route(route::GC, post(gc))
         .route(route::TRACE, post(trace))
-        .route(route::METRICS, get(metrics))
         .route(route::PREFETCH, post(prefetch))
         .route(route::PIN, post(pin))
         .route(route::UNPIN, post(unpin))
@@ -239,12 +236,6 @@ async fn gc(State(node): Shared, Json(request): Json<GcRequest>) -> Response {
 async fn trace(State(node): Shared, Json(request): Json<TraceRequest>) -> Response {
     let job = node.begin(JobKind::Trace, &request.dir.display().to_string());
     run_with_rows(job, async move |job, rows| node.trace(&request, &job, rows).await)
-}
-
-/// What a node measures, in the text form of OpenMetrics.
-pub(super) async fn metrics(State(node): Shared) -> Result<Response, Error> {
-    let text = node.metrics()?;
-    Ok(([("content-type", OPEN_METRICS)], text).into_response())
 }
 
 async fn prefetch(State(node): Shared, Json(request): Json<PrefetchRequest>) -> Response {

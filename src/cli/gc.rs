@@ -43,6 +43,12 @@ fn text(done: &Collected) -> String {
     let (size, kept) = (output::size(done.bytes), output::size(done.kept_bytes));
     let verb = if done.dry_run { "would free" } else { "freed" };
     lines.push(format!("{verb} {size} in {} objects; {kept} in {} stay", done.objects, done.kept_objects));
+    if done.in_place_bytes > 0 {
+        let size = output::size(done.in_place_bytes);
+        lines.push(format!(
+            "{size} more are parts of files that were published in place, which nobody removes"
+        ));
+    }
     lines.join("\n")
 }
 
@@ -53,6 +59,7 @@ fn line(row: &KeptSnapshot, dry_run: bool) -> String {
     };
     let why = match row.held {
         Held::Published => "published",
+        Held::Submitted => "submitted, and in no version that is known here",
         Held::Withdrawn => "withdrawn",
         Held::Unpublished => "in no version",
     };

@@ -313,6 +313,7 @@ fn snapshot_with(
         chunks: totals.chunks,
         created_unix_ms: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |age| age.as_millis() as u64),
         source: dir.canonicalize().unwrap_or_else(|_| dir.to_owned()).to_string_lossy().into_owned(),
+        submitted: None,
     })?;
     Ok(Done {
         snapshot: id,

@@ -1,11 +1,12 @@
 //! Taking away what was published and is no longer wanted.
 //!
 //! Owns: what keeps a snapshot (versions, a time after they were withdrawn, pins, mounts), and the walk that marks what stays.
+//! Nothing is judged by a log that is not here.
 //! Must not know: how the store frees anything.
 //! Invariant: nothing goes that a snapshot which stays refers to. If one that stays cannot be followed to its end,
 //! nothing goes at all.
 //! Trust: the log, for what is published; nothing on this machine's disk, which is hashed as it is followed.
-//! Threads: one blocking task; nothing is snapshotted or published meanwhile (`sweeping`).
+//! Threads: one blocking task; nothing is snapshotted or published meanwhile (`sweeping`), nor pinned.
 //! A crash leaves: what `store::gc` leaves.
 
 use std::collections::BTreeMap;
@@ -45,22 +46,55 @@ impl Node {
             Error::new(Kind::Busy, "a snapshot, a publish or another gc is under way, and gc cannot tell its data from what is left over")
                 .hint("`bcai status` shows it; run gc again when it is done")
         })?;
+        self.check_logs()?;
+        // What a pin that is being made has found here must not go before it is held. Those in the background go on afterwards.
+        let turn = self.pin_turn().await?;
+        let collected = self.collect_alone(request.dry_run, job).await;
+        drop(turn);
+        // What is gone is not to be had here any more.
+        self.join_kept_swarms();
+        self.resume_pins();
+        collected
+    }
+
+    /// Which versions exist only their logs say.
+    fn check_logs(&self) -> Result<(), Error> {
+        let Some(genesis) = self.networks.absent().first().copied() else { return Ok(()) };
+        let text =
+            format!("the log of network {genesis} is not here, so gc cannot know which versions exist");
+        Err(Error::new(Kind::Busy, text).hint(
+            "wait until it is fetched again, or put networks/ back from a backup; `bcai init --join URI` fetches it from the peer in the URI",
+        ))
+    }
+
+    async fn collect_alone(self: &Arc<Self>, dry_run: bool, job: &Job) -> Result<Collected, Error> {
         self.fetcher.flush().await;
         let snapshots = off(|| {
-            self.begin_times()?;
+            if !dry_run {
+                self.begin_times()?;
+            }
             self.kept_snapshots()
         })?;
-        let (node, job, dry_run) = (self.clone(), job.clone(), request.dry_run);
+        let used = self.mounts.snapshots_in_use()?;
+        let (node, job) = (self.clone(), job.clone());
         let done = tokio::task::spawn_blocking(move || {
-            let swept = node.collect(&snapshots, dry_run, &job)?;
+            let swept = node.collect(&snapshots, &used, dry_run, &job)?;
             Ok((snapshots, swept))
         });
         let done: Result<_, Error> =
             done.await.map_err(|panic| Error::new(Kind::Failed, format!("gc failed: {panic}")))?;
         let (snapshots, swept) = done?;
-        let Swept { objects, bytes, kept_objects, kept_bytes } = swept;
+        let Swept { objects, bytes, outside_bytes, kept_objects, kept_bytes } = swept;
         tracing::info!(dry_run, objects, bytes, kept_objects, kept_bytes, "gc is done");
-        Ok(Collected { dry_run, snapshots, objects, bytes, kept_objects, kept_bytes })
+        Ok(Collected {
+            dry_run,
+            snapshots,
+            objects,
+            bytes,
+            in_place_bytes: outside_bytes,
+            kept_objects,
+            kept_bytes,
+        })
     }
 
     /// Every snapshot that was built here, with what holds it.
@@ -108,6 +142,10 @@ impl Node {
         let created = if record.created_unix_ms == 0 { now } else { record.created_unix_ms };
         let (held, goes_unix_ms) = match &versions {
             Versions { live: true, .. } => (Held::Published, None),
+            // The log may not have come to it yet, here.
+            Versions { names, .. } if names.is_empty() && record.submitted.is_some() => {
+                (Held::Submitted, None)
+            }
             Versions { names, .. } if names.is_empty() => {
                 (Held::Unpublished, Some(after(created, self.retention.unpublished)))
             }
@@ -128,7 +166,13 @@ impl Node {
         }
     }
 
-    fn collect(&self, snapshots: &[KeptSnapshot], dry_run: bool, job: &Job) -> Result<Swept, Error> {
+    fn collect(
+        &self,
+        snapshots: &[KeptSnapshot],
+        used: &[SnapshotId],
+        dry_run: bool,
+        job: &Job,
+    ) -> Result<Swept, Error> {
         let mut salt = [0; 32];
         getrandom::fill(&mut salt)
             .map_err(|error| Error::new(Kind::Failed, format!("no random bytes: {error}")))?;
@@ -149,8 +193,7 @@ impl Node {
         }
         // What is only fetched need not be whole; and of what is pinned or mounted, parts may be published.
         let pins = self.store.pins()?.into_iter().map(|pin| pin.snapshot);
-        let mounted = self.mounts.list().into_iter().filter_map(|mount| mount.snapshot.parse().ok());
-        for id in pins.chain(mounted).collect::<Vec<SnapshotId>>() {
+        for id in pins.chain(used.iter().copied()).collect::<Vec<SnapshotId>>() {
             marking.follow(id, None)?;
         }
         let mut step = |done, total| {
@@ -192,13 +235,21 @@ impl Marking<'_> {
                 continue;
             }
             self.job.check()?;
-            let object = match (self.load(&id)?, built) {
-                (Ok(object), _) => object,
-                (Err(cause), Some(kept)) => return Err(broken(kept, &id, &cause)),
-                (Err(_), None) => continue,
+            let object = match self.load(&id)? {
+                Ok(Some(object)) => object,
+                Ok(None) if built.is_none() => continue,
+                Ok(None) => return Err(broken(snapshot, built, &id, "it is not here")),
+                // What it refers to may be here, and nobody can say what that is.
+                Err(cause) => return Err(broken(snapshot, built, &id, &cause)),
             };
             self.mark(&id);
-            for id in below(&object)? {
+            let below = match (below(&object), built) {
+                (Ok(below), _) => below,
+                (Err(error), Some(_)) => return Err(broken(snapshot, built, &id, &error.message)),
+                // Nobody can follow it, wherever it is.
+                (Err(_), None) => continue,
+            };
+            for id in below {
                 match id.kind {
                     id::Kind::Chunk => self.mark(&id),
                     _ => pending.push(id),
@@ -220,11 +271,11 @@ impl Marking<'_> {
         }
     }
 
-    /// The object, or what is wrong with it.
-    fn load(&self, id: &ObjectId) -> Result<Result<Checked, String>, Error> {
+    /// The object, if it is here, or what is wrong with it.
+    fn load(&self, id: &ObjectId) -> Result<Result<Option<Checked>, String>, Error> {
         match self.store.get(id) {
-            Ok(Some(packed)) => Ok(packed.verify(id).map_err(|error| error.to_string())),
-            Ok(None) => Ok(Err("it is not here".into())),
+            Ok(Some(packed)) => Ok(packed.verify(id).map(Some).map_err(|error| error.to_string())),
+            Ok(None) => Ok(Ok(None)),
             Err(error) if error.is_damage() || matches!(error, StoreError::Io { .. }) => {
                 Ok(Err(error.to_string()))
             }
@@ -233,8 +284,8 @@ impl Marking<'_> {
     }
 }
 
-fn broken(kept: &KeptSnapshot, id: &ObjectId, cause: &str) -> Error {
-    let name = kept.versions.first().unwrap_or(&kept.snapshot);
+fn broken(snapshot: SnapshotId, built: Option<&KeptSnapshot>, id: &ObjectId, cause: &str) -> Error {
+    let name = built.and_then(|kept| kept.versions.first().cloned()).unwrap_or_else(|| snapshot.to_string());
     Error::new(
         Kind::Corrupt,
         format!("{name} stays and cannot be followed to its end, so nothing was removed: {id}: {cause}"),

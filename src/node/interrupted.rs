@@ -17,6 +17,16 @@ use super::{Node, now_ms, off};
 /// How long a job runs before it is worth writing down.
 const WORTH: Duration = Duration::from_secs(3);
 
+/// Jobs that their users have to run again.
+const NAMED: [JobKind; 6] = [
+    JobKind::Publish,
+    JobKind::Snapshot,
+    JobKind::Prefetch,
+    JobKind::Export,
+    JobKind::BundleExport,
+    JobKind::BundleImport,
+];
+
 /// A job as `state.json` has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unfinished {
@@ -30,7 +40,9 @@ impl JobKind {
     /// What to do about one that was cut off; nothing if that is nobody's loss, or the node goes on by itself.
     fn remedy(self) -> Option<&'static str> {
         match self {
-            Self::Publish | Self::Snapshot | Self::Prefetch => Some("run it again: it goes on where it was"),
+            Self::Publish | Self::Snapshot | Self::Prefetch | Self::BundleExport | Self::BundleImport => {
+                Some("run it again: it goes on where it was")
+            }
             Self::Export => Some("remove what it has written, and run it again"),
             _ => None,
         }
@@ -78,8 +90,7 @@ impl Node {
 
 /// How it is told.
 fn told(job: &Unfinished) -> EndedJob {
-    let kinds = [JobKind::Publish, JobKind::Snapshot, JobKind::Prefetch, JobKind::Export];
-    let kind = kinds.into_iter().find(|kind| kind.to_string() == job.kind);
+    let kind = NAMED.into_iter().find(|kind| kind.to_string() == job.kind);
     let error = Error::new(Kind::Failed, "the node ended while it ran");
     EndedJob {
         id: 0,

@@ -26,6 +26,7 @@ use super::error::{Error, Kind};
 use super::mounts::{READ_DEADLINE, Ready, blocking};
 use super::report::{MountRequest, Resolved};
 use crate::config::Io;
+use crate::id::SnapshotId;
 use crate::supervisor::{Keeper, Kept};
 
 /// Pause between two tries to open a version whose objects are not here.
@@ -109,6 +110,11 @@ impl Keeping {
     fn send(&self, description: &Description, fds: Vec<OwnedFd>) -> io::Result<()> {
         let bytes = serde_json::to_vec(description)?;
         self.keeper.keep(self.id, bytes, fds).map_err(io::Error::other)
+    }
+
+    /// The snapshots that its users may see.
+    pub fn snapshots(&self) -> impl Iterator<Item = SnapshotId> {
+        self.description.trees.values().filter_map(|resolved| resolved.snapshot.parse().ok())
     }
 
     /// Whether somebody does keep it.
@@ -247,6 +253,7 @@ impl Node {
     }
 
     async fn go_on(self: &Arc<Self>, inherited: Inherited) -> Result<(), Error> {
+        let _kept = self.sweeping.read().await;
         let Inherited { id, description, fds } = inherited;
         let known = description.clone();
         let unknown = || Error::new(Kind::Corrupt, "what was kept of the mount makes no sense");

@@ -20,6 +20,7 @@ use super::mounts::Ready;
 use super::off;
 use super::report::{MountRequest, Mounted, Resolved, VersionOf};
 use super::watches::Watches;
+use crate::id::SnapshotId;
 use crate::manifest::Totals;
 use crate::supervisor::Keeper;
 use crate::view::View;
@@ -32,6 +33,8 @@ pub(super) struct Active {
     pub request: MountRequest,
     pub view: Arc<View>,
     pub mount: Arc<bcai_mount::Mount>,
+    /// What was mounted here before, and may be in use still.
+    pub before: BTreeSet<SnapshotId>,
     /// Ends, when dropped, what keeps up with the name of the mount.
     pub followed: Option<DropGuard>,
     /// What the supervisor keeps of it, until this is dropped. None where the kernel or the supervisor cannot.
@@ -41,6 +44,13 @@ pub(super) struct Active {
 }
 
 impl Active {
+    /// The snapshots that its users may see.
+    fn view_ids(&self) -> Vec<SnapshotId> {
+        let before = self.before.iter().copied().filter(|_| self.mount.trees() > 1);
+        let kept = self.keeping.iter().flat_map(Keeping::snapshots);
+        before.chain(kept).chain([self.view.id()]).collect()
+    }
+
     /// What the mount is like at this moment.
     pub fn report(&self) -> Mounted {
         let in_use = self.mount.io();
@@ -105,6 +115,23 @@ impl Mounts {
     pub fn view(&self, dir: &Path) -> Option<Arc<View>> {
         let of = |dir: &Path| self.lock().active.get(dir).map(|active| active.view.clone());
         of(dir).or_else(|| of(&off(|| dir.canonicalize()).ok()?))
+    }
+
+    /// All that somebody may read through a mount: also what was mounted before, and is still open. Busy while a mount of an
+    /// earlier daemon is not back yet.
+    pub fn snapshots_in_use(&self) -> Result<Vec<SnapshotId>, Error> {
+        let list = self.lock();
+        if let Some(dir) = list.lost.keys().next() {
+            let text =
+                format!("the mount on {}, of a daemon before this one, is not back yet", dir.display());
+            return Err(Error::new(Kind::Busy, text)
+                .hint("run it again in a moment, or unmount it: `bcai status` shows the mounts"));
+        }
+        let mut used = Vec::new();
+        for active in list.active.values() {
+            used.extend(active.view_ids());
+        }
+        Ok(used)
     }
 
     /// How long their answers take, and who looks on.
@@ -192,6 +219,7 @@ impl Mounts {
         (active.report.version, active.request) = (version, request);
         if let Some(Ready { snapshot, view, .. }) = ready {
             let Totals { inodes, bytes, .. } = view.snapshot().totals;
+            active.before.insert(active.view.id());
             active.report = Mounted { snapshot, inodes, bytes, quorum: None, ..active.report.clone() };
             active.view = view;
         }

@@ -8,7 +8,7 @@
 //! Threads: system calls that may wait run on the blocking pool. A crash leaves mounts that the next daemon goes on with
 //! (`keeping`), or, where nobody has kept them, dead mountpoints that the next start restores and the next `mount` cleans.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -72,6 +72,8 @@ impl Node {
     /// Mounts what a reference means; when this returns, the directory can be read.
     pub async fn mount(self: &Arc<Self>, request: &MountRequest) -> Result<Mounted, Error> {
         let _claim = self.mounts.claim(&request.dir)?;
+        // Until it is listed, a gc would not know that it is used.
+        let _kept = self.sweeping.read().await;
         // A mountpoint left dead by a killed daemon is taken away only when its successor is ready: until then its
         // readers must not find an empty directory.
         let dir = request.dir.clone();
@@ -145,7 +147,8 @@ impl Node {
             quorum,
         };
         let followed = self.follow(&dir, &request, report.version.as_ref());
-        let active = Active { report, io_reason, request, view, mount, followed, keeping, ended };
+        let before = BTreeSet::new();
+        let active = Active { report, io_reason, request, view, mount, before, followed, keeping, ended };
         let report = active.report();
         {
             let mut list = self.mounts.lock();

@@ -22,11 +22,12 @@ use super::{Named, Node, Reference, Uri, now_ms, off};
 use crate::chain::Chain;
 use crate::crypto::SecretKey;
 use crate::crypto::dataset::Keyring;
-use crate::id::SnapshotId;
+use crate::id::{Genesis, SnapshotId};
 use crate::ingest;
 use crate::log::{Admission, Entry, EntryBody, Label, Name, Publish, Role};
 use crate::manifest;
 use crate::origin::OriginUrl;
+use crate::store::SnapshotRecord;
 
 const REPORT_EVERY: Duration = Duration::from_millis(100);
 /// How long the newest blocks are waited for when an entry was refused.
@@ -147,6 +148,7 @@ impl Node {
         let (height, round, already) = {
             let _one_at_a_time = self.publishing.lock().await;
             self.check_generation(&chain, &name, keys.as_deref())?;
+            off(|| self.note_submitted(snapshot, chain.genesis()))?;
             self.decide_next(&chain, body).await?
         };
         let commit_ms = started.elapsed().as_secs_f64() * 1e3;
@@ -194,6 +196,19 @@ impl Node {
             format!("the key of {name} was rotated meanwhile, and what was read is sealed with the old one"),
         )
         .hint("publish again: what has not changed is not read again"))
+    }
+
+    /// Writes down that a version of a snapshot may exist from now on, whatever this node hears of it.
+    fn note_submitted(&self, snapshot: SnapshotId, genesis: Genesis) -> Result<(), Error> {
+        let Some(record) = self.store.snapshots()?.into_iter().find(|record| record.id == snapshot) else {
+            return Ok(());
+        };
+        let mut submitted = record.submitted.clone().unwrap_or_default();
+        if submitted.contains(&genesis) {
+            return Ok(());
+        }
+        submitted.push(genesis);
+        Ok(self.store.keep_snapshot(SnapshotRecord { submitted: Some(submitted), ..record })?)
     }
 
     /// The snapshot object of a snapshot that was built here. What was only fetched may be incomplete and evicted, and

@@ -65,6 +65,7 @@ impl Node {
         resolved: Resolved,
         followed: Option<DropGuard>,
     ) -> Result<Remounted, Error> {
+        let _kept = self.sweeping.read().await;
         let gone = || Error::not_found(format!("{} has been unmounted meanwhile", dir.display()));
         let before = self.mounts.report(dir).ok_or_else(gone)?;
         let ready = match before.snapshot == resolved.snapshot {

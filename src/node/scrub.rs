@@ -21,6 +21,8 @@ use crate::id::ObjectId;
 
 /// How often is looked whether something is due.
 const TICK: Duration = Duration::from_secs(10);
+/// The same where all is to be hashed within minutes.
+const TICK_MIN: Duration = Duration::from_millis(100);
 /// Objects hashed in one tick at most: of 64 KiB each, 1.6 MiB a second.
 const OBJECTS: u64 = 256;
 /// Damaged objects remembered by name.
@@ -59,40 +61,51 @@ impl Round {
     }
 }
 
+/// What came of fetching what is damaged.
+#[derive(Debug, Default)]
+pub(super) struct Repaired {
+    pub repaired: Vec<ObjectId>,
+    /// What nobody had, and how it is damaged.
+    pub left: Vec<(ObjectId, String)>,
+}
+
 /// What the scrub of a node has found.
 #[derive(Default)]
 pub(super) struct Scrub {
-    /// What is damaged and was not repaired, and how.
-    damaged: Mutex<BTreeMap<ObjectId, String>>,
+    /// What is damaged and was not repaired, how, and whether that was seen in this round.
+    damaged: Mutex<BTreeMap<ObjectId, (String, bool)>>,
     repaired: AtomicU64,
 }
 
 impl Scrub {
-    fn damaged(&self) -> MutexGuard<'_, BTreeMap<ObjectId, String>> {
+    fn damaged(&self) -> MutexGuard<'_, BTreeMap<ObjectId, (String, bool)>> {
         // Rows come and go one by one.
         self.damaged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes over what somebody has found damaged, and could not repair.
-    pub fn found(&self, repaired: u64, damaged: impl IntoIterator<Item = (ObjectId, String)>) {
-        self.repaired.fetch_add(repaired, Ordering::Relaxed);
+    /// Takes over what somebody has looked at: what was repaired, and what is damaged and could not be.
+    pub fn found(&self, looked: Repaired) {
+        self.repaired.fetch_add(looked.repaired.len() as u64, Ordering::Relaxed);
         let mut known = self.damaged();
-        for (id, text) in damaged {
+        for id in &looked.repaired {
+            known.remove(id);
+        }
+        for (id, text) in looked.left {
             if known.len() < DAMAGED || known.contains_key(&id) {
-                known.insert(id, text);
+                known.insert(id, (text, true));
             }
         }
     }
 
-    /// Everything was looked at: what was damaged before and is not now is forgotten.
-    pub fn forget(&self) {
-        self.damaged().clear();
+    /// Everything was looked at: what was not found damaged again is so no more.
+    pub fn round_ends(&self) {
+        self.damaged().retain(|_, (_, met)| std::mem::take(met));
     }
 
     /// How many objects are damaged, and one of them.
     pub fn worst(&self) -> Option<(usize, String)> {
         let known = self.damaged();
-        Some((known.len(), known.values().next()?.clone()))
+        Some((known.len(), known.values().next()?.0.clone()))
     }
 }
 
@@ -103,7 +116,7 @@ impl Node {
         let (node, stop) = (self.clone(), self.stop.clone());
         tokio::spawn(stop.run_until_cancelled_owned(async move {
             loop {
-                tokio::time::sleep(TICK.min(within / 16)).await;
+                tokio::time::sleep(TICK.min(within / 16).max(TICK_MIN)).await;
                 if let Err(error) = node.scrub(within).await {
                     tracing::warn!(%error, "the scrub cannot go on");
                 }
@@ -117,9 +130,9 @@ impl Node {
         if let Some(at) = round.at.filter(|_| due > 0) {
             let scrubbed = off(|| self.store.verify_from(at, due as usize))?;
             (round.at, round.objects) = (scrubbed.next, round.objects + scrubbed.objects);
-            let (repaired, left) = self.repair(scrubbed.corrupt).await;
-            self.scrub.found(repaired, left);
+            self.scrub.found(self.repair(scrubbed.corrupt).await);
             if round.at.is_none() {
+                self.scrub.round_ends();
                 let store = self.store.clone();
                 let whole = tokio::task::spawn_blocking(move || store.verify_blob_files()).await;
                 whole.map_err(|panic| {
@@ -141,7 +154,7 @@ impl Node {
             objects: round.objects,
             whole_unix_ms: Some(round.whole_ms).filter(|time| *time > 0),
             repaired: self.scrub.repaired.load(Ordering::Relaxed),
-            damaged: self.scrub.damaged().values().cloned().collect(),
+            damaged: self.scrub.damaged().values().map(|(text, _)| text.clone()).collect(),
         }
     }
 }

@@ -14,6 +14,7 @@ use super::error::{Error, Kind};
 use super::job::Job;
 use super::objects::below;
 use super::report::{Progress, Verified, VerifyRequest};
+use super::scrub::Repaired;
 use super::{Node, off};
 use crate::fetch::{Class, FetchError};
 use crate::id::{self, ObjectId, SnapshotId};
@@ -58,28 +59,33 @@ impl Node {
             .await
             .map_err(|panic| Error::new(Kind::Failed, format!("verifying failed: {panic}")))??;
         job.check()?;
-        let (repaired, left) = match repair {
+        let looked = match repair {
             true => job.run(async { Ok(self.repair(corrupt).await) }).await?,
-            false => (0, corrupt.iter().map(|bad| (bad.id, text(bad))).collect()),
+            false => Repaired {
+                left: corrupt.iter().map(|bad| (bad.id, text(bad))).collect(),
+                ..Repaired::default()
+            },
         };
-        self.scrub.forget();
-        self.scrub.found(repaired, left.iter().cloned());
+        let repaired = (looked.repaired.len() + removed.len()) as u64;
+        let corrupt = looked.left.iter().map(|(_, text)| text.clone()).collect();
+        self.scrub.round_ends();
+        self.scrub.found(looked);
+        self.scrub.round_ends();
         let stats = self.store.stats()?;
         Ok(Verified {
             height: None,
             objects,
             bytes: stats.published_bytes + stats.outside_bytes + stats.cached_bytes,
             absent: 0,
-            corrupt: left.into_iter().map(|(_, text)| text).collect(),
-            repaired: repaired + removed.len() as u64,
+            corrupt,
+            repaired,
             removed: removed.iter().map(|path| path.display().to_string()).collect(),
         })
     }
 
-    /// Fetches what is damaged from those who have it. Says how many objects that mended, and what is left. After a try
-    /// that found nobody to ask, no other is made.
-    pub(super) async fn repair(&self, corrupt: Vec<Corrupt>) -> (u64, Vec<(ObjectId, String)>) {
-        let (mut repaired, mut left, mut reachable) = (0, Vec::new(), true);
+    /// Fetches what is damaged from those who have it. After a try that found nobody to ask, no other is made.
+    pub(super) async fn repair(&self, corrupt: Vec<Corrupt>) -> Repaired {
+        let (mut looked, mut reachable) = (Repaired::default(), true);
         for bad in corrupt {
             let fetched = match reachable {
                 true => Some(self.fetcher.get(bad.id, Class::Prefetch).await),
@@ -88,16 +94,16 @@ impl Node {
             match fetched {
                 Some(Ok(_)) => {
                     tracing::warn!(damage = text(&bad), "a damaged object was replaced");
-                    repaired += 1;
+                    looked.repaired.push(bad.id);
                 }
                 other => {
                     use FetchError::{TimedOut, Unreachable};
                     reachable &= !matches!(other, Some(Err(Unreachable { .. } | TimedOut { .. })));
-                    left.push((bad.id, text(&bad)));
+                    looked.left.push((bad.id, text(&bad)));
                 }
             }
         }
-        (repaired, left)
+        looked
     }
 
     async fn verify_reference(&self, reference: &str, repair: bool, job: &Job) -> Result<Verified, Error> {

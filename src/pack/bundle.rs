@@ -144,7 +144,9 @@ impl Contents {
             return Err(BundleError::Header("its list of contents is not the one that it announces"));
         }
         let contents: Self = codec::decode("the contents of a bundle", bytes, MAX_CONTENTS_LEN)?;
-        let is_sound = (1..=MAX_VERSIONS).contains(&contents.versions.len()) && contents.first >= 1;
+        let is_sound = (1..=MAX_VERSIONS).contains(&contents.versions.len())
+            && (1..u64::MAX).contains(&contents.head)
+            && (1..=contents.head + 1).contains(&contents.first);
         if !is_sound {
             return Err(BundleError::Header("its list of contents breaks a rule"));
         }
@@ -284,7 +286,9 @@ impl Segment {
     /// The blocks of a log segment out of its body.
     pub fn blocks<'a>(&self, body: &'a [u8]) -> Result<Vec<&'a [u8]>, BundleError> {
         let (mut blocks, mut rest) = (Vec::new(), body);
-        while let Some((len, behind)) = rest.split_first_chunk::<4>() {
+        while blocks.len() < self.count as usize
+            && let Some((len, behind)) = rest.split_first_chunk::<4>()
+        {
             let len = u32::from_le_bytes(*len) as usize;
             let block = behind.get(..len).ok_or(BundleError::Segment("a block is cut short"))?;
             blocks.push(block);

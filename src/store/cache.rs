@@ -145,7 +145,7 @@ impl Shared {
     fn free_dead(&self, turn: &Turn<'_>) -> Result<bool, StoreError> {
         let rows = self.view()?.packs().map_err(StoreError::index(&self.index_path))?;
         let mut all = 0;
-        for (number, row) in rows.iter().filter(|(_, row)| row.keep == Keep::Cache) {
+        for (number, row) in rows.iter().filter(|(_, row)| row.keep == Keep::Cache && row.sealed) {
             let freed = self.punch_dead(turn, *number, row)?;
             self.cache_used.fetch_sub(freed, Ordering::SeqCst);
             all += freed;

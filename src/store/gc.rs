@@ -15,14 +15,13 @@ use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
 use crate::id::{ID_LEN, Kind, ObjectId, SnapshotId};
-use crate::pack::file::Keep;
+use crate::pack::file::{Keep, trailer_len};
 use crate::store::commit::Turn;
 use crate::store::error::StoreError;
 use crate::store::index::{PackRow, Place};
+use crate::store::packs::{WriteFailure, read_trailer};
 use crate::store::{Shared, Store, disk, lock};
 
-/// Objects looked at, and at most dropped, in one transaction.
-const BATCH: usize = 16 << 10;
 /// Bits for each object that may be marked. With [`PROBES`] of them set, one in 2,000 objects stays without a mark.
 const BITS_PER_OBJECT: u64 = 16;
 const PROBES: usize = 8;
@@ -81,12 +80,18 @@ impl Marks {
     }
 }
 
+/// Whether a pack occupies a block more than what is alive in it, and its trailer.
+fn is_worth_freeing(row: &PackRow) -> bool {
+    row.live == 0 || row.live_bytes + trailer_len(row.records) + 2 * disk::BLOCK < row.disk
+}
+
 /// What a sweep has taken away, or would take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Swept {
-    /// Objects and the bytes of their records.
+    /// Objects and the bytes of their records, and of those that are in files outside, which stay where they are.
     pub objects: u64,
     pub bytes: u64,
+    pub outside_bytes: u64,
     /// Published objects that stay, and the bytes of their records.
     pub kept_objects: u64,
     pub kept_bytes: u64,
@@ -95,6 +100,7 @@ pub struct Swept {
 impl Swept {
     fn count(&mut self, goes: bool, place: &Place) {
         let (objects, bytes) = match goes {
+            true if place.is_outside() => (&mut self.objects, &mut self.outside_bytes),
             true => (&mut self.objects, &mut self.bytes),
             false => (&mut self.kept_objects, &mut self.kept_bytes),
         };
@@ -139,10 +145,19 @@ impl Store {
                 snapshots.iter().try_for_each(|id| tables.forget_snapshot(id.as_bytes()))
             })?;
         }
-        let swept = shared.walk_published(marks, progress, &mut |ids| {
+        let mut go_on = true;
+        let mut step = |done, total| {
+            let step = progress(done, total);
+            go_on = step.is_continue();
+            step
+        };
+        let swept = shared.walk_published(marks, &mut step, &mut |ids| {
             shared.change_index(&shared.turn(), |tables| tables.drop_published(ids))
         })?;
-        shared.free_published()?;
+        if go_on {
+            shared.free_published(progress)?;
+            shared.remove_dead_clones()?;
+        }
         Ok(swept)
     }
 }
@@ -159,7 +174,8 @@ impl Shared {
         let total = self.view()?.object_count().map_err(failed())?;
         let (mut swept, mut done, mut last) = (Swept::default(), 0, None);
         loop {
-            let batch = self.view()?.objects_after(last.as_ref(), BATCH).map_err(failed())?;
+            let batch =
+                self.view()?.objects_after(last.as_ref(), self.tuning.sweep_batch).map_err(failed())?;
             let Some((id, _)) = batch.last() else { return Ok(swept) };
             last = Some(*id);
             done += batch.len() as u64;
@@ -178,23 +194,46 @@ impl Shared {
         }
     }
 
-    /// Frees what published packs occupy beyond what is alive in them.
-    fn free_published(&self) -> Result<(), StoreError> {
-        let turn = self.turn();
-        let dead = |row: &PackRow| row.keep == Keep::Published && row.live_bytes + disk::BLOCK < row.disk;
-        if self.published_rows()?.iter().any(|(_, row)| dead(row) && !row.sealed) {
-            // What is appended to cannot be freed, so that it is appended to no more.
-            lock(&self.writer)
-                .seal_current(Keep::Published)
-                .or_else(|failure| self.append_failed(failure, Keep::Published, 0).map(|_| ()))?;
+    /// Frees what published packs occupy beyond what is alive in them; the one that is appended to last, since it must be sealed
+    /// for that, which takes space.
+    fn free_published(
+        &self,
+        progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        self.free_sealed(progress)?;
+        if !self.published_rows()?.iter().any(|(_, row)| is_worth_freeing(row) && !row.sealed) {
+            return Ok(());
+        }
+        {
+            let turn = self.turn();
+            match lock(&self.writer).seal_current(Keep::Published) {
+                Ok(()) => {}
+                // Then it is freed another time.
+                Err(WriteFailure::Full | WriteFailure::NotBegun(_)) => return Ok(()),
+                Err(WriteFailure::Broken(error)) => {
+                    return Err(self.stop_writing(StoreError::io("seal a pack in", self.files.dir())(error)));
+                }
+            }
             self.commit(&turn)?;
         }
-        for (number, row) in self.published_rows()?.into_iter().filter(|(_, row)| dead(row) && row.sealed) {
+        self.free_sealed(progress)
+    }
+
+    fn free_sealed(&self, progress: &mut dyn FnMut(u64, u64) -> ControlFlow<()>) -> Result<(), StoreError> {
+        let mut rows = self.published_rows()?;
+        rows.retain(|(_, row)| row.sealed && is_worth_freeing(row));
+        let total = rows.len() as u64;
+        for (done, (number, row)) in (1..).zip(rows) {
+            let turn = self.turn();
             match row.live {
                 0 => self.drop_dead_pack(&turn, number)?,
                 _ => {
                     self.punch_dead(&turn, number, &row)?;
                 }
+            }
+            drop(turn);
+            if progress(done, total).is_break() {
+                return Ok(());
             }
         }
         Ok(())
@@ -213,13 +252,14 @@ impl Shared {
     }
 
     /// Punches what no object of the index lies in any more; says how many bytes that freed. A pack that cannot be read,
-    /// or does not say what is in it, stays as it is.
+    /// or whose trailer does not say what is in it, stays as it is: a search for records could find some within others.
     pub(super) fn punch_dead(&self, turn: &Turn<'_>, number: u32, row: &PackRow) -> Result<u64, StoreError> {
-        let entries = match self.files.entries(number, row.len) {
-            Ok(entries) => entries,
-            Err(error) => {
+        let listed = self.files.file(number).and_then(|file| read_trailer(&file));
+        let entries = match listed {
+            Ok(Ok((entries, _))) => entries,
+            _ => {
                 let path = self.files.path(number);
-                tracing::warn!(path = %path.display(), %error, "cannot free what was dropped of a pack");
+                tracing::warn!(path = %path.display(), "what was dropped of a pack is not freed: it cannot be listed");
                 return Ok(0);
             }
         };

@@ -86,6 +86,8 @@ struct Tuning {
     /// A cached object is noted as used again when its last note is this many ticks old.
     touch_after: u64,
     max_touches: usize,
+    /// Objects that a sweep looks at, and at most drops, in one transaction.
+    sweep_batch: usize,
     /// Free space that appends leave to the index, whose failure would be worse.
     headroom: u64,
 }
@@ -103,6 +105,7 @@ impl Tuning {
             uses_per_tick: 1024,
             touch_after: 4,
             max_touches: 4096,
+            sweep_batch: 16 << 10,
             headroom: 16 << 20,
         }
     }
@@ -292,9 +295,12 @@ impl Store {
         shared.commit(&shared.turn())
     }
 
-    /// Remembers a snapshot, durably; a record of the same snapshot is replaced.
+    /// Remembers a snapshot, durably; a record of the same snapshot is replaced, but for where it was submitted.
     pub fn keep_snapshot(&self, record: SnapshotRecord) -> Result<(), StoreError> {
         let shared = self.shared();
+        let known = self.snapshots()?.into_iter().find(|known| known.id == record.id);
+        let submitted = record.submitted.clone().or(known.and_then(|known| known.submitted));
+        let record = SnapshotRecord { submitted, ..record };
         let bytes = codec::encode(&record);
         SnapshotRecord::decode(&bytes)
             .map_err(|cause| StoreError::Record { path: shared.index_path.clone(), cause })?;

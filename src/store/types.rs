@@ -45,6 +45,9 @@ pub struct SnapshotRecord {
     /// Where it came from, for people to read.
     #[n(5)]
     pub source: String,
+    /// Networks whose validators were asked to make a version of it. Written before they are.
+    #[n(6)]
+    pub submitted: Option<Vec<Genesis>>,
 }
 
 pub(super) const MAX_SNAPSHOT_RECORD: usize = 64 << 10;
@@ -57,7 +60,7 @@ impl SnapshotRecord {
     /// For a snapshot whose record was lost with the index: its figures are in the snapshot itself.
     pub(super) fn recovered(id: SnapshotId) -> Self {
         let source = "recovered from the packs".to_owned();
-        Self { id, bytes: 0, inodes: 0, chunks: 0, created_unix_ms: 0, source }
+        Self { id, bytes: 0, inodes: 0, chunks: 0, created_unix_ms: 0, source, submitted: None }
     }
 }
 

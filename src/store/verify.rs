@@ -100,12 +100,19 @@ impl Shared {
         Ok(corrupt)
     }
 
+    /// Whether the walk still comes by it: a sweep may have taken it away meanwhile.
+    fn is_listed(&self, id: &ObjectId) -> Result<bool, StoreError> {
+        self.view()?.lists(id).map_err(StoreError::index(&self.index_path))
+    }
+
     /// Reads and hashes one object, unless it has been evicted meanwhile. A record that the disk does not give, such
     /// as one on a bad sector, is damaged like one that it gives wrong: the others are still to be looked at.
     fn verify_one(&self, id: &ObjectId, listed: Place) -> Result<Option<Corrupt>, StoreError> {
         let (place, cause) = match self.find_and_read(id) {
-            // The walk comes by it, but a look-up does not; nothing evicts what is published.
-            Ok(None) if listed.keep() == Keep::Published => (listed, "the index does not find it".to_owned()),
+            // The walk comes by it, but a look-up does not.
+            Ok(None) if listed.keep() == Keep::Published && self.is_listed(id)? => {
+                (listed, "the index does not find it".to_owned())
+            }
             Ok(None) => return Ok(None),
             Ok(Some(Found { place, packed })) => match packed.map(|packed| packed.verify(id)) {
                 Ok(Ok(_)) => return Ok(None),

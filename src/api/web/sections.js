@@ -326,6 +326,9 @@ export function cache(status) {
     ["Published here", size(now.published_bytes)],
     ["Served in place", size(now.in_place_bytes)],
     ["Not stored twice", size(now.deduplicated_bytes)],
+    ["Scrubbed", status.scrub.whole_unix_ms === null ? "not yet" : ago(status.scrub.whole_unix_ms)],
+    ["Repaired", count(status.scrub.repaired)],
+    ["Damaged", count(status.scrub.damaged.length)],
   ];
   const pins = now.pins.map((pin) => ({
     key: `${pin.snapshot} ${pin.paths.join(" ")}`,

@@ -179,9 +179,14 @@ impl Node {
         for version in &contents.versions {
             let pin = pin_of(version);
             // Nothing is taken away from one that is whole, whatever happens now.
-            if !known.iter().any(|known| known.whole && known.is_same(&pin)) {
-                off(|| self.store.set_pin(&pin))?;
-                begun.push(pin);
+            match known.iter().find(|known| known.is_same(&pin)) {
+                Some(known) if known.whole => {}
+                // One that was begun before goes on being made, whatever happens now.
+                Some(_) => off(|| self.store.set_pin(&pin))?,
+                None => {
+                    off(|| self.store.set_pin(&pin))?;
+                    begun.push(pin);
+                }
             }
         }
         let taken = self.take_objects(file, reader, job).await;

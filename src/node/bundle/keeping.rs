@@ -4,7 +4,8 @@
 //! Must not know: the log, or who asked.
 //! Invariant: an object is stored only if it hashes to its id and a version, or an object before it, names that id. A version
 //! becomes a pin only when everything that it consists of is here and held.
-//! Trust: none in the file. Memory: three segments, and the objects that were named and have not come.
+//! Trust: none in the file. Memory: four times [`READ_BYTES`] and an object of plain bytes, and the objects that were named and
+//! have not come.
 //! Threads: one blocking thread reads and verifies, a second one stores.
 //! A crash leaves objects in the cache.
 
@@ -32,9 +33,12 @@ const MOST_WANTED: usize = 1 << 20;
 /// Bytes and objects after which what was stored is held.
 const HOLD_BYTES: u64 = 64 << 20;
 const HOLD_OBJECTS: usize = 4096;
+/// Plain bytes, with those stored, that are read of a segment at a time: a small segment may be a large one, compressed.
+const READ_BYTES: u64 = 8 << 20;
+
 /// What was read of a file.
 pub(super) enum Read {
-    /// The objects of a segment, each with its place and, unless it is here and names nothing, itself.
+    /// Objects of one segment, each with its place and, unless it is here and names nothing, itself.
     Objects(Vec<(u64, RecordHeader, Option<Checked>)>),
     End(End),
 }
@@ -62,8 +66,7 @@ pub(super) fn read_objects(
                 let records = reader.records(&place)?;
                 objects += records.len() as u64;
                 stored_bytes += records.iter().map(|record| u64::from(record.stored_len)).sum::<u64>();
-                let read = read_segment(&reader, &place, records, store, job)?;
-                if sender.blocking_send(Ok(read)).is_err() {
+                if !read_segment(&reader, &place, records, store, job, sender)? {
                     return Ok(None);
                 }
             }
@@ -77,25 +80,36 @@ pub(super) fn read_objects(
     }
 }
 
+/// Reads the objects of a segment, some at a time; false if nobody takes any more.
 fn read_segment(
     reader: &Reader,
     place: &Place,
     records: Vec<RecordHeader>,
     store: &Store,
     job: &Job,
-) -> Result<Read, Error> {
+    sender: &mpsc::Sender<Result<Read, Error>>,
+) -> Result<bool, Error> {
     let ids: Vec<ObjectId> = records.iter().map(|record| record.id).collect();
     let missing: HashSet<ObjectId> = store.missing(&ids, Keep::Cache)?.into_iter().collect();
     let mut at = Reader::first_object(place);
-    let mut read = Vec::with_capacity(records.len());
+    let (mut read, mut bytes) = (Vec::new(), 0);
     for record in records {
         job.check()?;
         let is_needed = record.id.kind != Object::Chunk || missing.contains(&record.id);
         let object = if is_needed { Some(reader.object(&record, at)?) } else { None };
-        read.push((at, record, object));
         at += u64::from(record.stored_len);
+        if is_needed {
+            bytes += u64::from(record.plain_len) + u64::from(record.stored_len);
+        }
+        read.push((at - u64::from(record.stored_len), record, object));
+        if bytes >= READ_BYTES {
+            bytes = 0;
+            if sender.blocking_send(Ok(Read::Objects(std::mem::take(&mut read)))).is_err() {
+                return Ok(false);
+            }
+        }
     }
-    Ok(Read::Objects(read))
+    Ok(read.is_empty() || sender.blocking_send(Ok(Read::Objects(read))).is_ok())
 }
 
 /// Stores what belongs to the versions.
@@ -142,7 +156,7 @@ impl Keeper {
         Err(Error::new(Kind::Failed, "the bundle is not read any more, for no reason that is known"))
     }
 
-    /// Stores one segment.
+    /// Stores objects of one segment.
     fn take(&mut self, segment: Vec<(u64, RecordHeader, Option<Checked>)>) -> Result<(), Error> {
         let mut new = Vec::new();
         let ids: Vec<ObjectId> = segment.iter().map(|(_, record, _)| record.id).collect();
@@ -176,8 +190,9 @@ impl Keeper {
         if self.bytes >= HOLD_BYTES || self.to_hold.len() >= HOLD_OBJECTS { self.hold() } else { Ok(()) }
     }
 
+    /// These are named. Those that are here are held, so that they do not go again before the end.
     fn want(&mut self, ids: &[ObjectId], at: u64) -> Result<(), Error> {
-        self.wanted.extend(self.store.missing(ids, Keep::Cache)?);
+        self.wanted.extend(self.store.hold(ids)?);
         if self.wanted.len() > MOST_WANTED {
             return Err(broken(
                 &self.file,

@@ -17,7 +17,11 @@ impl Networks {
     /// one; a validator's may be the only one.
     pub(super) fn not_opened(&self, genesis: Genesis, error: Error) {
         let path = self.log_path(&genesis);
-        if error.kind == Kind::Corrupt && !self.wal_path(&genesis).exists() {
+        let wal = self.wal_path(&genesis);
+        let has_signed = wal.exists() || wal.with_extension("wal.lock").exists();
+        let has_peers =
+            self.state.get().peers.get(&genesis.to_string()).is_some_and(|peers| !peers.is_empty());
+        if error.kind == Kind::Corrupt && !has_signed && has_peers {
             match off(|| LogStore::set_aside(&path)) {
                 Ok(aside) => {
                     let aside = aside.display();
@@ -29,6 +33,18 @@ impl Networks {
         }
         tracing::error!(%genesis, %error, "this network is not served");
         self.unserved.lock().unwrap_or_else(PoisonError::into_inner).insert(genesis, error);
+    }
+
+    /// Networks that this node belongs to and whose logs are not here now.
+    pub fn absent(&self) -> Vec<Genesis> {
+        let facts = self.state.get();
+        let known = facts.peers.keys().chain(&facts.default_network).filter_map(|text| text.parse().ok());
+        let mut absent: Vec<Genesis> =
+            known.chain(self.unserved().into_iter().map(|(genesis, _)| genesis)).collect();
+        absent.retain(|genesis| self.registry.get(genesis).is_none());
+        absent.sort_unstable();
+        absent.dedup();
+        absent
     }
 
     /// Networks that are not served since their logs cannot be opened, and why.

@@ -20,6 +20,8 @@ pub struct Collected {
     /// Published objects that went, and bytes of their records.
     pub objects: u64,
     pub bytes: u64,
+    /// Of those that went, bytes that lie in files of the user's which were published in place, and stay there.
+    pub in_place_bytes: u64,
     /// Those that stay.
     pub kept_objects: u64,
     pub kept_bytes: u64,
@@ -60,6 +62,8 @@ pub struct KeptSnapshot {
 pub enum Held {
     /// A version.
     Published,
+    /// Validators were asked to make a version of it, and the log here does not have it, or not yet.
+    Submitted,
     /// Every version of it was withdrawn, and it stays for a time.
     Withdrawn,
     /// It is in no version, and stays for a time.

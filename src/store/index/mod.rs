@@ -13,6 +13,7 @@ mod listings;
 mod outside;
 mod pins;
 mod rows;
+mod sweeping;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -303,21 +304,6 @@ impl Tables<'_> {
     pub(super) fn keep_snapshot_if_new(&mut self, id: &[u8; ID_LEN], record: &[u8]) -> IndexResult<()> {
         if self.snapshots.get(id)?.is_none() {
             self.snapshots.insert(id, record)?;
-        }
-        Ok(())
-    }
-
-    pub(super) fn forget_snapshot(&mut self, id: &[u8; ID_LEN]) -> IndexResult<()> {
-        self.snapshots.remove(id)?;
-        Ok(())
-    }
-
-    /// Drops those of `ids` that are published.
-    pub(super) fn drop_published(&mut self, ids: &[ObjectId]) -> IndexResult<()> {
-        for id in ids {
-            if let Some(place) = self.find(id)?.filter(|place| place.keep() == Keep::Published) {
-                self.detach(id, &place)?;
-            }
         }
         Ok(())
     }

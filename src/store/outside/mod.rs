@@ -28,7 +28,7 @@ use crate::pack::file::Keep;
 use crate::store::disk::Disk;
 use crate::store::error::StoreError;
 use crate::store::index::{Index, OUTSIDE, OutsideRow, Place, Stamp};
-use crate::store::{Put, Shared, Store, lock};
+use crate::store::{Put, Shared, Store, View, lock};
 
 /// What one number stands for at most, so that offsets in it have 32 bits.
 const PART: u64 = 1 << 32;
@@ -389,6 +389,11 @@ impl Home {
 }
 
 impl Shared {
+    /// Removes the clones that nothing lies in any more. Nothing may be published in place meanwhile.
+    pub(super) fn remove_dead_clones(&self) -> Result<(), StoreError> {
+        remove_unknown(&*self.disk, &self.view()?, &self.index_path, &self.dir.join(CLONES))
+    }
+
     /// How an object is kept. `fresh` remembers which files are as they were.
     fn known_outside(
         &self,
@@ -438,16 +443,7 @@ pub(super) fn recover(
     }
     disk.create_dir(&clones).map_err(StoreError::io("create", &clones))?;
     let view = index.read().map_err(failed())?;
-    for entry in fs::read_dir(&clones).map_err(StoreError::io("list", &clones))? {
-        let path = entry.map_err(StoreError::io("list", &clones))?.path();
-        let name = path.file_name().and_then(|name| name.to_str());
-        let Some(number) = name.and_then(|name| name.parse::<u32>().ok()) else { continue };
-        // The parts of a clone have numbers that follow its own.
-        let row = view.outside_from(number).map_err(failed())?;
-        if row.is_none_or(|row| row.path != clone_path(number)) {
-            disk.remove(&path).map_err(StoreError::io("remove", &path))?;
-        }
-    }
+    remove_unknown(disk, &view, index_path, &clones)?;
     let next = u32::try_from(next).unwrap_or(u32::MAX).max(OUTSIDE);
     Ok(Outside {
         next: AtomicU32::new(next),
@@ -455,4 +451,19 @@ pub(super) fn recover(
         unclonable: Mutex::default(),
         changed: Mutex::default(),
     })
+}
+
+/// Removes the clones that nothing lies in.
+fn remove_unknown(disk: &dyn Disk, view: &View, index_path: &Path, clones: &Path) -> Result<(), StoreError> {
+    for entry in fs::read_dir(clones).map_err(StoreError::io("list", clones))? {
+        let path = entry.map_err(StoreError::io("list", clones))?.path();
+        let name = path.file_name().and_then(|name| name.to_str());
+        let Some(number) = name.and_then(|name| name.parse::<u32>().ok()) else { continue };
+        // The parts of a clone have numbers that follow its own.
+        let row = view.outside_from(number).map_err(StoreError::index(index_path))?;
+        if row.is_none_or(|row| row.path != clone_path(number)) {
+            disk.remove(&path).map_err(StoreError::io("remove", &path))?;
+        }
+    }
+    Ok(())
 }

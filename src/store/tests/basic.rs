@@ -126,6 +126,7 @@ fn snapshots_are_remembered() {
         chunks: 9,
         created_unix_ms: 1_767_225_600_000,
         source: source.into(),
+        submitted: None,
     };
     let store = open(dir.path(), MIB);
     store.keep_snapshot(record(1, "/data")).expect("keeps");

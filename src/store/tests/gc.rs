@@ -69,8 +69,15 @@ fn a_sweep_that_is_stopped_is_gone_on_with() {
     let store = open(dir.path(), BUDGET);
     let objects = published(&store);
     let marks = marked(&store, &objects[..30]);
-    store.sweep(&marks, &[], &mut |_, _| ControlFlow::Break(())).unwrap();
+    let mut batches = 0;
+    let mut three = |_, _| {
+        batches += 1;
+        if batches < 3 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    };
+    store.sweep(&marks, &[], &mut three).unwrap();
     assert!(objects[..30].iter().all(|object| has(&store, object)));
+    let left = store.stats().unwrap().objects;
+    assert!((200..290).contains(&left), "{left}: stopped in the middle");
     let copy = crashed_copy(&store, dir.path());
     for dir in [dir.path(), copy.path()] {
         let again = if dir == copy.path() { open(dir, BUDGET) } else { store.clone() };

@@ -39,6 +39,7 @@ fn small() -> Tuning {
         uses_per_tick: 1,
         touch_after: 1,
         max_touches: 32,
+        sweep_batch: 20,
         headroom: 0,
     }
 }
