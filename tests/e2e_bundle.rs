@@ -344,7 +344,9 @@ fn an_import_that_is_killed_goes_on() {
     export(&publisher, &["data@v1", str(&file)]);
     publisher.ok(["stop"]);
 
-    let reader = Site::new();
+    // Room for it once, and not once more beside what an interrupted import holds.
+    let mut reader = Site::new();
+    reader.settings.push(("BCAI_CACHE_MAX_BYTES".into(), "350MiB".into()));
     reader.ok(["daemon"]);
     let packs = reader.home.join("store/packs");
     let stored = || {

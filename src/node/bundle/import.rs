@@ -246,9 +246,13 @@ impl Node {
 
     /// Refuses what pins have no room for, before anything is stored.
     fn check_pins_have_room(&self, contents: &Contents) -> Result<(), Error> {
-        let published = off(|| self.store.snapshots())?;
-        let is_published = |version: &Carried| published.iter().any(|known| known.id == version.snapshot);
-        if contents.versions.iter().all(is_published) {
+        let (published, pins) = off(|| Ok::<_, Error>((self.store.snapshots()?, self.store.pins()?)))?;
+        // What an interrupted import began was found to have room, and what it holds by now must not count against it.
+        let is_kept = |version: &Carried| {
+            published.iter().any(|known| known.id == version.snapshot)
+                || pins.iter().any(|pin| pin.is_same(&pin_of(version)))
+        };
+        if contents.versions.iter().all(is_kept) {
             return Ok(());
         }
         let needed = contents.bytes.saturating_add(contents.objects.saturating_mul(OVERHEAD));
