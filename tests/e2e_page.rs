@@ -240,9 +240,10 @@ fn silent_connections_are_closed() {
     for mut stream in silent {
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         let mut rest = Vec::new();
-        // Closed, with or without a word about the time.
-        let _ = stream.read_to_end(&mut rest);
-        assert!(stream.take_error().unwrap().is_none());
+        // Closed, with or without a word about the time; not given up by us.
+        let closed = stream.read_to_end(&mut rest);
+        let reset = |error: &std::io::Error| error.kind() == std::io::ErrorKind::ConnectionReset;
+        assert!(closed.as_ref().map_or_else(reset, |_| true), "{closed:?}");
     }
 }
 

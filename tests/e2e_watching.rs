@@ -154,14 +154,16 @@ fn top_fills_a_terminal_and_gives_it_back() {
     let message = site.fails(2, ["top"]);
     assert!(message.contains("needs a terminal"), "{message}");
     let home = site.home.display();
-    let top = format!("stty rows 24 cols 80; {} --home {home} top", site.program.display());
+    let top =
+        format!("stty rows 24 cols 80; timeout --foreground 60 {} --home {home} top", site.program.display());
     let mut script = Command::new("script");
     script.args(["-qec", &top, "/dev/null"]).env("TERM", "xterm").env("NO_COLOR", "1");
     let mut running =
         Running(script.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
     let mut output = running.0.stdout.take().unwrap();
     let mut text = Vec::new();
-    while !String::from_utf8_lossy(&text).contains("decides, height") {
+    // Between words the cursor is moved, so that there are no blanks.
+    while !String::from_utf8_lossy(&text).contains("decides,") {
         let mut some = [0; 4096];
         let read = output.read(&mut some).unwrap();
         assert!(read > 0, "{}", String::from_utf8_lossy(&text));

@@ -40,9 +40,12 @@ impl JobKind {
     /// What to do about one that was cut off; nothing if that is nobody's loss, or the node goes on by itself.
     fn remedy(self) -> Option<&'static str> {
         match self {
-            Self::Publish | Self::Snapshot | Self::Prefetch | Self::BundleExport | Self::BundleImport => {
-                Some("run it again: it goes on where it was")
-            }
+            Self::Publish
+            | Self::Snapshot
+            | Self::Prefetch
+            | Self::BundleExport
+            | Self::BundleImport
+            | Self::Gc => Some("run it again: it goes on where it was"),
             Self::Export => Some("remove what it has written, and run it again"),
             _ => None,
         }

@@ -156,7 +156,7 @@ impl Writer<'_> {
     }
 }
 
-fn label<'l>(name: &'l str, value: impl ToString) -> Vec<(&'l str, String)> {
+fn label(name: &str, value: impl ToString) -> Vec<(&str, String)> {
     vec![(name, value.to_string())]
 }
 

@@ -154,12 +154,15 @@ async function turn() {
     await refresh();
     known.answered = Date.now();
     known.failure = null;
+    draw();
   } catch (error) {
     known.failure = error.message;
+    draw();
+  } finally {
+    // Whatever could not be drawn, the next answer is asked for.
+    asking = false;
+    timer = setTimeout(turn, document.hidden ? EVERY_HIDDEN : EVERY);
   }
-  asking = false;
-  draw();
-  timer = setTimeout(turn, document.hidden ? EVERY_HIDDEN : EVERY);
 }
 
 /** Jobs are told by the node as they go on; the browser connects again by itself. */

@@ -8,10 +8,13 @@
 mod screen;
 
 use std::io::{self, IsTerminal};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
+use signal_hook::consts::{SIGHUP, SIGTERM};
 
 use super::Context;
 use crate::api::{Client, route};
@@ -21,6 +24,8 @@ use screen::{Moment, Screen};
 
 /// How often the node is asked.
 const EVERY: Duration = Duration::from_secs(1);
+/// How long an answer of the node is waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// How long a key is waited for at a time.
 const POLL: Duration = Duration::from_millis(100);
 
@@ -44,8 +49,14 @@ impl Top {
         let client = Client::new(&ctx.paths.socket());
         let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
         let failed = |error| Error::new(Kind::Failed, format!("the terminal cannot be used: {error}"));
-        let mut terminal = ratatui::try_init().map_err(failed)?;
-        let ended = watch(ctx, &client, &mut terminal, Screen::new(colour));
+        // Whoever ends it from elsewhere gets the terminal back as well.
+        let stop = Arc::new(AtomicBool::new(false));
+        for signal in [SIGHUP, SIGTERM] {
+            signal_hook::flag::register(signal, stop.clone()).map_err(failed)?;
+        }
+        let ended = ratatui::try_init()
+            .map_err(failed)
+            .and_then(|mut terminal| watch(ctx, &client, &mut terminal, Screen::new(colour), &stop));
         // Also when it is gone: then there is nobody to tell.
         let _ = ratatui::try_restore();
         ended
@@ -57,14 +68,19 @@ fn watch(
     client: &Client,
     terminal: &mut ratatui::DefaultTerminal,
     mut screen: Screen,
+    stop: &AtomicBool,
 ) -> Result<(), Error> {
     let failed = |error: io::Error| Error::new(Kind::Failed, format!("the terminal cannot be used: {error}"));
     let mut asked: Option<Instant> = None;
-    loop {
+    while !stop.load(Ordering::Relaxed) {
         if !screen.is_held() && asked.is_none_or(|at| at.elapsed() >= EVERY) {
             asked = Some(Instant::now());
             // A node that is away for a moment, as in an upgrade, is waited for.
-            let status = ctx.block_on(async { client.get::<Status>(route::STATUS).await });
+            let status = ctx.block_on(async {
+                let asked = client.get::<Status>(route::STATUS);
+                let silent = |_| Error::new(Kind::Unreachable, "the node does not answer");
+                tokio::time::timeout(PATIENCE, asked).await.map_err(silent)?
+            });
             screen.see(Moment { at: Instant::now(), status: status.map_err(|error| error.message) });
         }
         terminal.draw(|frame| screen.draw(frame)).map_err(failed)?;
@@ -88,4 +104,5 @@ fn watch(
             _ => {}
         }
     }
+    Ok(())
 }
