@@ -446,6 +446,31 @@ fn an_encrypted_version_is_carried_by_who_has_no_key_and_read_by_who_was_granted
     assert_eq!(done["versions"][0]["withdrawn"], "it was the wrong ward", "{done}");
 }
 
+/// A segment of a few hundred KiB was taken into memory as the hundreds of MiB that it was, compressed, four times.
+#[test]
+fn a_small_bundle_of_much_content_takes_little_memory() {
+    let publisher = Site::initialised();
+    let source = publisher.dir("source");
+    let mut content = Vec::new();
+    for chunk in 0..80u64 {
+        content.extend_from_slice(&chunk.to_le_bytes());
+        content.resize((chunk as usize + 1) * (4 << 20), chunk as u8);
+    }
+    fs::write(source.join("large"), &content).unwrap();
+    let words = ["publish", str(&source), "team/data@v1", "--chunking", "fixed:4M", "--compress", "zstd:3"];
+    publisher.ok(words);
+    let file = publisher.dir("stick").join("data.bundle");
+    export(&publisher, &["team/data@v1", str(&file)]);
+    assert!(fs::metadata(&file).unwrap().len() < 4 << 20);
+    let genesis = publisher.status()["networks"][0]["genesis"].as_str().unwrap().to_owned();
+    let reader = Site::new();
+    import(&reader, &[str(&file), "--genesis", &genesis]);
+    let status = fs::read_to_string(format!("/proc/{}/status", reader.pid().unwrap())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    assert!(peak < 200 << 10, "{peak} KiB");
+}
+
 #[test]
 fn what_has_no_room_is_refused_before_anything_is_read() {
     let (_publisher, _source, uri, file) = carried();

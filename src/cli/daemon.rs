@@ -220,15 +220,19 @@ fn supervise(ctx: &Context) -> Result<ExitCode, Error> {
     let _ = rustix::process::setsid();
     // It keeps two for each mount.
     raise_file_limit();
+    let lock = Node::lock(&ctx.paths)?;
+    let held =
+        lock.try_clone().map_err(|error| Error::new(Kind::Failed, format!("cannot start: {error}")))?;
     let plan = supervisor::Plan {
         program: own_program()?,
         args: words(ctx, "--supervised"),
-        lock: Node::lock(&ctx.paths)?,
+        lock,
         secret: passphrase.map(|passphrase| Zeroizing::new(passphrase.as_bytes().to_vec())),
     };
     let code = supervisor::run(plan).map_err(failed)?;
-    // Every start writes it, and nobody answers there now.
+    // Every start writes it, and nobody answers there now, nor begins to before the lock goes.
     let _ = std::fs::remove_file(ctx.paths.socket());
+    drop(held);
     Ok(ExitCode::from(code))
 }
 

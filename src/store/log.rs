@@ -25,8 +25,22 @@ const CACHE_BYTES: usize = 1 << 20;
 
 /// A manifest log's blocks, its genesis document, and how far it is trusted.
 pub struct LogStore {
-    db: Database,
+    /// `None` only while it is dropped.
+    db: Option<Database>,
     path: PathBuf,
+}
+
+impl Drop for LogStore {
+    fn drop(&mut self) {
+        // After a write that panicked, closing panics too.
+        let close = || {
+            drop(self.db.take());
+            Ok(())
+        };
+        if let Err(error) = guarded(close) {
+            tracing::warn!(path = %self.path.display(), %error, "a log could not be closed");
+        }
+    }
 }
 
 impl fmt::Debug for LogStore {
@@ -49,7 +63,7 @@ impl LogStore {
         }
         let open = || Ok(Database::builder().set_cache_size(CACHE_BYTES).create(path)?);
         let db = guarded(open).map_err(StoreError::log(path))?;
-        Ok(Self { db, path: path.to_owned() })
+        Ok(Self { db: Some(db), path: path.to_owned() })
     }
 
     /// A log that is gone with its handle, for simulations of many.
@@ -57,7 +71,7 @@ impl LogStore {
     pub fn in_memory() -> Self {
         let backend = redb::backends::InMemoryBackend::new();
         let db = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend);
-        Self { db: db.expect("memory does not fail"), path: PathBuf::from("memory") }
+        Self { db: Some(db.expect("memory does not fail")), path: PathBuf::from("memory") }
     }
 
     /// Renames the file of a log that is damaged and not open, so that another can take its place; says to what.
@@ -68,6 +82,10 @@ impl LogStore {
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    fn db(&self) -> IndexResult<&Database> {
+        self.db.as_ref().ok_or(redb::Error::DatabaseClosed)
     }
 
     fn failed(&self) -> impl FnOnce(redb::Error) -> StoreError {
@@ -96,7 +114,7 @@ impl LogStore {
     }
 
     fn begin(&self) -> IndexResult<redb::WriteTransaction> {
-        let mut txn = self.db.begin_write()?;
+        let mut txn = self.db()?.begin_write()?;
         // Opening after a crash must not depend on the length of the log.
         txn.set_quick_repair(true);
         Ok(txn)
@@ -134,7 +152,7 @@ impl LogStore {
     }
 
     fn find_block(&self, height: u64) -> IndexResult<Option<Vec<u8>>> {
-        match self.db.begin_read()?.open_table(BLOCKS) {
+        match self.db()?.begin_read()?.open_table(BLOCKS) {
             Ok(blocks) => Ok(blocks.get(height)?.map(|block| block.value().to_vec())),
             Err(TableError::TableDoesNotExist(_)) => Ok(None),
             Err(error) => Err(error.into()),
@@ -147,7 +165,7 @@ impl LogStore {
     }
 
     fn find_tip(&self) -> IndexResult<u64> {
-        match self.db.begin_read()?.open_table(BLOCKS) {
+        match self.db()?.begin_read()?.open_table(BLOCKS) {
             Ok(blocks) => Ok(blocks.last()?.map_or(0, |(tip, _)| tip.value())),
             Err(TableError::TableDoesNotExist(_)) => Ok(0),
             Err(error) => Err(error.into()),
@@ -160,7 +178,7 @@ impl LogStore {
     }
 
     fn document(&self, name: &str) -> IndexResult<Option<Vec<u8>>> {
-        match self.db.begin_read()?.open_table(DOCUMENTS) {
+        match self.db()?.begin_read()?.open_table(DOCUMENTS) {
             Ok(documents) => Ok(documents.get(name)?.map(|document| document.value().to_vec())),
             Err(TableError::TableDoesNotExist(_)) => Ok(None),
             Err(error) => Err(error.into()),

@@ -139,9 +139,13 @@ impl Supervisor {
         let mut child = command.spawn()?;
         // The command has the daemon's end of the socket: with it, the end of the daemon would not be heard.
         drop(command);
-        // One that has died already is found below.
-        let _ = self.greet(&ours, before);
-        self.attend(&ours, &child, was_ready)?;
+        // One that was told half of it waits for the rest for ever. One that has died already is found below.
+        let greeted = self.greet(&ours, before);
+        let attended = greeted.and_then(|()| self.attend(&ours, &child, was_ready));
+        if attended.is_err() {
+            // Nobody would hear of its end, and the next one must not find it at work.
+            let _ = child.kill();
+        }
         Ok(child.wait()?)
     }
 
