@@ -37,7 +37,8 @@ fn published(site: &Site) -> u64 {
 /// Bytes that the packs take on the disk.
 fn on_disk(site: &Site) -> u64 {
     use std::os::unix::fs::MetadataExt;
-    packs(site).iter().map(|pack| fs::metadata(pack).unwrap().blocks() * 512).sum()
+    // One may be removed meanwhile.
+    packs(site).iter().filter_map(|pack| Some(fs::metadata(pack).ok()?.blocks() * 512)).sum()
 }
 
 fn packs(site: &Site) -> Vec<PathBuf> {
