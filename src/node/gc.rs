@@ -43,7 +43,7 @@ impl Node {
     /// Takes away what no version, pin or mount has needed for as long as the settings say.
     pub async fn gc(self: &Arc<Self>, request: &GcRequest, job: &Job) -> Result<Collected, Error> {
         let _alone = self.sweeping.try_write().map_err(|_| {
-            Error::new(Kind::Busy, "a snapshot, a publish or another gc is under way, and gc cannot tell its data from what is left over")
+            Error::new(Kind::Busy, "a snapshot, a publish, a mount or another gc is under way, and gc cannot tell its data from what is left over")
                 .hint("`bcai status` shows it; run gc again when it is done")
         })?;
         self.check_logs()?;
