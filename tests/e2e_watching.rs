@@ -7,8 +7,11 @@ mod common;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 
 use common::{Running, Site, noise, wait_until};
 use serde_json::Value;
@@ -108,23 +111,59 @@ fn metrics_tell_what_status_tells_and_how_long_answers_took() {
     assert_eq!(reads.map(|(_, value)| value).sum::<f64>(), asked);
 }
 
+/// A trace that has begun, or is about to, and its rows as they come.
+fn trace(site: &Site, dir: &Path) -> (Running, Receiver<Value>) {
+    let mut command = site.command(["--json", "trace", dir.to_str().unwrap()]);
+    let mut running = Running(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
+    wait_until("somebody watches", || {
+        let status = site.status();
+        status["transfers"].as_array().unwrap().iter().any(|job| job["kind"] == "trace")
+    });
+    let lines = BufReader::new(running.0.stdout.take().unwrap()).lines();
+    let (sender, rows) = channel();
+    // Ends with the trace.
+    std::thread::spawn(move || {
+        lines.for_each(|line| drop(sender.send(serde_json::from_str(&line.unwrap()).unwrap())));
+    });
+    (running, rows)
+}
+
+/// Reads of what was mounted before were shown under the names of what is mounted now.
+#[test]
+#[cfg_attr(not(fuse_available), ignore = "no /dev/fuse here")]
+fn a_trace_gives_no_file_the_name_of_another_version() {
+    const LEN: usize = 16 << 20;
+    let site = Site::initialised();
+    for (dir, name, version) in [("one", "old", "data@v1"), ("two", "new", "data@v2")] {
+        let source = site.dir(dir);
+        fs::write(source.join(name), noise(7, LEN)).unwrap();
+        site.publish(&source, version);
+    }
+    let dir = site.dir("mnt");
+    let text = dir.to_str().unwrap();
+    site.ok(["mount", "data@v1", text, "-o", "io=cached"]);
+    let old = fs::File::open(dir.join("old")).unwrap();
+    site.ok(["remount", text, "data@v2"]);
+    let (_running, rows) = trace(&site, &dir);
+    let (mut seen, mut at) = (Vec::new(), 0);
+    wait_until("a read is seen", || {
+        // Further on each time, where nothing has been read ahead.
+        at = (at + (5 << 20) + 4096) % LEN as u64;
+        old.read_at(&mut [0; 1], at).unwrap();
+        seen.extend(rows.try_iter());
+        seen.iter().any(|row: &Value| row["operation"] == "read")
+    });
+    let reads = seen.iter().filter(|row| row["operation"] == "read");
+    assert!(reads.into_iter().all(|row| row["path"].as_str().unwrap().starts_with("inode ")), "{seen:?}");
+}
+
 #[test]
 #[cfg_attr(not(fuse_available), ignore = "no /dev/fuse here")]
 fn a_trace_shows_what_is_read_from_where_until_the_mount_ends() {
     let (_publisher, reader, dir) = mounted();
     let message = reader.fails(10, ["trace", "/"]);
     assert!(message.contains("bcai status"), "{message}");
-    let mut command = reader.command(["--json", "trace", dir.to_str().unwrap()]);
-    let mut running = Running(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
-    wait_until("somebody watches", || {
-        let status = reader.status();
-        status["transfers"].as_array().unwrap().iter().any(|job| job["kind"] == "trace")
-    });
-    let lines = BufReader::new(running.0.stdout.take().unwrap()).lines();
-    let (sender, rows) = std::sync::mpsc::channel();
-    let reading = std::thread::spawn(move || {
-        lines.for_each(|line| drop(sender.send(serde_json::from_str::<Value>(&line.unwrap()).unwrap())));
-    });
+    let (mut running, rows) = trace(&reader, &dir);
     // The job is listed a moment before it watches.
     let mut seen: Vec<Value> = Vec::new();
     let mut n = 0;
@@ -143,7 +182,6 @@ fn a_trace_shows_what_is_read_from_where_until_the_mount_ends() {
     assert!(seen.iter().all(|row| row.get("missed").is_none()), "{seen:?}");
     reader.ok(["unmount", dir.to_str().unwrap()]);
     assert!(running.0.wait().unwrap().success());
-    reading.join().unwrap();
     let status = reader.status();
     assert!(status["transfers"].as_array().unwrap().is_empty(), "{status}");
 }

@@ -19,10 +19,10 @@ use lru::LruCache;
 
 use super::error::{Error, Kind};
 use super::job::Job;
-use super::objects::below;
 use super::report::{Collected, GcRequest, Held, KeptSnapshot, Progress};
 use super::{Node, now_ms, off};
 use crate::id::{self, ObjectId, SnapshotId};
+use crate::manifest::children;
 use crate::pack::Checked;
 use crate::store::{Marks, SnapshotRecord, Store, StoreError, Swept};
 
@@ -243,13 +243,13 @@ impl Marking<'_> {
                 Err(cause) => return Err(broken(snapshot, built, &id, &cause)),
             };
             self.mark(&id);
-            let below = match (below(&object), built) {
+            let below = match (children(id.kind, object.plain()), built) {
                 (Ok(below), _) => below,
-                (Err(error), Some(_)) => return Err(broken(snapshot, built, &id, &error.message)),
+                (Err(error), Some(_)) => return Err(broken(snapshot, built, &id, &error.to_string())),
                 // Nobody can follow it, wherever it is.
                 (Err(_), None) => continue,
             };
-            for id in below {
+            for (id, _) in below {
                 match id.kind {
                     id::Kind::Chunk => self.mark(&id),
                     _ => pending.push(id),

@@ -27,7 +27,6 @@ mod mount_list;
 mod mounts;
 mod naming;
 mod networks;
-mod objects;
 mod operators;
 mod origins;
 mod page;

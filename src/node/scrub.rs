@@ -97,8 +97,14 @@ impl Scrub {
         }
     }
 
+    /// The same of who has looked at everything at once.
+    pub fn found_all(&self, looked: Repaired) {
+        self.damaged().clear();
+        self.found(looked);
+    }
+
     /// Everything was looked at: what was not found damaged again is so no more.
-    pub fn round_ends(&self) {
+    fn round_ends(&self) {
         self.damaged().retain(|_, (_, met)| std::mem::take(met));
     }
 

@@ -12,13 +12,12 @@ use lru::LruCache;
 
 use super::error::{Error, Kind};
 use super::job::Job;
-use super::objects::below;
 use super::report::{Progress, Verified, VerifyRequest};
 use super::scrub::Repaired;
 use super::{Node, off};
 use crate::fetch::{Class, FetchError};
 use crate::id::{self, ObjectId, SnapshotId};
-use crate::manifest::Snapshot;
+use crate::manifest::{Snapshot, children};
 use crate::pack::Checked;
 use crate::store::{Corrupt, StoreError};
 
@@ -68,9 +67,7 @@ impl Node {
         };
         let repaired = (looked.repaired.len() + removed.len()) as u64;
         let corrupt = looked.left.iter().map(|(_, text)| text.clone()).collect();
-        self.scrub.round_ends();
-        self.scrub.found(looked);
-        self.scrub.round_ends();
+        self.scrub.found_all(looked);
         let stats = self.store.stats()?;
         Ok(Verified {
             height: None,
@@ -225,7 +222,8 @@ impl Walk<'_> {
         if object.id().kind == id::Kind::Snapshot {
             self.expected_bytes = Snapshot::decode(object.plain())?.totals.bytes;
         }
-        self.pending.extend(below(object)?);
+        let below = children(object.id().kind, object.plain())?;
+        self.pending.extend(below.into_iter().map(|(id, _)| id));
         Ok(())
     }
 

@@ -19,6 +19,7 @@ use super::job::Job;
 use super::report::{AnswerCounts, TraceRequest, TraceRow, Traced};
 use super::text::escape;
 use super::{Node, now_ms};
+use crate::id::SnapshotId;
 use crate::view::{Answered, Counts, Timings, View, Watch};
 
 /// Answers in one batch of rows.
@@ -96,7 +97,7 @@ impl Node {
             (answers, missed) = (answers + batch.len() as u64, missed + lost);
             let mut told = Vec::with_capacity(batch.len());
             for answered in batch {
-                told.push(row(&answered, names.of(&view, answered.ino).await));
+                told.push(row(&answered, names.of(&view, &answered).await));
             }
             if let Some(first) = told.first_mut() {
                 first.missed = lost;
@@ -109,7 +110,7 @@ impl Node {
 }
 
 fn row(answered: &Answered, path: String) -> TraceRow {
-    let Answered { operation, ino, offset, len, took, source, error } = *answered;
+    let Answered { operation, ino, offset, len, took, source, error, .. } = *answered;
     TraceRow {
         time_ms: now_ms(),
         operation: operation.name().into(),
@@ -125,17 +126,24 @@ fn row(answered: &Answered, path: String) -> TraceRow {
 }
 
 /// The paths of files that have come by, each with the snapshot that it is of.
-struct Names(LruCache<(String, u64), String>);
+struct Names(LruCache<(SnapshotId, u64), String>);
 
 impl Names {
-    async fn of(&mut self, view: &Arc<View>, ino: u64) -> String {
-        let key = (view.id().to_string(), ino);
+    /// As far as what is mounted now tells it: who still reads what was mounted before is shown without a path.
+    async fn of(&mut self, view: &Arc<View>, answered: &Answered) -> String {
+        let key = (answered.snapshot, answered.ino);
         if let Some(name) = self.0.get(&key) {
             return name.clone();
         }
-        let path = tokio::time::timeout(NAMING, view.path(ino)).await;
-        let Ok(Ok(path)) = path else { return format!("inode {ino}") };
-        let name = escape(&path);
+        let unnamed = format!("inode {}", answered.ino);
+        if answered.snapshot != view.id() {
+            return unnamed;
+        }
+        // One that cannot be found in time is not looked for again.
+        let name = match tokio::time::timeout(NAMING, view.path(answered.ino)).await {
+            Ok(Ok(path)) => escape(&path),
+            _ => unnamed,
+        };
         self.0.put(key, name.clone());
         name
     }

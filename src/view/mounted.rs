@@ -23,6 +23,7 @@ use super::materialise::LargeFiles;
 use super::watching::{Answered, Operation, Source, Watch};
 use super::{Inode, View, ViewError, at};
 use crate::fetch::FetchError;
+use crate::id::SnapshotId;
 use crate::store::Store;
 
 /// How long the path of a file may take to find for a message about it.
@@ -118,10 +119,11 @@ impl MountedView {
         let mut nobody = Context::from_waker(Waker::noop());
         if let Poll::Ready(result) = ON_FUSE_THREAD.sync_scope((), || future.as_mut().poll(&mut nobody)) {
             let error = give(&self.view, asked.ino, result, answer);
-            note(&self.watch, asked, begun, Source::Here, error);
+            note(&self.watch, self.view.id(), asked, begun, Source::Here, error);
             return true;
         }
         let (view, watch, deadline) = (Arc::clone(&self.view), Arc::clone(&self.watch), self.deadline);
+        let snapshot = view.id();
         self.runtime.spawn(async move {
             let error = match tokio::time::timeout(deadline, future).await {
                 Ok(result) => give(&view, asked.ino, result, answer),
@@ -132,16 +134,23 @@ impl MountedView {
                     Some(TreeError::TimedOut)
                 }
             };
-            note(&watch, asked, begun, Source::Elsewhere, error);
+            note(&watch, snapshot, asked, begun, Source::Elsewhere, error);
         });
         false
     }
 }
 
 /// Counts an answer.
-fn note(watch: &Watch, asked: Asked, begun: Instant, source: Source, error: Option<TreeError>) {
+fn note(
+    watch: &Watch,
+    snapshot: SnapshotId,
+    asked: Asked,
+    begun: Instant,
+    source: Source,
+    error: Option<TreeError>,
+) {
     let Asked { operation, ino, offset, len } = asked;
-    watch.answered(Answered { operation, ino, offset, len, took: begun.elapsed(), source, error });
+    watch.answered(Answered { operation, snapshot, ino, offset, len, took: begun.elapsed(), source, error });
 }
 
 /// Answers; what it has to say if there is nothing to give.

@@ -14,6 +14,8 @@ use std::time::Duration;
 use bcai_mount::TreeError;
 use tokio::sync::broadcast;
 
+use crate::id::SnapshotId;
+
 /// Answers that wait for whoever watches a mount.
 const WAITING: usize = 4096;
 
@@ -152,7 +154,8 @@ impl Timings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Answered {
     pub operation: Operation,
-    /// The file or directory that was asked about.
+    /// The snapshot that was asked, since another may have been mounted meanwhile, and the file or directory in it.
+    pub snapshot: SnapshotId,
     pub ino: u64,
     /// In bytes; of a directory, a position in it.
     pub offset: u64,
@@ -239,7 +242,8 @@ mod tests {
 
     fn answered(took: Duration) -> Answered {
         let (operation, source) = (Operation::Read, Source::Elsewhere);
-        Answered { operation, ino: 7, offset: 0, len: 4096, took, source, error: None }
+        let snapshot = SnapshotId::from_bytes([1; 32]);
+        Answered { operation, snapshot, ino: 7, offset: 0, len: 4096, took, source, error: None }
     }
 
     #[test]

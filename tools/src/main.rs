@@ -7,6 +7,7 @@
 
 mod compare;
 mod corpus;
+mod groups;
 mod log;
 mod machine;
 mod measure;

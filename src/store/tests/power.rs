@@ -247,6 +247,9 @@ fn cut(rounds: u32, stride: usize, ways: impl Fn(usize) -> Vec<Left>) -> usize {
             image.write(left, work.dir.path(), dir.path());
             check(dir.path(), &due, &format!("a cut after step {at} that leaves {left:?}"));
             cuts += 1;
+            if cuts % 1000 == 0 {
+                println!("{cuts} cuts");
+            }
         }
     }
     cuts
@@ -260,10 +263,10 @@ fn nothing_that_was_promised_is_lost_in_a_power_cut() {
 }
 
 #[test]
-#[ignore = "on demand: every step, eight ways, for half an hour"]
+#[ignore = "on demand: every step, eight ways, for ten minutes"]
 fn nothing_that_was_promised_is_lost_in_any_power_cut() {
     let some = |at: usize| (0..6).map(move |way| Left::Some((at * 6 + way) as u64));
-    let cuts = cut(12, 1, |at| [Left::Nothing, Left::Everything].into_iter().chain(some(at)).collect());
+    let cuts = cut(5, 1, |at| [Left::Nothing, Left::Everything].into_iter().chain(some(at)).collect());
     println!("{cuts} cuts");
 }
 

@@ -9,15 +9,13 @@ mod load;
 mod publishing;
 mod rows;
 
-use std::collections::BTreeSet;
 use std::fmt;
-use std::path::PathBuf;
 
 use clap::Args;
 use serde::Serialize;
 
-use crate::scratch::Scratch;
-use crate::{machine, report};
+use crate::groups::{Groups, Place};
+use crate::report;
 use rows::Row;
 
 type Report = report::Report<Row, Settings>;
@@ -34,17 +32,8 @@ pub struct Log {
     #[command(flatten)]
     settings: Settings,
 
-    /// A folder for the homes, its path short, on the disk that is to be measured
-    #[arg(long)]
-    dir: PathBuf,
-
-    /// The program to measure [default: `bcai` beside this one]
-    #[arg(long)]
-    bcai: Option<PathBuf>,
-
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    place: Place,
 }
 
 #[derive(Debug, Clone, Copy, Args, Serialize)]
@@ -64,43 +53,24 @@ impl fmt::Display for Settings {
     }
 }
 
-/// A group of rows: measures those that are wanted.
-type Group = fn(&Scratch, Settings, &BTreeSet<Row>, &mut Report) -> anyhow::Result<()>;
-
-const GROUPS: &[(Group, &[Row])] = &[
+const GROUPS: Groups<Row, Settings> = &[
     (publishing::alone, &[Row::OneValidator]),
     (publishing::together, &[Row::FourValidators, Row::Entries]),
 ];
 
 impl Log {
     pub fn run(self) -> anyhow::Result<()> {
-        let wanted: BTreeSet<Row> =
-            if self.rows.is_empty() { report::all().collect() } else { self.rows.into_iter().collect() };
-        let scratch = Scratch::new(&self.dir, self.bcai)?;
-        let mut report = Report::new(machine::describe(&scratch.dir)?, self.settings);
-        for (group, rows) in GROUPS {
-            let wanted: BTreeSet<Row> = rows.iter().filter(|row| wanted.contains(row)).copied().collect();
-            if wanted.is_empty() {
-                continue;
-            }
-            let checked = scratch.stop.check();
-            if let Err(error) = checked.and_then(|()| group(&scratch, self.settings, &wanted, &mut report)) {
-                report.fail(&wanted, &error);
-            }
-        }
-        drop(scratch);
-        report.print(self.json)
+        self.place.measure(self.rows, self.settings, GROUPS)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::groups::grouped;
 
     #[test]
     fn every_row_is_in_one_group() {
-        let mut grouped: Vec<Row> = GROUPS.iter().flat_map(|(_, rows)| rows.iter().copied()).collect();
-        grouped.sort();
-        assert!(grouped.into_iter().eq(report::all()));
+        assert!(grouped(GROUPS).into_iter().eq(report::all()));
     }
 }

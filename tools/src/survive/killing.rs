@@ -6,6 +6,7 @@
 //! one mounts. What a command could not do because its daemon died is done again; what a reader could not do counts.
 //! Trust: as `survive`. Threads: as named.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
@@ -39,7 +40,12 @@ const BETWEEN: (u64, u64) = (200, 2500);
 /// Until everybody has gone on after a kill.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-pub fn run(scratch: &Scratch, settings: Settings, report: &mut Report) -> anyhow::Result<()> {
+pub fn run(
+    scratch: &Scratch,
+    settings: Settings,
+    _: &BTreeSet<Row>,
+    report: &mut Report,
+) -> anyhow::Result<()> {
     say("a daemon that is killed");
     let source = Site::publisher(scratch, "s")?;
     let node = Site::with(scratch, "n", &[CACHE.to_owned()])?;

@@ -5,6 +5,7 @@
 //! Invariant: each file is read once in each epoch, past what the kernel has kept; the daemon of every upgrade is another process.
 //! Trust: as `survive`. Threads: two readers.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,7 +25,12 @@ use crate::site::Site;
 const FOLDER: Data = Data { seed: 3, files: 6_000, len: 110_000 };
 const READERS: u64 = 2;
 
-pub fn run(scratch: &Scratch, settings: Settings, report: &mut Report) -> anyhow::Result<()> {
+pub fn run(
+    scratch: &Scratch,
+    settings: Settings,
+    _: &BTreeSet<Row>,
+    report: &mut Report,
+) -> anyhow::Result<()> {
     say("a daemon that is replaced");
     let program = scratch.dir.join("bcai");
     install(&scratch.bcai, &program)?;

@@ -16,9 +16,7 @@ mod memory;
 mod rows;
 mod set_up;
 
-use std::collections::BTreeSet;
 use std::fmt;
-use std::path::PathBuf;
 
 use anyhow::ensure;
 use bcai_lan::Rate;
@@ -26,8 +24,8 @@ use bytesize::ByteSize;
 use clap::Args;
 use serde::{Serialize, Serializer};
 
-use crate::scratch::Scratch;
-use crate::{machine, report};
+use crate::groups::{Groups, Place};
+use crate::report;
 pub use crowd::Crowd;
 pub use hostile::Peer;
 use rows::Row;
@@ -45,17 +43,8 @@ pub struct Swarm {
     #[command(flatten)]
     settings: Settings,
 
-    /// A folder for stores and mounts, its path short
-    #[arg(long)]
-    dir: PathBuf,
-
-    /// The program to measure [default: `bcai` beside this one]
-    #[arg(long)]
-    bcai: Option<PathBuf>,
-
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    place: Place,
 }
 
 #[derive(Debug, Clone, Copy, Args, Serialize)]
@@ -105,10 +94,7 @@ impl fmt::Display for Settings {
     }
 }
 
-/// A group of rows: measures those that are wanted.
-type Group = fn(&Scratch, Settings, &BTreeSet<Row>, &mut Report) -> anyhow::Result<()>;
-
-const GROUPS: &[(Group, &[Row])] = &[
+const GROUPS: Groups<Row, Settings> = &[
     (fan_out::run, rows::FAN_OUT),
     (faults::run, rows::FAULTS),
     (memory::run, rows::MEMORY),
@@ -118,21 +104,6 @@ const GROUPS: &[(Group, &[Row])] = &[
 impl Swarm {
     pub fn run(self) -> anyhow::Result<()> {
         ensure!(rustix::process::geteuid().is_root(), "network namespaces take root");
-        let wanted: BTreeSet<Row> =
-            if self.rows.is_empty() { report::all().collect() } else { self.rows.into_iter().collect() };
-        let scratch = Scratch::new(&self.dir, self.bcai)?;
-        let mut report = Report::new(machine::describe(&scratch.dir)?, self.settings);
-        for (group, rows) in GROUPS {
-            let wanted: BTreeSet<Row> = rows.iter().filter(|row| wanted.contains(row)).copied().collect();
-            if wanted.is_empty() {
-                continue;
-            }
-            let checked = scratch.stop.check();
-            if let Err(error) = checked.and_then(|()| group(&scratch, self.settings, &wanted, &mut report)) {
-                report.fail(&wanted, &error);
-            }
-        }
-        drop(scratch);
-        report.print(self.json)
+        self.place.measure(self.rows, self.settings, GROUPS)
     }
 }
