@@ -179,8 +179,9 @@ impl Mount {
         probe(&requests, &contents.way);
         greeting::resend(&requests).map_err(failed("cannot go on with the mount on"))?;
         let mount = run(session, contents, dir, device, on_end)?;
-        if unsettled {
-            mount.with_kernel(|kernel| finish(&mount.trees, kernel))?;
+        if unsettled && let Err(error) = mount.with_kernel(|kernel| finish(&mount.trees, kernel)) {
+            // That is no reason to take it from its users.
+            tracing::warn!(dir = %dir.display(), %error, "some names may still lead to what was mounted before");
         }
         Ok(mount)
     }

@@ -17,14 +17,16 @@ use super::{Node, now_ms, off};
 /// How long a job runs before it is worth writing down.
 const WORTH: Duration = Duration::from_secs(3);
 
-/// Jobs that their users have to run again.
-const NAMED: [JobKind; 6] = [
-    JobKind::Publish,
-    JobKind::Snapshot,
-    JobKind::Prefetch,
-    JobKind::Export,
-    JobKind::BundleExport,
-    JobKind::BundleImport,
+const GOES_ON: &str = "run it again: it goes on where it was";
+/// Jobs that their users have to run again, and how. Any other that is cut off is nobody's loss, or gone on with by the node.
+const REMEDIES: [(JobKind, &str); 7] = [
+    (JobKind::Publish, GOES_ON),
+    (JobKind::Snapshot, GOES_ON),
+    (JobKind::Prefetch, GOES_ON),
+    (JobKind::BundleExport, GOES_ON),
+    (JobKind::BundleImport, GOES_ON),
+    (JobKind::Gc, GOES_ON),
+    (JobKind::Export, "remove what it has written, and run it again"),
 ];
 
 /// A job as `state.json` has it.
@@ -34,22 +36,6 @@ pub struct Unfinished {
     pub subject: String,
     /// When it was written down.
     pub since_ms: u64,
-}
-
-impl JobKind {
-    /// What to do about one that was cut off; nothing if that is nobody's loss, or the node goes on by itself.
-    fn remedy(self) -> Option<&'static str> {
-        match self {
-            Self::Publish
-            | Self::Snapshot
-            | Self::Prefetch
-            | Self::BundleExport
-            | Self::BundleImport
-            | Self::Gc => Some("run it again: it goes on where it was"),
-            Self::Export => Some("remove what it has written, and run it again"),
-            _ => None,
-        }
-    }
 }
 
 impl Node {
@@ -81,7 +67,8 @@ impl Node {
 
     /// The jobs that run and are worth it.
     fn unfinished(&self, written: &[Unfinished]) -> Vec<Unfinished> {
-        let worth = self.transfers.lasting(WORTH).into_iter().filter(|(kind, _)| kind.remedy().is_some());
+        let is_worth = |kind: JobKind| REMEDIES.iter().any(|(known, _)| *known == kind);
+        let worth = self.transfers.lasting(WORTH).into_iter().filter(|(kind, _)| is_worth(*kind));
         let jobs = worth.map(|(kind, subject)| {
             let kind = kind.to_string();
             let known = written.iter().find(|job| job.kind == kind && job.subject == subject);
@@ -93,14 +80,14 @@ impl Node {
 
 /// How it is told.
 fn told(job: &Unfinished) -> EndedJob {
-    let kind = NAMED.into_iter().find(|kind| kind.to_string() == job.kind);
+    let remedy = REMEDIES.iter().find(|(kind, _)| kind.to_string() == job.kind);
     let error = Error::new(Kind::Failed, "the node ended while it ran");
     EndedJob {
         id: 0,
         kind: job.kind.clone(),
         subject: job.subject.clone(),
         outcome: Outcome::Interrupted,
-        error: Some(error.hint(kind.and_then(JobKind::remedy).unwrap_or("run it again"))),
+        error: Some(error.hint(remedy.map_or("run it again", |(_, remedy)| remedy))),
         ended_ms: job.since_ms,
         seconds: 0.0,
     }
