@@ -10,7 +10,7 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::{Site, noise};
+use common::{Site, install, noise};
 
 const NOBODY: u32 = 65534;
 
@@ -25,9 +25,7 @@ fn site_of_nobody() -> Site {
     fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
     chown(&dir, Some(NOBODY), Some(NOBODY)).unwrap();
     let program = dir.join("bcai");
-    // By another process: a child that another test starts while we write would inherit the open file, and a program
-    // that somebody may write to cannot be executed.
-    assert!(Command::new("cp").arg(env!("CARGO_BIN_EXE_bcai")).arg(&program).status().unwrap().success());
+    install(&program);
     site.program = program;
     site.prefix = words("setpriv --reuid 65534 --regid 65534 --clear-groups");
     site

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use common::{Running, Site, noise, sigkill, wait_until};
+use common::{Running, Site, install, noise, sigkill, wait_until};
 use rustix::fs::Advice;
 use serde_json::Value;
 
@@ -206,7 +206,7 @@ fn mounts_of_users_and_for_users_survive_too() {
     open_to_all(&top);
     chown(&top);
     let program = site.dir("bin").join("bcai");
-    fs::copy(env!("CARGO_BIN_EXE_bcai"), &program).unwrap();
+    install(&program);
     site.program = program;
     site.prefix = AS_USER.map(str::to_owned).to_vec();
     site.ok(["init"]);
@@ -242,14 +242,8 @@ fn a_mount_in_the_foreground_stays_there() {
 #[test]
 fn an_upgrade_interrupts_no_epoch() {
     let mut site = Site::new();
-    // Installing puts another file under the name of the program.
     let installed = site.dir("bin").join("bcai");
-    let install = || {
-        let new = installed.with_extension("new");
-        fs::copy(env!("CARGO_BIN_EXE_bcai"), &new).unwrap();
-        fs::rename(&new, &installed).unwrap();
-    };
-    install();
+    install(&installed);
     site.program = installed.clone();
     site.ok(["init"]);
     publish_noise(&site, "data@v1", 3000);
@@ -258,7 +252,7 @@ fn an_upgrade_interrupts_no_epoch() {
     under_readers(&[(&dir, 3000)], |reads| {
         for _ in 0..3 {
             wait_for_reads(reads, 100);
-            install();
+            install(&installed);
             let report = site.json(["restart"]);
             assert_eq!((&report["was"], &report["mounts"]), (&daemon.into(), &1.into()), "{report}");
             daemon = report["pid"].as_u64().unwrap() as u32;

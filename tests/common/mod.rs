@@ -191,6 +191,16 @@ impl Drop for Site {
     }
 }
 
+/// Puts a copy of the program at `to`, in place of what is there.
+///
+/// Another process writes it: a child that another test starts while we write would inherit the open file, and a
+/// program that somebody may write to cannot be executed.
+pub fn install(to: &Path) {
+    let new = to.with_extension("new");
+    assert!(Command::new("cp").arg(env!("CARGO_BIN_EXE_bcai")).arg(&new).status().unwrap().success());
+    std::fs::rename(&new, to).unwrap();
+}
+
 pub fn sigkill(pid: u32) {
     let status = Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
     assert!(status.success());
