@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use futures::stream::{self, StreamExt, TryStreamExt};
 
+use super::ahead::Tally;
 use super::nodes::{Blob, BlobPromise};
 use super::{Seek, View, ViewError, at};
 use crate::fetch::Class;
@@ -19,6 +20,9 @@ use crate::manifest::{BlobStep, Content, Extent, MAX_LEVELS, Node};
 
 /// Chunks of one read that are waited for at a time.
 const CONCURRENT: usize = 16;
+
+/// Chunks that are read ahead at a time: so many that windows decide what is under way.
+const CONCURRENT_AHEAD: usize = 512;
 
 /// Bytes set aside at once for the result of a read, whatever it asks for.
 const MAX_RESERVE: usize = 4 << 20;
@@ -131,7 +135,12 @@ impl View {
     }
 
     /// Brings the chunks with the bytes from `from` up to `to` of the file `ino` here, in order.
-    pub(super) async fn read_ahead(&self, ino: u64, from: u64, to: u64) -> Result<(), ViewError> {
+    pub(super) async fn read_ahead(
+        &self,
+        ino: u64,
+        (from, to): (u64, u64),
+        tally: &Tally,
+    ) -> Result<(), ViewError> {
         let file = self.file(ino).await?;
         let end = to.min(file.size);
         let mut next = from;
@@ -139,9 +148,18 @@ impl View {
             let run = self.run(&file, next, Class::Readahead).await?;
             let chunks = run.pieces(next, end).into_iter().filter_map(|piece| {
                 let Extent { len, chunk } = piece.extent;
-                Some(self.nodes.chunk_ahead(chunk?, len))
+                let chunk = chunk?;
+                Some(async move {
+                    if self.nodes.bring(self.nodes.stored(chunk), Class::Readahead).await? {
+                        tally.add(len);
+                    }
+                    Ok::<_, ViewError>(())
+                })
             });
-            stream::iter(chunks).buffer_unordered(CONCURRENT).try_for_each(|_| async { Ok(()) }).await?;
+            stream::iter(chunks)
+                .buffer_unordered(CONCURRENT_AHEAD)
+                .try_for_each(|()| async { Ok(()) })
+                .await?;
             next = run.end().max(next.saturating_add(1));
         }
         Ok(())

@@ -70,7 +70,9 @@ impl Way {
     /// Before a node is read; says whether to go on.
     async fn enter(&mut self, nodes: &Nodes, id: ObjectId) -> Result<bool, FetchError> {
         match self.class {
-            Some(class) => nodes.bring(id, class).await?,
+            Some(class) => {
+                nodes.bring(id, class).await?;
+            }
             None => self.is_cut = !nodes.is_here(&id)?,
         }
         self.trees.push(id);

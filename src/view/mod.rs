@@ -22,6 +22,7 @@ mod neighbours;
 mod nodes;
 mod novel;
 mod nth;
+mod pace;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -32,6 +33,7 @@ use std::sync::Arc;
 
 pub use bcai_mount::{Attr, DirEntry, FileKind, Listing, ROOT, Seek, StatFs};
 
+pub use self::ahead::AheadFigures;
 pub use self::contents::{Contents, FileContent, Files, Objects};
 pub use self::diff::{Aspect, Diff, Difference};
 pub use self::globs::{GlobError, Globs};

@@ -12,13 +12,14 @@ use std::borrow::Borrow;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bcai_mount::{Answer, Attr, Backing, Lease, Listing, Seek, StatFs, Tree, TreeError};
 use tokio::runtime::Handle;
 
-use super::ahead::Ahead;
+use super::ahead::{Ahead, Read};
 use super::materialise::LargeFiles;
 use super::watching::{Answered, Operation, Source, Watch};
 use super::{Inode, View, ViewError, at};
@@ -43,7 +44,7 @@ pub struct MountedView {
     view: Arc<View>,
     runtime: Handle,
     deadline: Duration,
-    ahead: Ahead,
+    ahead: Arc<Ahead>,
     large_files: Option<Arc<LargeFiles>>,
     /// Kept for those who use the view.
     kept: Option<Lease>,
@@ -69,7 +70,7 @@ impl Asked {
 impl MountedView {
     /// What waits for longer than `deadline` is answered with a time-out. Work goes on in `runtime`.
     pub fn new(view: Arc<View>, runtime: Handle, deadline: Duration) -> Self {
-        let ahead = Ahead::new(Arc::clone(&view), runtime.clone());
+        let ahead = Arc::new(Ahead::new(Arc::clone(&view), runtime.clone(), None));
         Self { view, runtime, deadline, ahead, large_files: None, kept: None, watch: Arc::default() }
     }
 
@@ -85,8 +86,15 @@ impl MountedView {
         self
     }
 
-    /// Counts, and tells whoever watches, what is answered.
+    /// Fetches so many bytes ahead of each reader instead of what is found to be right; nothing at all if that is 0.
+    pub fn reading_ahead(mut self, fixed: Option<u64>) -> Self {
+        self.ahead = Arc::new(Ahead::new(Arc::clone(&self.view), self.runtime.clone(), fixed));
+        self
+    }
+
+    /// Counts, and tells whoever watches, what is answered, and from now on what was fetched ahead.
     pub fn watched(mut self, watch: Arc<Watch>) -> Self {
+        watch.reads_ahead(&self.ahead);
         self.watch = watch;
         self
     }
@@ -239,10 +247,22 @@ impl Tree for MountedView {
                 })
             }
         };
-        let view = Arc::clone(&self.view);
+        let (view, ahead) = (Arc::clone(&self.view), Arc::clone(&self.ahead));
         let asked = Asked { offset, len, ..Asked::about(Operation::Read, ino) };
-        let was_here = self.serve(asked, async move { view.read(ino, offset, len).await }, answer);
-        self.ahead.was_read(ino, offset, end, was_here);
+        let unasked = Arc::new(AtomicBool::new(false));
+        let (begun, was_unasked) = (Instant::now(), Arc::clone(&unasked));
+        let read = async move {
+            let bytes = view.read(ino, offset, len).await?;
+            if was_unasked.load(Ordering::Relaxed) {
+                ahead.took(begun.elapsed());
+            }
+            Ok(bytes)
+        };
+        let was_here = self.serve(asked, read, answer);
+        let size = || Some(self.view.attr_of(&self.inode_at_once(ino)?).size);
+        if self.ahead.was_read(Read { ino, offset, end, was_here }, size) {
+            unasked.store(true, Ordering::Relaxed);
+        }
     }
 
     fn backing(&self, ino: u64, answer: Answer<Option<Backing>>) {

@@ -1,91 +1,99 @@
 //! Reading ahead across files: small files that are read one after the other, in the order of the walk.
 //!
-//! Owns: how such readers are recognised, and how far ahead of each files are fetched.
+//! Owns: how such readers are recognised, and the fetching of files ahead of them. How far is decided by `pace`.
 //! Must not know: FUSE; how a file is fetched.
-//! Invariant: nothing is asked for twice for one reader, and never more than [`WINDOW_MAX`] files ahead of it; a reader
-//! that jumps about causes nothing.
+//! Invariant: nothing is asked for twice for one reader; a reader that jumps about causes nothing.
 //! Trust: that of `view`. Threads: pure values behind the caller's lock; fetching is a task of the runtime.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use futures::{StreamExt, stream};
 
+use super::ahead::Tally;
+use super::pace::{Pacing, Reader, Rule};
 use super::{View, ViewError};
 use crate::manifest::Node;
 
-/// Files fetched ahead of a reader: at first, and at most. The number doubles each time.
-const WINDOW_MIN: u64 = 8;
-const WINDOW_MAX: u64 = 256;
+/// How many files are fetched ahead of a reader. With 2,048 files of 4 KiB a link of 1 Gbit/s is full for 65 ms.
+pub(super) const RULE: Rule = Rule { least: 4, first: 8, most: 2048, together: 4096, step: 1 };
+/// The same where bytes were fixed by hand.
+pub(super) const FIXED: u64 = 256;
 /// Positions that a reader may skip, such as directories, links and empty files, and still be in order.
 const SLACK: u64 = 8;
 /// Readers recognised at a time: the workers of a loader, each in a part of its own.
 const READERS: usize = 16;
 /// Larger files are read ahead on their own.
 const FILE_MAX: u64 = 1 << 20;
-/// Bytes fetched for one window at most.
-const WINDOW_BYTES: u64 = 16 << 20;
-/// Files of one window fetched at a time.
-const CONCURRENT: usize = 16;
+/// Files fetched at a time: all, but for the longest windows.
+const CONCURRENT: usize = 512;
 
-/// One reader that goes from file to file. An inode number is a position in the walk, so "the next file" is the
-/// next number.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Reader {
-    /// The position expected next.
-    next: u64,
-    /// Up to where files have been asked for.
-    until: u64,
-    window: u64,
-}
-
-/// The readers of one mount, the one that read last at the end.
+/// The readers of one mount that go from file to file, the one that read last at the end. An inode number is a position
+/// in the walk, so "the next file" is the next number.
 #[derive(Debug, Default)]
 pub(super) struct Neighbours(Vec<Reader>);
 
 impl Neighbours {
-    /// Takes note that a file was opened by a read of its start. Which positions to fetch ahead, if any.
-    pub(super) fn advance(&mut self, ino: u64, was_here: bool) -> Option<(u64, u64)> {
-        let known = self.0.iter().position(|reader| (reader.next..=reader.next + SLACK).contains(&ino));
-        let Some(known) = known else {
-            // Only one that had to wait is worth watching.
-            if !was_here {
-                if self.0.len() == READERS {
-                    self.0.remove(0);
-                }
-                self.0.push(Reader { next: ino + 1, until: ino + 1, window: WINDOW_MIN });
+    /// The reader that has opened a file by a read of its start, if it is known: one that had to wait is from now on.
+    pub(super) fn reader(
+        &mut self,
+        pacing: &mut Pacing,
+        ino: u64,
+        was_here: bool,
+        now: impl Fn() -> Duration,
+    ) -> Option<&mut Reader> {
+        let is_next = |reader: &Reader| (reader.next..=reader.next.saturating_add(SLACK)).contains(&ino);
+        if let Some(known) = self.0.iter().position(is_next) {
+            let reader = self.0.remove(known);
+            self.0.push(reader);
+            return self.0.last_mut();
+        }
+        // Only one that had to wait is worth watching.
+        if !was_here {
+            if self.0.len() == READERS {
+                pacing.leave(&mut self.0.remove(0));
             }
-            return None;
-        };
-        let mut reader = self.0.remove(known);
-        reader.next = ino + 1;
-        let ahead = reader.until.saturating_sub(reader.next);
-        let fetch = (ahead <= reader.window / 2).then(|| {
-            let from = reader.until.max(reader.next);
-            reader.until = reader.next + reader.window;
-            reader.window = (reader.window * 2).min(WINDOW_MAX);
-            (from, reader.until)
-        });
-        self.0.push(reader);
-        fetch.filter(|(from, to)| from < to)
+            self.0.push(pacing.begin(now(), ino + 1, u64::MAX));
+        }
+        None
+    }
+
+    /// Whether a file was asked for ahead of somebody.
+    pub(super) fn have_asked(&self, ino: u64) -> bool {
+        self.0.iter().any(|reader| reader.covers(ino))
+    }
+
+    pub(super) fn readers(&mut self) -> impl Iterator<Item = &mut Reader> {
+        self.0.iter_mut()
     }
 }
 
 impl View {
-    /// Brings the small files at the positions from `from` up to `to` here.
-    pub(super) async fn fetch_files(&self, from: u64, to: u64) -> Result<(), ViewError> {
-        let mut files = Vec::new();
-        let mut bytes = 0;
-        for position in from..to.min(self.snapshot().totals.inodes.saturating_add(2)) {
-            if let Node::File { size, .. } = self.inode(position).await?.node
-                && size <= FILE_MAX
-            {
-                bytes += size;
-                files.push(self.read_ahead(position, 0, size));
+    /// Brings the small files at these positions here: `most` bytes, and the file that is one too much.
+    pub(super) async fn fetch_files(
+        &self,
+        positions: Range<u64>,
+        most: u64,
+        tally: &Tally,
+    ) -> Result<(), ViewError> {
+        let end = positions.end.min(self.snapshot().totals.inodes.saturating_add(2));
+        let bytes = AtomicU64::new(0);
+        let fetches = stream::iter(positions.start..end).map(|position| {
+            let bytes = &bytes;
+            async move {
+                match self.inode(position).await?.node {
+                    Node::File { size, .. }
+                        if size <= FILE_MAX && bytes.fetch_add(size, Ordering::Relaxed) <= most =>
+                    {
+                        self.read_ahead(position, (0, size), tally).await
+                    }
+                    _ => Ok::<_, ViewError>(()),
+                }
             }
-            if bytes > WINDOW_BYTES {
-                break;
-            }
-        }
+        });
         // One that cannot be had is not in the way of the others; its reader will hear why.
-        stream::iter(files).buffer_unordered(CONCURRENT).for_each(|_| async {}).await;
+        fetches.buffer_unordered(CONCURRENT).for_each(|_| async {}).await;
         Ok(())
     }
 }
@@ -94,39 +102,46 @@ impl View {
 mod tests {
     use super::*;
 
+    /// Opens a file; what is fetched ahead then.
+    fn open(neighbours: &mut Neighbours, pacing: &mut Pacing, ino: u64, was_here: bool) -> Option<(u64, u64)> {
+        let reader = neighbours.reader(pacing, ino, was_here, || Duration::ZERO)?;
+        pacing.advance(reader, Duration::ZERO, (ino + 1, !was_here), None)
+    }
+
     #[test]
     fn files_in_order_are_fetched_further_and_further_ahead_and_none_twice() {
-        let mut neighbours = Neighbours::default();
-        assert_eq!(neighbours.advance(10, false), None);
-        let asked: Vec<_> = (11..2000).filter_map(|ino| neighbours.advance(ino, true)).collect();
-        assert_eq!(asked[0], (12, 12 + WINDOW_MIN));
+        let (mut neighbours, mut pacing) = (Neighbours::default(), Pacing::new(RULE, None));
+        assert_eq!(open(&mut neighbours, &mut pacing, 10, false), None);
+        let asked: Vec<_> =
+            (11..5000).filter_map(|ino| open(&mut neighbours, &mut pacing, ino, false)).collect();
+        assert_eq!(asked[0], (12, 12 + RULE.first));
         assert!(asked.windows(2).all(|pair| pair[0].1 == pair[1].0), "{asked:?}");
-        assert!(asked.iter().all(|(from, to)| to - from <= WINDOW_MAX));
-        assert!(asked.last().unwrap().1 >= 2000);
+        assert!(asked.last().unwrap().1 >= 5000 + RULE.most / 2, "{asked:?}");
+        assert!(neighbours.have_asked(5000) && !neighbours.have_asked(5000 + RULE.most + 1));
     }
 
     #[test]
     fn directories_between_files_do_not_stop_a_reader() {
-        let mut neighbours = Neighbours::default();
-        neighbours.advance(10, false);
-        assert!(neighbours.advance(13, true).is_some());
+        let (mut neighbours, mut pacing) = (Neighbours::default(), Pacing::new(RULE, None));
+        open(&mut neighbours, &mut pacing, 10, false);
+        assert!(open(&mut neighbours, &mut pacing, 13, true).is_some());
     }
 
     #[test]
     fn several_readers_are_told_apart_and_one_who_jumps_causes_nothing() {
-        let mut neighbours = Neighbours::default();
+        let (mut neighbours, mut pacing) = (Neighbours::default(), Pacing::new(RULE, None));
         for start in [1_000, 2_000, 3_000] {
-            neighbours.advance(start, false);
+            open(&mut neighbours, &mut pacing, start, false);
         }
         for step in 1..20 {
             for start in [1_000, 2_000, 3_000] {
-                if let Some((from, to)) = neighbours.advance(start + step, true) {
+                if let Some((from, to)) = open(&mut neighbours, &mut pacing, start + step, true) {
                     assert!(from > start && to < start + 1_000);
                 }
             }
         }
-        let jumps =
-            (0..1_000u64).filter_map(|n| neighbours.advance(10_000 + n * 7_919 % 100_003 * 40, false));
+        let jumps = (0..1_000u64)
+            .filter_map(|n| open(&mut neighbours, &mut pacing, 10_000 + n * 7_919 % 100_003 * 40, false));
         assert_eq!(jumps.count(), 0);
         assert!(neighbours.0.len() <= READERS);
     }

@@ -285,18 +285,13 @@ impl Nodes {
         if fits { Ok(chunk) } else { Err(ViewError::unfit(id, "it is not as long as its file says")) }
     }
 
-    /// Brings the chunk `id`, which is to be `len` bytes long, here before it is read.
-    pub(super) async fn chunk_ahead(&self, id: ChunkId, len: u64) -> Result<(), ViewError> {
-        match self.keys {
-            // It is not worth opening what nobody reads yet.
-            Some(_) => Ok(self.bring(id.into(), Class::Readahead).await?),
-            None => self.chunk(id, len, false, Class::Readahead).await.map(drop),
+    /// Brings a stored object here as `class`, so that whoever needs it next finds it. Whether it was not here.
+    pub(super) async fn bring(&self, id: ObjectId, class: Class) -> Result<bool, FetchError> {
+        if self.is_here(&id)? {
+            return Ok(false);
         }
-    }
-
-    /// Brings a stored object here as `class`, so that whoever needs it next finds it.
-    pub(super) async fn bring(&self, id: ObjectId, class: Class) -> Result<(), FetchError> {
-        if self.is_here(&id)? { Ok(()) } else { self.fetcher.get(id, class).await.map(drop) }
+        self.fetcher.get(id, class).await?;
+        Ok(true)
     }
 
     /// Whether a stored object is here; what has been decoded and kept in memory may not be.

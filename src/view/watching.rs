@@ -1,19 +1,21 @@
 //! What the kernel asks of mounts, and how long the answers take.
 //!
-//! Owns: the counts of all mounts of a node (`Timings`), and what somebody who watches one is told (`Watch`).
+//! Owns: the counts of all mounts of a node (`Timings`), and what somebody who watches one is told (`Watch`), such as how far
+//! ahead of its readers it fetches.
 //! Must not know: what is asked for, beyond an inode number and a range.
 //! Invariant: nobody waits for whoever watches: what they do not take in time they miss, and are told how much. What the
 //! kernel answers by itself, out of its page cache, is not seen here.
 //! Trust: none needed. Threads: any; counting takes no lock. While nobody watches, it costs two looks at the clock and two
 //! additions for each question.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use bcai_mount::TreeError;
 use tokio::sync::broadcast;
 
+use super::ahead::{Ahead, AheadFigures};
 use crate::id::SnapshotId;
 
 /// Answers that wait for whoever watches a mount.
@@ -168,9 +170,10 @@ pub struct Answered {
 }
 
 /// What happens on one mount.
-#[derive(Debug)]
 pub struct Watch {
     timings: Arc<Timings>,
+    /// Of the version that was mounted last.
+    ahead: Mutex<Weak<Ahead>>,
     watchers: AtomicUsize,
     answers: broadcast::Sender<Answered>,
 }
@@ -184,7 +187,19 @@ impl Default for Watch {
 impl Watch {
     /// Of a mount that is counted in `timings`.
     pub fn new(timings: Arc<Timings>) -> Self {
-        Self { timings, watchers: AtomicUsize::new(0), answers: broadcast::Sender::new(WAITING) }
+        let (watchers, answers) = (AtomicUsize::new(0), broadcast::Sender::new(WAITING));
+        Self { timings, ahead: Mutex::default(), watchers, answers }
+    }
+
+    pub(super) fn reads_ahead(&self, ahead: &Arc<Ahead>) {
+        *self.ahead.lock().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(ahead);
+    }
+
+    /// How far ahead of its readers is fetched what is mounted now.
+    pub fn ahead(&self) -> Option<AheadFigures> {
+        // One value is set at a time.
+        let ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner).upgrade();
+        ahead.map(|ahead| ahead.figures())
     }
 
     pub(super) fn answered(&self, answered: Answered) {
@@ -203,7 +218,6 @@ impl Watch {
 }
 
 /// Somebody who watches a mount.
-#[derive(Debug)]
 pub struct Watcher {
     watch: Arc<Watch>,
     answers: broadcast::Receiver<Answered>,
