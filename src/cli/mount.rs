@@ -45,12 +45,16 @@ pub struct Mount {
     offline: bool,
 
     /// Mount options; known: allow_other (let other users read), io=MODE (how contents reach their readers),
-    /// fetch=STRATEGY (where they come from)
+    /// fetch=STRATEGY (where they come from), readahead=SIZE (how far ahead)
     ///
     /// fetch=spread, the default (configuration key mount.fetch): from all peers that have them, and from origins what no peer has.
     /// best: from the one best peer, from others only what that one fails on. local: from nobody; what is not here cannot be
     /// read. quorum: as spread, but at least two connected peers must say first how far the log has come, so that no single one
     /// can hold back newer versions.
+    ///
+    /// readahead=auto, the default (configuration key mount.readahead), fetches as far ahead of each reader as is found to be of use:
+    /// more when it had to wait, less when that was in vain. A size such as 8MiB: so much. 0: nothing before it is read.
+    /// `bcai status` shows what came of it.
     ///
     /// io=auto, the default (configuration key mount.io), takes zero-open for small files and passthrough for large ones, and cached where this
     /// machine does not allow it. passthrough: the kernel reads large files by itself, from a second copy on disk
@@ -80,7 +84,7 @@ impl Mount {
 }
 
 /// The options of a mount.
-pub(super) const OPTIONS: &str = "allow_other, io=MODE, fetch=STRATEGY";
+pub(super) const OPTIONS: &str = "allow_other, io=MODE, fetch=STRATEGY, readahead=SIZE";
 
 /// A mount as the settings have it.
 pub(super) fn request(ctx: &Context, reference: String, dir: &Path) -> Result<MountRequest, Error> {
@@ -91,6 +95,7 @@ pub(super) fn request(ctx: &Context, reference: String, dir: &Path) -> Result<Mo
         allow_other: false,
         io: ctx.config.io,
         fetch: ctx.config.fetch,
+        readahead: ctx.config.readahead,
         offline: false,
     })
 }
@@ -101,6 +106,8 @@ pub(super) fn apply(request: &mut MountRequest, option: &str) -> Result<bool, Er
         request.io = mode.parse().map_err(Error::usage)?;
     } else if let Some(strategy) = option.strip_prefix("fetch=") {
         request.fetch = strategy.parse().map_err(Error::usage)?;
+    } else if let Some(size) = option.strip_prefix("readahead=") {
+        request.readahead = size.parse().map_err(Error::usage)?;
     } else if option == "allow_other" {
         request.allow_other = true;
     } else {

@@ -45,8 +45,8 @@ pub struct Helper {
 
     /// Options, separated by commas
     ///
-    /// allow_other, io=MODE and fetch=STRATEGY are those of bcai-mount(1); offline is its --offline; home=DIR is the folder of the
-    /// node that is to be asked. Options of mount(8) that a read-only mount without set-user-ID programs and devices keeps
+    /// allow_other, io=MODE, fetch=STRATEGY and readahead=SIZE are those of bcai-mount(1); offline is its --offline; home=DIR is the
+    /// folder of the node that is to be asked. Options of mount(8) that a read-only mount without set-user-ID programs and devices keeps
     /// anyway are accepted. noexec is refused unless mount(8) adds it by itself, for user, users, owner or group: it is not kept then, and a warning says so.
     #[arg(short, value_name = "OPTIONS", value_delimiter = ',')]
     options: Vec<String>,

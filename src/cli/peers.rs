@@ -20,6 +20,10 @@ use crate::node::report::{AddPeerRequest, LimitRequest, Limits, NewLimit, PeerOf
 /// A peer has a grade: excellent, good, fair, poor or critical. It is the worst of what its round trip, its rate, the share
 /// of its failures and its availability are worth. PEER is its id, or as much of the end (or the beginning) of it as no
 /// other peer has.
+///
+/// WINDOW is how much of what no reader waits for may be on its way from a peer at a time. It follows QUEUEING, the time that
+/// this waits on its way: below 40 ms the window grows, above it shrinks, so that a link is full and readers hardly wait
+/// behind it.
 #[derive(Debug, Args)]
 #[command(
     disable_help_subcommand = true,
@@ -130,6 +134,8 @@ fn table(peers: &[PeerStatus]) -> String {
             peer.rtt_ms.map_or("-".into(), |ms| format!("{ms:.1} ms")),
             rate(peer.rate_in),
             rate(peer.rate_out),
+            peer.window_bytes.map_or("-".into(), output::size),
+            peer.queueing_ms.map_or("-".into(), |ms| format!("{ms:.0} ms")),
             output::size(peer.bytes_in),
             output::size(peer.bytes_out),
             format!("{} ({:.1}%)", peer.failures, peer.failure_share * 100.0),
@@ -143,6 +149,8 @@ fn table(peers: &[PeerStatus]) -> String {
         "ROUND TRIP",
         "RATE IN",
         "RATE OUT",
+        "WINDOW",
+        "QUEUEING",
         "BYTES IN",
         "BYTES OUT",
         "FAILURES",

@@ -10,7 +10,9 @@ use clap::Args;
 use super::mount::agreement;
 use super::{Context, output, peers};
 use crate::api::{Client, route};
-use crate::node::report::{Mounted, ReplicaStatus, Status as Report, TransferStatus};
+use crate::node::report::{
+    AheadStatus, ClassStatus, Mounted, ReplicaStatus, Status as Report, TransferStatus,
+};
 use crate::node::{Error, Kind, Node};
 
 /// Show the node at a glance
@@ -78,6 +80,7 @@ fn text(report: &Report) -> String {
             mount.io,
             output::safe(&mount.io_reason)
         ));
+        lines.extend(mount.ahead.as_ref().map(|ahead| read_ahead(&dir, ahead)));
     }
     let store = &report.store;
     let in_place = match store.in_place_bytes {
@@ -108,6 +111,7 @@ fn text(report: &Report) -> String {
         fetch.retries,
         fetch.corrupt
     ));
+    lines.extend(classes(&fetch.classes));
     lines.extend(report.transfers.iter().map(transfer));
     lines.extend(report.interrupted.iter().map(|job| {
         let hint = job.error.as_ref().and_then(|error| error.hint.as_deref()).unwrap_or_default();
@@ -118,8 +122,12 @@ fn text(report: &Report) -> String {
     }
     for peer in &report.peers {
         let rtt = peer.rtt_ms.map_or("-".into(), |ms| format!("{ms:.1} ms"));
+        let window = peer.window_bytes.zip(peer.queueing_ms);
+        let window = window.map_or(String::new(), |(bytes, ms)| {
+            format!(", window {}, queueing {ms:.0} ms", output::size(bytes))
+        });
         lines.push(format!(
-            "peer      {} {}, {}, {rtt}, in {}, out {}",
+            "peer      {} {}, {}, {rtt}, in {}, out {}{window}",
             peer.peer_id,
             peer.state,
             peer.grade,
@@ -187,6 +195,38 @@ fn transfer(job: &TransferStatus) -> String {
         if job.rate > 0.0 { format!(", {}", output::rate(job.rate as u64, 1.0)) } else { String::new() };
     let left = job.eta_s.map_or(String::new(), |left| format!(", {} left", output::span(left)));
     format!("transfer  {} {}: {} {done}{rate}{left}", job.kind, output::safe(&job.subject), job.phase)
+}
+
+/// How far ahead of its readers a mount fetches.
+fn read_ahead(dir: &str, ahead: &AheadStatus) -> String {
+    let window = match ahead.fixed_bytes {
+        Some(0) => "nothing is fetched before it is read".into(),
+        Some(fixed) => format!("{}, fixed", output::size(fixed)),
+        None => format!("{} or {} files", output::size(ahead.window_bytes), ahead.window_files),
+    };
+    let latency = ahead.latency_ms.map_or(String::new(), |ms| format!(", {ms:.0} ms latency"));
+    let unread = match ahead.fetched_bytes {
+        0 => String::new(),
+        fetched => format!(
+            ", {:.0}% of {} not read",
+            output::percent(ahead.unread_bytes, fetched),
+            output::size(fetched)
+        ),
+    };
+    format!("ahead     {dir}: {window}, {} reader(s){latency}{unread}", ahead.readers)
+}
+
+/// What each class gets of what is fetched now; nothing if nothing is.
+fn classes(classes: &[ClassStatus]) -> Option<String> {
+    let all: f64 = classes.iter().map(|class| class.rate).sum();
+    let shown = classes.iter().filter(|class| class.rate > 0.0);
+    let shown: Vec<_> = shown
+        .map(|class| {
+            let part = class.rate / all * 100.0;
+            format!("{} {} ({part:.0}%)", class.class, output::rate(class.rate as u64, 1.0))
+        })
+        .collect();
+    (!shown.is_empty()).then(|| format!("fetching  {}", shown.join(", ")))
 }
 
 /// Where the contents of a mount come from.

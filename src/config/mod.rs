@@ -31,7 +31,8 @@ use crate::pack::Compression;
 pub use keeping::Keeping;
 use limit::LIMIT;
 pub use limit::Limit;
-pub use mounting::{Fetch, Io};
+use mounting::READAHEAD;
+pub use mounting::{Fetch, Io, Readahead};
 pub use paths::{Paths, PathsError};
 pub use replicas::Replicas;
 
@@ -118,6 +119,11 @@ pub const KEYS: &[Key] = &[
         name: "mount.io",
         default: "auto",
         help: "how contents reach the readers of a mount that does not say `-o io=`: auto, passthrough, zero-open or cached",
+    },
+    Key {
+        name: "mount.readahead",
+        default: "auto",
+        help: "how far ahead of each reader a mount fetches that does not say `-o readahead=`: auto (what is measured decides), a size such as 8MiB, or 0 (nothing before it is read)",
     },
     Key {
         name: "net.download_limit",
@@ -215,6 +221,7 @@ pub struct Config {
     /// For mounts that do not say.
     pub io: Io,
     pub fetch: Fetch,
+    pub readahead: Readahead,
     pub listen: Vec<String>,
     pub origins: Vec<OriginUrl>,
     pub max_peers: u32,
@@ -316,6 +323,7 @@ impl Config {
             log_format: parse("log.format", get("log.format"), "human or json")?,
             io: parse("mount.io", get("mount.io"), "auto, passthrough, zero-open or cached")?,
             fetch: parse("mount.fetch", get("mount.fetch"), "local, best, spread or quorum")?,
+            readahead: parse("mount.readahead", get("mount.readahead"), READAHEAD)?,
             listen: list("net.listen"),
             max_peers: parse("net.max_peers", get("net.max_peers"), "a number")?,
             mdns: parse("net.mdns", get("net.mdns"), "true or false")?,

@@ -5,6 +5,7 @@
 
 use std::str::FromStr;
 
+use bytesize::ByteSize;
 use serde::{Deserialize, Serialize};
 
 /// How the contents of a mount shall reach their readers.
@@ -71,3 +72,44 @@ impl FromStr for Fetch {
         known.ok_or_else(|| format!("unknown fetch strategy `{name}`; known: local, best, spread, quorum"))
     }
 }
+
+/// How far ahead of its readers a mount fetches.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Readahead {
+    /// As far as is found to be of use.
+    #[default]
+    Auto,
+    /// So many bytes ahead of each reader; 0: nothing is fetched before it is asked for.
+    Fixed(u64),
+}
+
+impl Readahead {
+    /// What can be asked for by hand, but for 0. Less than an object is nothing, more than a cache holds is in vain.
+    const BYTES: std::ops::RangeInclusive<u64> = 64 << 10..=1 << 30;
+
+    /// Bytes, where they do not follow what is measured.
+    pub fn fixed(self) -> Option<u64> {
+        match self {
+            Self::Auto => None,
+            Self::Fixed(bytes) => Some(bytes),
+        }
+    }
+}
+
+impl FromStr for Readahead {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "auto" {
+            return Ok(Self::Auto);
+        }
+        match text.parse::<ByteSize>().map(|size| size.as_u64()) {
+            Ok(bytes) if bytes == 0 || Self::BYTES.contains(&bytes) => Ok(Self::Fixed(bytes)),
+            _ => Err(format!("`{text}` is no way to read ahead; known: {READAHEAD}")),
+        }
+    }
+}
+
+/// What that looks like.
+pub(super) const READAHEAD: &str = "auto, 0 (nothing), or a size such as 8MiB, from 64KiB to 1GiB";

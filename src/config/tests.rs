@@ -40,6 +40,19 @@ fn a_mount_fetches_from_all_peers_unless_it_is_told_otherwise() {
 }
 
 #[test]
+fn reading_ahead_follows_what_is_measured_unless_it_is_fixed() {
+    assert_eq!(load("", &[], &[]).unwrap().readahead.fixed(), None);
+    for (text, bytes) in [("8MiB", 8 << 20), ("0", 0), ("64KiB", 64 << 10), ("1GiB", 1 << 30)] {
+        let config = load("", &[("BCAI_MOUNT_READAHEAD", text)], &[]).unwrap();
+        assert_eq!(config.readahead, Readahead::Fixed(bytes));
+    }
+    for bad in ["much", "1", "2GiB", "-1", ""] {
+        let text = load("", &[], &[&format!("mount.readahead={bad}")]).unwrap_err().to_string();
+        assert!(text.contains("mount.readahead") && text.contains("auto"), "{text}");
+    }
+}
+
+#[test]
 fn a_limit_is_a_rate_or_none_and_knows_whether_it_was_set() {
     let config = load("[net]\nupload_limit = \"2MiB\"\n", &[], &[]).unwrap();
     assert_eq!((config.upload_limit, config.download_limit), (Some(Limit(Some(2 << 20))), None));

@@ -12,7 +12,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use backon::{ExponentialBuilder, Retryable};
 use futures::future::{BoxFuture, FutureExt, Shared, WeakShared};
@@ -25,9 +25,13 @@ use crate::id::ObjectId;
 use crate::pack::Checked;
 use crate::store::{Keep, Store, StoreError};
 pub use crate::swarm::Class;
+pub use share::Share;
+
 use behind::Behind;
+use share::Shares;
 
 mod behind;
+mod share;
 #[cfg(test)]
 mod tests;
 
@@ -114,14 +118,28 @@ pub struct FetchStats {
     pub bypassed: u64,
 }
 
-#[derive(Default)]
 struct Counters {
+    started: Instant,
+    shares: Mutex<Shares>,
     local_hits: AtomicU64,
     local_bytes: AtomicU64,
     fetched: AtomicU64,
     fetched_bytes: AtomicU64,
     corrupt: AtomicU64,
     retries: AtomicU64,
+}
+
+impl Counters {
+    fn new() -> Self {
+        let [local_hits, local_bytes, fetched, fetched_bytes, corrupt, retries] = Default::default();
+        let (started, shares) = (Instant::now(), Mutex::default());
+        Self { started, shares, local_hits, local_bytes, fetched, fetched_bytes, corrupt, retries }
+    }
+
+    // Sums, changed in single steps.
+    fn shares(&self) -> MutexGuard<'_, Shares> {
+        self.shares.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 type Outcome = Result<Checked, FetchError>;
@@ -157,7 +175,7 @@ struct Inner {
 impl Fetcher {
     /// Without a source only the local store is asked.
     pub fn new(store: Store, source: Option<Arc<dyn ChunkSource>>) -> Fetcher {
-        let (flights, counters) = (Mutex::default(), Arc::default());
+        let (flights, counters) = (Mutex::default(), Arc::new(Counters::new()));
         let behind = Arc::new(Behind::new(store.clone()));
         Fetcher(Arc::new(Inner { store, behind, source, flights, counters }))
     }
@@ -207,6 +225,12 @@ impl Fetcher {
     pub async fn get_many(&self, ids: &[ObjectId], class: Class) -> Result<Vec<Checked>, FetchError> {
         let gets: Vec<_> = ids.iter().map(|id| self.get(*id, class)).collect();
         stream::iter(gets).buffered(CONCURRENT).try_collect().await
+    }
+
+    /// What each class gets of what is fetched.
+    pub fn shares(&self) -> Vec<Share> {
+        let counters = &self.0.counters;
+        counters.shares().shares(counters.started.elapsed())
     }
 
     /// The counters as they stand.
@@ -333,7 +357,9 @@ impl Inner {
         }
         let checked = outcome?;
         self.counters.fetched.fetch_add(1, Ordering::Relaxed);
-        self.counters.fetched_bytes.fetch_add(checked.plain().len() as u64, Ordering::Relaxed);
+        let bytes = checked.plain().len() as u64;
+        self.counters.fetched_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.counters.shares().add(self.counters.started.elapsed(), *class.borrow(), bytes);
         if damaged {
             self.replace(&checked).await;
             return Ok((checked, true));

@@ -45,6 +45,7 @@ mod watchers;
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -72,6 +73,7 @@ use crate::id::{Genesis, HeaderId, SwarmId};
 use crate::store::Store;
 use crate::swarm::Spread;
 use crate::swarm::choice::Failure;
+use crate::swarm::scheduler::Flow;
 use desk::Who;
 use driver::Driver;
 use gossip::News;
@@ -248,6 +250,15 @@ impl Net {
     /// Everybody known, by id.
     pub fn peers(&self) -> Vec<PeerInfo> {
         self.shared.table.list()
+    }
+
+    /// What is asked for later use of each peer that can be asked, by its id.
+    pub fn flows(&self) -> BTreeMap<String, Flow> {
+        let flow = |(who, flow)| match who {
+            Who::Peer(peer) => Some((peer.to_string(), flow)),
+            Who::Origin => None,
+        };
+        self.shared.schedule(|scheduler, _| scheduler.flows().filter_map(flow).collect())
     }
 
     /// Bytes of objects received and sent since the start, with all peers.

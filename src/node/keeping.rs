@@ -269,7 +269,8 @@ impl Node {
         let versions = old.await.into_iter().flatten().chain([(description.current, ready)]);
         let (mut trees, mut view) = (BTreeMap::new(), None);
         for (slot, ready) in versions {
-            trees.insert(slot, self.tree(&ready, &request.dir) as Arc<dyn bcai_mount::Tree>);
+            let tree = self.tree(&ready, &request.dir, request.readahead);
+            trees.insert(slot, tree as Arc<dyn bcai_mount::Tree>);
             // The mounted one is the last.
             view = Some(ready.view);
         }

@@ -229,7 +229,18 @@ impl Sample {
             })
         })?;
         let failed = seen().map(|counts| (answer_labels(counts), counts.failed as f64));
-        writer.counter("fuse_failures", "Answers that said EIO or ETIMEDOUT", failed)
+        writer.counter("fuse_failures", "Answers that said EIO or ETIMEDOUT", failed)?;
+        let ahead = || self.status.mounts.iter().filter_map(|mount| mount.ahead.as_ref());
+        let readers = ahead().map(|ahead| ahead.readers).sum();
+        writer.one_gauge("ahead_readers", "Readers in order that are fetched ahead of", readers)?;
+        let window = ahead().map(|ahead| ahead.window_bytes).max().unwrap_or(0);
+        writer.one_gauge("ahead_window_bytes", "Bytes fetched ahead of one of them, at most", window)?;
+        let unread = ahead().map(|ahead| ahead.unread_bytes).sum();
+        writer.one_gauge(
+            "ahead_unread_bytes",
+            "Bytes fetched ahead in versions that are mounted, whose readers left before they read them",
+            unread,
+        )
     }
 
     fn objects(&self, writer: &mut Writer<'_>) -> fmt::Result {
@@ -301,6 +312,15 @@ impl Sample {
             (vec![("state", state.to_owned()), ("grade", grade.to_owned())], count)
         });
         writer.gauge("peers", "Peers that are known, by state and grade", peers)?;
+        let windows = self.status.peers.iter().filter_map(|peer| peer.window_bytes).sum();
+        writer.one_gauge(
+            "peer_window_bytes",
+            "Bytes that no reader waits for and that may be on their way from all peers together",
+            windows,
+        )?;
+        let classes = self.status.fetch.classes.iter();
+        let classes = classes.map(|class| (label("class", &class.class), class.bytes as f64));
+        writer.counter("fetched_class_bytes", "Plain bytes fetched from elsewhere, by reason", classes)?;
         let traffic = [("in", self.traffic.0), ("out", self.traffic.1)];
         let traffic = traffic.map(|(direction, bytes)| (label("direction", direction), bytes as f64));
         writer.counter("peer_bytes", "Bytes of objects received from and sent to peers", traffic)?;

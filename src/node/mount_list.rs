@@ -18,12 +18,12 @@ use super::error::{Error, Kind};
 use super::keeping::Keeping;
 use super::mounts::Ready;
 use super::off;
-use super::report::{MountRequest, Mounted, Resolved, VersionOf};
+use super::report::{AheadStatus, MountRequest, Mounted, Resolved, VersionOf};
 use super::watches::Watches;
 use crate::id::SnapshotId;
 use crate::manifest::Totals;
 use crate::supervisor::Keeper;
-use crate::view::View;
+use crate::view::{AheadFigures, View};
 
 /// A mount that the kernel has.
 pub(super) struct Active {
@@ -103,7 +103,11 @@ impl Mounts {
     }
 
     pub fn list(&self) -> Vec<Mounted> {
-        self.lock().active.values().map(Active::report).collect()
+        let mut mounts: Vec<_> = self.lock().active.values().map(Active::report).collect();
+        for mount in &mut mounts {
+            mount.ahead = self.watches.of(&mount.dir).ahead().map(ahead);
+        }
+        mounts
     }
 
     /// Directories on which a killed daemon had something mounted that is not back yet.
@@ -236,6 +240,18 @@ impl Mounts {
         }
         Err(Error::new(Kind::Busy, format!("another command is at work on {}", dir.display()))
             .hint("try again"))
+    }
+}
+
+fn ahead(figures: AheadFigures) -> AheadStatus {
+    AheadStatus {
+        fixed_bytes: figures.fixed,
+        window_bytes: figures.window,
+        window_files: figures.files,
+        readers: figures.readers,
+        latency_ms: figures.latency.map(|latency| latency.as_secs_f64() * 1e3),
+        fetched_bytes: figures.fetched,
+        unread_bytes: figures.unread,
     }
 }
 

@@ -19,7 +19,7 @@ use super::keeping::{Inherited, Keeping};
 use super::mount_list::Active;
 use super::report::{MountRequest, Mounted, Quorum, Resolved, UnmountRequest};
 use super::{Node, off};
-use crate::config::{Fetch, Io};
+use crate::config::{Fetch, Io, Readahead};
 use crate::manifest::Totals;
 use crate::net::SwarmGuard;
 use crate::view::{MountedView, View};
@@ -93,7 +93,7 @@ impl Node {
         };
         let options = bcai_mount::Options { allow_other: request.allow_other, io, ..Default::default() };
         let request = MountRequest { dir: dir.clone(), ..request.clone() };
-        let (tree, on_end, ended) = (self.tree(&ready, &dir), dir.clone(), Arc::default());
+        let (tree, on_end, ended) = (self.tree(&ready, &dir, request.readahead), dir.clone(), Arc::default());
         let on_end = self.on_end(on_end, &ended);
         let (mount, connection) =
             blocking(move || bcai_mount::Mount::start(tree, &dir, &options, on_end)).await?;
@@ -142,6 +142,7 @@ impl Node {
             io: String::new(),
             io_reason: String::new(),
             fetch: request.fetch,
+            ahead: None,
             follows: false,
             kept: false,
             quorum,
@@ -188,8 +189,9 @@ impl Node {
     }
 
     /// A version as what is mounted. The node stays in its swarm as long as anybody uses it.
-    pub(super) fn tree(&self, ready: &Ready, dir: &Path) -> Arc<MountedView> {
+    pub(super) fn tree(&self, ready: &Ready, dir: &Path, readahead: Readahead) -> Arc<MountedView> {
         let tree = MountedView::new(ready.view.clone(), tokio::runtime::Handle::current(), READ_DEADLINE)
+            .reading_ahead(readahead.fixed())
             .watched(self.mounts.watches().of(dir));
         // The copies that the kernel reads would be in plain on disk.
         let tree = match ready.view.is_unsealed() {

@@ -6,6 +6,7 @@
 //! Trust: addresses and ids are the user's and are checked where they are used.
 //! Threads: the runtime. A crash leaves the order carried out or not.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use super::report::{AddPeerRequest, LimitRequest, Limits, NewLimit, PeerOf, Peer
 use super::{Node, off};
 use crate::config::{Config, Limit};
 use crate::net::{NetError, PeerInfo};
+use crate::swarm::scheduler::Flow;
 
 /// Addresses that a user has added and that are remembered.
 const ADDED: usize = 64;
@@ -44,7 +46,8 @@ impl Node {
     pub fn peers(&self) -> Vec<PeerStatus> {
         let mut peers = self.net.peers();
         peers.sort_by(|a, b| (a.state as u8).cmp(&(b.state as u8)).then(b.score.total_cmp(&a.score)));
-        peers.into_iter().map(status).collect()
+        let flows = self.net.flows();
+        peers.into_iter().map(|peer| status(&flows, peer)).collect()
     }
 
     /// Connects to an address and remembers it: from now on that peer is connected whenever it can be.
@@ -193,7 +196,8 @@ impl Node {
     }
 }
 
-fn status(peer: PeerInfo) -> PeerStatus {
+fn status(flows: &BTreeMap<String, Flow>, peer: PeerInfo) -> PeerStatus {
+    let flow = flows.get(&peer.id);
     PeerStatus {
         peer_id: peer.id,
         address: peer.addresses.first().cloned().unwrap_or_default(),
@@ -209,5 +213,8 @@ fn status(peer: PeerInfo) -> PeerStatus {
         rate_out: peer.rate_out,
         failures: peer.failed,
         failure_share: peer.failure_share,
+        window_bytes: flow.map(|flow| flow.window),
+        under_way_bytes: flow.map_or(0, |flow| flow.under_way),
+        queueing_ms: flow.map(|flow| flow.queueing.as_secs_f64() * 1e3),
     }
 }

@@ -73,8 +73,12 @@ impl Node {
             false => {
                 let ready = self.prepare(&request, resolved.clone()).await?;
                 let mount = self.mounts.mount(dir).ok_or_else(gone)?;
-                let (tree, node, on, next) =
-                    (self.tree(&ready, dir), self.clone(), dir.to_owned(), resolved.clone());
+                let (tree, node, on, next) = (
+                    self.tree(&ready, dir, request.readahead),
+                    self.clone(),
+                    dir.to_owned(),
+                    resolved.clone(),
+                );
                 let announce = move |slot| node.mounts.announce(&on, slot, &next);
                 blocking(move || mount.switch(tree, announce)).await?;
                 Some(ready)

@@ -35,7 +35,7 @@ pub use certifying::*;
 pub use diff::*;
 pub use hinting::*;
 pub use keys::*;
-pub use mounting::{MountRequest, Mounted, Quorum, RemountRequest, Remounted};
+pub use mounting::{AheadStatus, MountRequest, Mounted, Quorum, RemountRequest, Remounted};
 pub use naming::*;
 pub use operators::*;
 pub use origins::{OriginStatus, UploadReport};
@@ -398,4 +398,18 @@ pub struct FetchStatus {
     pub fetched_bytes: u64,
     pub corrupt: u64,
     pub retries: u64,
+    /// What each class got of what was fetched, the most urgent first.
+    #[serde(default)]
+    pub classes: Vec<ClassStatus>,
+}
+
+/// What is fetched for one reason.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClassStatus {
+    /// `fault` (a reader waits), `readahead`, `prefetch` or `replicate`.
+    pub class: String,
+    /// Plain bytes, since the start.
+    pub bytes: u64,
+    /// Bytes a second, in the last five seconds.
+    pub rate: f64,
 }

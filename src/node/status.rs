@@ -6,9 +6,10 @@
 use std::os::unix::ffi::OsStrExt;
 
 use super::error::Error;
-use super::report::{AlertState, FetchStatus, Jobs, Status, StoreStatus};
+use super::report::{AlertState, ClassStatus, FetchStatus, Jobs, Status, StoreStatus};
 use super::text::escape;
 use super::{Node, resident_bytes, supervisor};
+use crate::fetch::Share;
 
 impl Node {
     /// The node at a glance.
@@ -45,6 +46,7 @@ impl Node {
                 fetched_bytes: fetch.fetched_bytes,
                 corrupt: fetch.corrupt,
                 retries: fetch.retries,
+                classes: self.classes(),
             },
             cache: self.cache()?,
             peers: self.peers(),
@@ -59,6 +61,16 @@ impl Node {
             interrupted: self.transfers.interrupted(),
             answers: self.answers(),
         })
+    }
+
+    /// What each class gets of what is fetched.
+    fn classes(&self) -> Vec<ClassStatus> {
+        let row = |share: Share| ClassStatus {
+            class: share.class.name().into(),
+            bytes: share.bytes,
+            rate: share.rate,
+        };
+        self.fetcher.shares().into_iter().map(row).collect()
     }
 
     /// The jobs that run, and those that have ended last.

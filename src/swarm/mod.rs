@@ -44,6 +44,16 @@ impl Class {
     /// Every class, most urgent first.
     pub const ALL: [Class; 4] = [Class::Fault, Class::Readahead, Class::Prefetch, Class::Replicate];
 
+    /// As it is shown.
+    pub fn name(self) -> &'static str {
+        match self {
+            Class::Fault => "fault",
+            Class::Readahead => "readahead",
+            Class::Prefetch => "prefetch",
+            Class::Replicate => "replicate",
+        }
+    }
+
     /// The stream on which answers of this class travel.
     pub fn lane(self) -> Lane {
         match self {

@@ -162,12 +162,7 @@ impl Ahead {
     }
 
     /// Whether the read waits, and not for what was asked for ahead of a reader of this file.
-    fn rest_of_file(
-        &self,
-        readers: &mut Readers,
-        read: Read,
-        size: impl FnOnce() -> Option<u64>,
-    ) -> bool {
+    fn rest_of_file(&self, readers: &mut Readers, read: Read, size: impl FnOnce() -> Option<u64>) -> bool {
         let Read { ino, offset, end, was_here } = read;
         let Some(reader) = readers.streams.get_mut(&ino) else {
             // Only one that had to wait is worth watching, if there is more than what it has asked for.

@@ -103,7 +103,12 @@ mod tests {
     use super::*;
 
     /// Opens a file; what is fetched ahead then.
-    fn open(neighbours: &mut Neighbours, pacing: &mut Pacing, ino: u64, was_here: bool) -> Option<(u64, u64)> {
+    fn open(
+        neighbours: &mut Neighbours,
+        pacing: &mut Pacing,
+        ino: u64,
+        was_here: bool,
+    ) -> Option<(u64, u64)> {
         let reader = neighbours.reader(pacing, ino, was_here, || Duration::ZERO)?;
         pacing.advance(reader, Duration::ZERO, (ino + 1, !was_here), None)
     }

@@ -49,6 +49,7 @@ enum Tool {
     Swarm(swarm::Swarm),
     Peer(swarm::Peer),
     Crowd(swarm::Crowd),
+    Distance(swarm::Distance),
     Survive(survive::Survive),
 }
 
@@ -65,6 +66,7 @@ fn main() -> anyhow::Result<()> {
         Tool::Swarm(swarm) => swarm.run(),
         Tool::Peer(peer) => peer.run(),
         Tool::Crowd(crowd) => crowd.run(),
+        Tool::Distance(distance) => distance.run(),
         Tool::Survive(survive) => survive.run(),
     }
 }

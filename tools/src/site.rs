@@ -101,10 +101,16 @@ impl<'a> Site<'a> {
 
     /// Mounts; returns where, how contents reach readers, and how many seconds the command took.
     pub fn mount(&self, reference: &str) -> anyhow::Result<(PathBuf, String, f64)> {
+        self.mount_with(reference, &[])
+    }
+
+    /// The same, with these further arguments.
+    pub fn mount_with(&self, reference: &str, more: &[&str]) -> anyhow::Result<(PathBuf, String, f64)> {
         let dir = self.dir.join(format!("m{}", self.mounted().len()));
         fs::create_dir(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
         self.mounted().push(dir.clone());
-        let args = [OsStr::new("mount"), OsStr::new(reference), dir.as_os_str()];
+        let mut args = vec![OsStr::new("mount"), OsStr::new(reference), dir.as_os_str()];
+        args.extend(more.iter().map(OsStr::new));
         let (mounted, seconds) = seconds(|| self.json(&args))?;
         let io = mounted["io"].as_str().unwrap_or("unknown").to_owned();
         Ok((dir, io, seconds))

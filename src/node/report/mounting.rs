@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::VersionOf;
-use crate::config::{Fetch, Io};
+use crate::config::{Fetch, Io, Readahead};
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct MountRequest {
@@ -20,12 +20,14 @@ pub struct MountRequest {
     pub io: Io,
     #[serde(default)]
     pub fetch: Fetch,
+    #[serde(default)]
+    pub readahead: Readahead,
     /// The reference means what is known here, however old; nobody is asked.
     #[serde(default)]
     pub offline: bool,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Mounted {
     pub dir: PathBuf,
     pub reference: String,
@@ -42,6 +44,9 @@ pub struct Mounted {
     /// Where what is not here comes from.
     #[serde(default)]
     pub fetch: Fetch,
+    /// How far ahead of its readers is fetched, and what came of that since this version was mounted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ahead: Option<AheadStatus>,
     /// Whether it changes to another version when the tag that it was mounted by names another.
     #[serde(default)]
     pub follows: bool,
@@ -51,6 +56,25 @@ pub struct Mounted {
     /// Who was asked which version is meant, with `fetch=quorum` and a reference that needs a log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quorum: Option<Quorum>,
+}
+
+/// Reading ahead, of one mount.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AheadStatus {
+    /// Bytes ahead of each reader as they were fixed by hand; 0: nothing is fetched ahead. Absent where they follow what is measured.
+    pub fixed_bytes: Option<u64>,
+    /// Bytes that are fetched ahead of the reader of a file, of the one that has most; if there is none, of the next one.
+    pub window_bytes: u64,
+    /// Files that are fetched ahead of a reader of file after file, in the same way.
+    pub window_files: u64,
+    /// Readers in order that had to wait once and have read in the last three seconds.
+    pub readers: u64,
+    /// How long it takes to get what nobody has asked for before: the median of the last reads. Absent before the first.
+    pub latency_ms: Option<f64>,
+    /// Plain bytes that were fetched ahead of readers.
+    pub fetched_bytes: u64,
+    /// Of these, about those whose reader has not read for three seconds or has gone elsewhere before it came to them.
+    pub unread_bytes: u64,
 }
 
 /// Another version for a mount.

@@ -30,6 +30,12 @@ pub struct PeerStatus {
     /// Requests that it failed, and their smoothed share.
     pub failures: u64,
     pub failure_share: f64,
+    /// Bytes read ahead, prefetched or replicated that may be on their way from it, as the delay allows, and those that are.
+    /// Absent while it cannot be asked.
+    pub window_bytes: Option<u64>,
+    pub under_way_bytes: u64,
+    /// How long these wait in queues on their way, of late; the window aims at 40.
+    pub queueing_ms: Option<f64>,
 }
 
 /// Which peer is meant: its id, or a part from the beginning or end of it that no other has.

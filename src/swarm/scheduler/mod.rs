@@ -27,7 +27,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hash;
 use std::time::Duration;
 
-pub use peer::Kind;
+pub use peer::{Flow, Kind};
 pub use want::Told;
 
 use super::choice::{Failure, Judgement, Suspects, Verdict};
@@ -162,6 +162,11 @@ impl<P: Copy + Ord + Hash> Scheduler<P> {
             }
         }
         self.look_again(now);
+    }
+
+    /// What is asked for later use, of each peer.
+    pub fn flows(&self) -> impl Iterator<Item = (P, Flow)> {
+        self.peers.iter().map(|(id, peer)| (*id, peer.flow()))
     }
 
     /// A round trip was measured.

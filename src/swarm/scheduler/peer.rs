@@ -21,6 +21,16 @@ pub enum Kind {
     Origin,
 }
 
+/// What is asked of a peer for later use, and how that goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Flow {
+    /// Bytes that may be on their way, and those that are.
+    pub window: u64,
+    pub under_way: u64,
+    /// How long objects wait in queues on their way, of late.
+    pub queueing: Duration,
+}
+
 /// The share of a new observation in a smoothed value.
 const WEIGHT: f64 = 0.05;
 /// Latencies of faults remembered.
@@ -78,6 +88,10 @@ impl Peer {
 
     pub fn watches(&self) -> bool {
         self.kind == Kind::Node { watches: true }
+    }
+
+    pub fn flow(&self) -> Flow {
+        Flow { window: self.window.bytes(), under_way: self.bulk, queueing: self.window.queueing() }
     }
 
     /// Whether it is worth waiting for it to say what it has.

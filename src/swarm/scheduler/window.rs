@@ -34,6 +34,8 @@ pub struct Window {
     bytes: f64,
     /// No queueing was seen yet.
     starting: bool,
+    /// Smoothed, to be shown.
+    queueing: Duration,
     /// The shortest delay of this and of the last [`BASE_FOR`].
     base: [Option<Duration>; 2],
     since: Duration,
@@ -41,7 +43,13 @@ pub struct Window {
 
 impl Default for Window {
     fn default() -> Self {
-        Self { bytes: INITIAL as f64, starting: true, base: [None; 2], since: Duration::ZERO }
+        Self {
+            bytes: INITIAL as f64,
+            starting: true,
+            queueing: Duration::ZERO,
+            base: [None; 2],
+            since: Duration::ZERO,
+        }
     }
 }
 
@@ -51,9 +59,15 @@ impl Window {
         self.bytes as u64
     }
 
+    /// How long objects wait in queues on their way, of late.
+    pub fn queueing(&self) -> Duration {
+        self.queueing
+    }
+
     /// An object of `bytes` has come, `delay` after it was asked for.
     pub fn on_come(&mut self, now: Duration, delay: Duration, bytes: u64) {
         let queueing = delay.saturating_sub(self.base(now, delay));
+        self.queueing = (self.queueing * 7 + queueing) / 8;
         self.starting &= queueing < TARGET;
         let off = (1.0 - queueing.as_secs_f64() / TARGET.as_secs_f64()).clamp(-1.0, 1.0);
         let grown = match bytes as f64 {

@@ -69,9 +69,7 @@ fn run(link: &mut Link, pacing: &mut Pacing, files: u64, bytes: u64, own: f64) -
             match &mut reader {
                 None => reader = Some(pacing.begin(now, to, start + APART)),
                 Some(reader) => {
-                    if let Some((ask, until)) =
-                        pacing.advance(reader, now, (to, waited), latency.median())
-                    {
+                    if let Some((ask, until)) = pacing.advance(reader, now, (to, waited), latency.median()) {
                         reader.fetched.fetch_add(until - ask, Ordering::Relaxed);
                         link.ask(now, ask, until);
                     }
@@ -101,7 +99,10 @@ fn a_reader_that_is_faster_than_its_link_uses_all_of_it_and_no_more_is_fetched_t
         let found = run(&mut link, &mut Pacing::new(RULE, None), 1, bytes, FAST);
         let used = found.rate / link.rate;
         let held = found.window as f64 / link.rate;
-        println!("{mbit} Mbit/s, {rtt} ms: {used:.2} of the link, window {} KiB, {held:.2} s", found.window >> 10);
+        println!(
+            "{mbit} Mbit/s, {rtt} ms: {used:.2} of the link, window {} KiB, {held:.2} s",
+            found.window >> 10
+        );
         assert!(used > 0.9, "{mbit} {rtt}: {used}");
         assert!(held < 0.5, "{mbit} {rtt}: {held} s");
         assert!(found.window >= (link.rate * link.rtt.as_secs_f64()) as u64, "{mbit} {rtt}");

@@ -7,6 +7,7 @@
 //! Threads: the main thread, with one for each receiver.
 
 mod crowd;
+mod distance;
 mod fan_out;
 mod faults;
 mod field;
@@ -15,6 +16,7 @@ mod http;
 mod memory;
 mod rows;
 mod set_up;
+mod tuning;
 
 use std::fmt;
 
@@ -27,6 +29,7 @@ use serde::{Serialize, Serializer};
 use crate::groups::{Groups, Place};
 use crate::report;
 pub use crowd::Crowd;
+pub use distance::Distance;
 pub use hostile::Peer;
 use rows::Row;
 
@@ -99,6 +102,7 @@ const GROUPS: Groups<Row, Settings> = &[
     (faults::run, rows::FAULTS),
     (memory::run, rows::MEMORY),
     (set_up::run, rows::SET_UP),
+    (tuning::run, rows::TUNING),
 ];
 
 impl Swarm {

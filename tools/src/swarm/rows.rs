@@ -25,6 +25,15 @@ pub enum Row {
     Memory,
     SetUp,
     Discovery,
+    OrderFat,
+    OrderMiddle,
+    OrderSlow,
+    SmallFat,
+    SmallMiddle,
+    SmallSlow,
+    LeftBytes,
+    LeftTime,
+    AheadFault,
 }
 
 pub const FAN_OUT: &[Row] = &[
@@ -40,6 +49,17 @@ pub const FAN_OUT: &[Row] = &[
 pub const FAULTS: &[Row] = &[Row::FaultLatency, Row::FaultAdded];
 pub const MEMORY: &[Row] = &[Row::Memory];
 pub const SET_UP: &[Row] = &[Row::SetUp, Row::Discovery];
+pub const TUNING: &[Row] = &[
+    Row::OrderFat,
+    Row::OrderMiddle,
+    Row::OrderSlow,
+    Row::SmallFat,
+    Row::SmallMiddle,
+    Row::SmallSlow,
+    Row::LeftBytes,
+    Row::LeftTime,
+    Row::AheadFault,
+];
 
 impl report::Row for Row {
     fn what(self) -> &'static str {
@@ -57,6 +77,19 @@ impl report::Row for Row {
             Self::Memory => "what 64 peers and 1,000 transfers add to a node's resident memory",
             Self::SetUp => "joining a network by its URI: connection, genesis document and log",
             Self::Discovery => "from the start of a node to its connection to one found by mDNS",
+            Self::OrderFat => "a large file in order over 1 Gbit/s, 80 ms there and back",
+            Self::OrderMiddle => "the same over 200 Mbit/s, 20 ms",
+            Self::OrderSlow => "the same over 10 Mbit/s, 40 ms",
+            Self::SmallFat => "files of 16 KiB in the order of the walk over 1 Gbit/s, 80 ms",
+            Self::SmallMiddle => "the same over 200 Mbit/s, 20 ms",
+            Self::SmallSlow => "the same over 10 Mbit/s, 40 ms",
+            Self::LeftBytes => {
+                "1 MiB of each of 40 large files over 10 Mbit/s, 40 ms: fetched in vain, in parts of what was read"
+            }
+            Self::LeftTime => "the same: how long it takes",
+            Self::AheadFault => {
+                "reading a file of 64 KiB beside a reader in order over 200 Mbit/s, 20 ms, p99"
+            }
         }
     }
 
@@ -67,7 +100,11 @@ impl report::Row for Row {
                 "× alone"
             }
             Self::FanOutCopies | Self::FanOutLargeCopies => "copies",
-            Self::FaultLatency | Self::FaultAdded | Self::SetUp | Self::Discovery => "ms",
+            Self::FaultLatency | Self::FaultAdded | Self::SetUp | Self::Discovery | Self::AheadFault => "ms",
+            Self::OrderFat | Self::OrderMiddle | Self::OrderSlow => "MB/s",
+            Self::SmallFat | Self::SmallMiddle | Self::SmallSlow => "files/s",
+            Self::LeftBytes => "× read",
+            Self::LeftTime => "s",
             Self::Memory => "MB",
         }
     }
@@ -82,7 +119,11 @@ impl report::Row for Row {
             Self::Memory => Goal::AtMost(64.0),
             Self::SetUp => Goal::AtMost(500.0),
             Self::Discovery => Goal::AtMost(1_000.0),
-            Self::FanOutHttp | Self::FanOutLiar | Self::FanOutChurn => Goal::None,
+            Self::OrderFat | Self::OrderMiddle | Self::OrderSlow => Goal::Ratio(1.0),
+            Self::SmallFat | Self::SmallMiddle | Self::SmallSlow => Goal::Ratio(1.0),
+            Self::LeftBytes => Goal::AtMost(0.5),
+            Self::AheadFault => Goal::AtMost(100.0),
+            Self::FanOutHttp | Self::FanOutLiar | Self::FanOutChurn | Self::LeftTime => Goal::None,
         }
     }
 }
@@ -93,7 +134,7 @@ mod tests {
 
     #[test]
     fn every_row_is_in_one_group() {
-        let mut grouped: Vec<Row> = [FAN_OUT, FAULTS, MEMORY, SET_UP].concat();
+        let mut grouped: Vec<Row> = [FAN_OUT, FAULTS, MEMORY, SET_UP, TUNING].concat();
         grouped.sort();
         assert!(grouped.into_iter().eq(report::all()));
     }
