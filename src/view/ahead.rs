@@ -36,6 +36,11 @@ const RULE: Rule =
 /// Reads this far from where the last one ended still count as in order: the kernel asks for several at a time.
 const SLACK: u64 = 2 << 20;
 
+/// Reads on end that may come as far behind as [`BEHIND`] before they are a jump: on a busy machine a thread with a read may
+/// stand still while others go on.
+const LATE: u32 = 8;
+const BEHIND: u64 = 32 << 20;
+
 /// How often is looked who has left.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -120,7 +125,7 @@ impl Ahead {
     pub(super) fn new(view: Arc<View>, runtime: Handle, fixed: Option<u64>) -> Self {
         let readers = Readers {
             streams: LruCache::new(STREAMS),
-            neighbours: Neighbours::default(),
+            neighbours: Neighbours::new(view.snapshot().totals.inodes.saturating_add(2)),
             bytes: Pacing::new(RULE, fixed),
             files: Pacing::new(neighbours::RULE, fixed.map(|_| neighbours::FIXED)),
             latency: Latency::default(),
@@ -176,11 +181,17 @@ impl Ahead {
             return !was_here;
         };
         let now = self.started.elapsed();
-        if offset.abs_diff(reader.next) > SLACK {
+        let is_behind = offset.saturating_add(SLACK) < reader.next;
+        if is_behind && offset.saturating_add(BEHIND) > reader.next && reader.late < LATE {
+            reader.late += 1;
+            return !was_here && !reader.has_asked(end);
+        }
+        if is_behind || offset > reader.next.saturating_add(SLACK).max(reader.until) {
             readers.bytes.leave(reader);
             *reader = readers.bytes.begin(now, end, reader.end());
             return !was_here;
         }
+        reader.late = 0;
         let unasked = !was_here && !reader.has_asked(end);
         let (to, latency) = (end.min(reader.end()), readers.latency.median());
         if let Some((from, to)) = readers.bytes.advance(reader, now, (to, !was_here), latency) {
@@ -217,8 +228,8 @@ impl Ahead {
         let mut readers = lock(&self.readers);
         readers.look(self.started.elapsed());
         let Readers { streams, neighbours, bytes, files, latency, .. } = &mut *readers;
-        let of_bytes = streams.iter().map(|(_, reader)| reader).filter(|reader| reader.is_active());
-        let of_files = neighbours.readers().filter(|reader| reader.is_active());
+        let of_bytes = streams.iter().map(|(_, reader)| reader).filter(|reader| reader.is_ahead());
+        let of_files = neighbours.readers().filter(|reader| reader.is_ahead());
         let (mut count, mut largest) = (0, (None, None));
         of_bytes.for_each(|reader| (count, largest.0) = (count + 1, largest.0.max(Some(reader.window()))));
         of_files.for_each(|reader| (count, largest.1) = (count + 1, largest.1.max(Some(reader.window()))));

@@ -31,10 +31,19 @@ const CONCURRENT: usize = 512;
 
 /// The readers of one mount that go from file to file, the one that read last at the end. An inode number is a position
 /// in the walk, so "the next file" is the next number.
-#[derive(Debug, Default)]
-pub(super) struct Neighbours(Vec<Reader>);
+#[derive(Debug)]
+pub(super) struct Neighbours {
+    readers: Vec<Reader>,
+    /// The position after the last.
+    end: u64,
+}
 
 impl Neighbours {
+    /// Of a snapshot whose positions end before `end`.
+    pub(super) fn new(end: u64) -> Self {
+        Self { readers: Vec::new(), end }
+    }
+
     /// The reader that has opened a file by a read of its start, if it is known: one that had to wait is from now on.
     pub(super) fn reader(
         &mut self,
@@ -44,28 +53,28 @@ impl Neighbours {
         now: impl Fn() -> Duration,
     ) -> Option<&mut Reader> {
         let is_next = |reader: &Reader| (reader.next..=reader.next.saturating_add(SLACK)).contains(&ino);
-        if let Some(known) = self.0.iter().position(is_next) {
-            let reader = self.0.remove(known);
-            self.0.push(reader);
-            return self.0.last_mut();
+        if let Some(known) = self.readers.iter().position(is_next) {
+            let reader = self.readers.remove(known);
+            self.readers.push(reader);
+            return self.readers.last_mut();
         }
         // Only one that had to wait is worth watching.
         if !was_here {
-            if self.0.len() == READERS {
-                pacing.leave(&mut self.0.remove(0));
+            if self.readers.len() == READERS {
+                pacing.leave(&mut self.readers.remove(0));
             }
-            self.0.push(pacing.begin(now(), ino + 1, u64::MAX));
+            self.readers.push(pacing.begin(now(), ino + 1, self.end));
         }
         None
     }
 
     /// Whether a file was asked for ahead of somebody.
     pub(super) fn have_asked(&self, ino: u64) -> bool {
-        self.0.iter().any(|reader| reader.covers(ino))
+        self.readers.iter().any(|reader| reader.covers(ino))
     }
 
     pub(super) fn readers(&mut self) -> impl Iterator<Item = &mut Reader> {
-        self.0.iter_mut()
+        self.readers.iter_mut()
     }
 }
 
@@ -77,9 +86,8 @@ impl View {
         most: u64,
         tally: &Tally,
     ) -> Result<(), ViewError> {
-        let end = positions.end.min(self.snapshot().totals.inodes.saturating_add(2));
         let bytes = AtomicU64::new(0);
-        let fetches = stream::iter(positions.start..end).map(|position| {
+        let fetches = stream::iter(positions).map(|position| {
             let bytes = &bytes;
             async move {
                 match self.inode(position).await?.node {
@@ -102,6 +110,8 @@ impl View {
 mod tests {
     use super::*;
 
+    const END: u64 = 1 << 40;
+
     /// Opens a file; what is fetched ahead then.
     fn open(
         neighbours: &mut Neighbours,
@@ -115,7 +125,7 @@ mod tests {
 
     #[test]
     fn files_in_order_are_fetched_further_and_further_ahead_and_none_twice() {
-        let (mut neighbours, mut pacing) = (Neighbours::default(), Pacing::new(RULE, None));
+        let (mut neighbours, mut pacing) = (Neighbours::new(END), Pacing::new(RULE, None));
         assert_eq!(open(&mut neighbours, &mut pacing, 10, false), None);
         let asked: Vec<_> =
             (11..5000).filter_map(|ino| open(&mut neighbours, &mut pacing, ino, false)).collect();
@@ -127,14 +137,14 @@ mod tests {
 
     #[test]
     fn directories_between_files_do_not_stop_a_reader() {
-        let (mut neighbours, mut pacing) = (Neighbours::default(), Pacing::new(RULE, None));
+        let (mut neighbours, mut pacing) = (Neighbours::new(END), Pacing::new(RULE, None));
         open(&mut neighbours, &mut pacing, 10, false);
         assert!(open(&mut neighbours, &mut pacing, 13, true).is_some());
     }
 
     #[test]
     fn several_readers_are_told_apart_and_one_who_jumps_causes_nothing() {
-        let (mut neighbours, mut pacing) = (Neighbours::default(), Pacing::new(RULE, None));
+        let (mut neighbours, mut pacing) = (Neighbours::new(END), Pacing::new(RULE, None));
         for start in [1_000, 2_000, 3_000] {
             open(&mut neighbours, &mut pacing, start, false);
         }
@@ -148,6 +158,6 @@ mod tests {
         let jumps = (0..1_000u64)
             .filter_map(|n| open(&mut neighbours, &mut pacing, 10_000 + n * 7_919 % 100_003 * 40, false));
         assert_eq!(jumps.count(), 0);
-        assert!(neighbours.0.len() <= READERS);
+        assert!(neighbours.readers.len() <= READERS);
     }
 }

@@ -30,7 +30,7 @@ const LATENCY_MAX: Duration = Duration::from_secs(1);
 /// Latencies of which the median counts.
 const LATENCIES: usize = 9;
 /// Where readers are known to leave early, one part in so many of what one has read is fetched ahead of it at most.
-const UNTRUSTED: u64 = 4;
+const UNTRUSTED: u64 = 8;
 /// A reader that has not read for so long has left.
 const LEFT: Duration = Duration::from_secs(3);
 
@@ -134,6 +134,8 @@ pub(super) struct Reader {
     end: u64,
     /// Where what was asked for ahead of it began.
     asked: Option<u64>,
+    /// Reads on end that came from behind.
+    pub late: u32,
     pace: Pace,
     last: Duration,
     /// Bytes that were fetched ahead of it.
@@ -152,9 +154,9 @@ impl Reader {
         self.pace.window
     }
 
-    /// Whether it has read of late.
-    pub fn is_active(&self) -> bool {
-        self.left.is_none()
+    /// Whether it has read of late, and something was asked for ahead of it.
+    pub fn is_ahead(&self) -> bool {
+        self.left.is_none() && self.asked.is_some()
     }
 
     /// Whether what ends at `to` was asked for ahead of it.
@@ -197,7 +199,7 @@ pub(super) struct Pacing {
 impl Pacing {
     /// With `fixed`, windows are of that size and follow nothing.
     pub fn new(rule: Rule, fixed: Option<u64>) -> Self {
-        Self { rule, fixed, start: rule.first, active: 1, unread: 0 }
+        Self { rule, fixed, start: rule.first, active: 0, unread: 0 }
     }
 
     /// Somebody reads up to `next` of what ends at `end`, and may go on.
@@ -205,7 +207,7 @@ impl Pacing {
         self.active += 1;
         let pace = Pace::new(now, self.start);
         let (first, until, fetched) = (next, next, Arc::default());
-        Reader { first, next, until, end, asked: None, pace, last: now, fetched, left: None }
+        Reader { first, next, until, end, asked: None, late: 0, pace, last: now, fetched, left: None }
     }
 
     /// Takes note that `reader` has read up to `to` in order, and whether it had to wait. What to fetch ahead of it, if

@@ -67,7 +67,7 @@ pub struct AheadStatus {
     pub window_bytes: u64,
     /// Files that are fetched ahead of a reader of file after file, in the same way.
     pub window_files: u64,
-    /// Readers in order that had to wait once and have read in the last three seconds.
+    /// Readers in order that something was fetched ahead of and that have read in the last three seconds.
     pub readers: u64,
     /// How long it takes to get what nobody has asked for before: the median of the last reads. Absent before the first.
     pub latency_ms: Option<f64>,

@@ -7,7 +7,7 @@
 //! Threads: a pure value. Time comes in as `now`.
 //!
 //! The rule is that of LEDBAT (RFC 6817): the delay above the shortest one seen lately is queueing; while it is below
-//! [`TARGET`] the window grows, by at most one object for each window that has come, and above it shrinks. Until queueing
+//! [`TARGET`] the window grows, by at most one object or one part in [`GROW`] for each window that has come, and above it shrinks. Until queueing
 //! is seen for the first time it grows by all that comes, as in slow start; and it shrinks by a part of itself (as LEDBAT++
 //! does, draft-irtf-iccrg-ledbat-plus-plus), so that a crowd that began at the same moment soon leaves room for each other.
 
@@ -23,6 +23,9 @@ const INITIAL: u64 = 512 << 10;
 const TARGET: Duration = Duration::from_millis(40);
 /// What one whole window that came in time adds, in bytes.
 const STEP: f64 = (64 << 10) as f64;
+/// The same of a long one: one part of it in so many. On a long link, of which a window fills little, one that a pause of this
+/// machine has made small would be small for minutes.
+const GROW: f64 = 8.0;
 /// A window that came twice too late or worse is made smaller by one part in so many.
 const SHRINK: f64 = 4.0;
 /// The shortest delay is that of this long at least, and of twice as long at the most.
@@ -72,7 +75,7 @@ impl Window {
         let off = (1.0 - queueing.as_secs_f64() / TARGET.as_secs_f64()).clamp(-1.0, 1.0);
         let grown = match bytes as f64 {
             come if self.starting => come,
-            come if off > 0.0 => off * STEP * (come / self.bytes).min(1.0),
+            come if off > 0.0 => off * STEP.max(self.bytes / GROW) * (come / self.bytes).min(1.0),
             come => off * come / SHRINK,
         };
         self.bytes = (self.bytes + grown).clamp(MIN as f64, MAX as f64);
@@ -111,6 +114,20 @@ mod tests {
     /// Asks a link of `rate` bytes a second and `rtt` for `for_s` seconds as fast as the window allows; returns the share
     /// of the link that was used and the longest delay of the second half.
     fn run(window: &mut Window, rate: f64, rtt: Duration, for_s: u64) -> (f64, Duration) {
+        run_with_pauses(window, (rate, rtt), (1000, 0), for_s)
+    }
+
+    /// The same on a machine that stands still for `pause` at the end of `every` milliseconds.
+    fn run_with_pauses(
+        window: &mut Window,
+        (rate, rtt): (f64, Duration),
+        (every, pause): (u64, u64),
+        for_s: u64,
+    ) -> (f64, Duration) {
+        let seen = |at: Duration| {
+            let (turn, within) = (at.as_millis() as u64 / every, at.as_millis() as u64 % every);
+            if within < every - pause { at } else { Duration::from_millis((turn + 1) * every) }
+        };
         let (end, mut now, mut free_at) = (Duration::from_secs(for_s), Duration::ZERO, Duration::ZERO);
         let mut flying: std::collections::VecDeque<(Duration, Duration)> = Default::default();
         let (mut come, mut longest) = (0, Duration::ZERO);
@@ -120,7 +137,7 @@ mod tests {
                 flying.push_back((now, free_at));
             }
             let (asked, at) = flying.pop_front().expect("the window holds at least one object");
-            now = at;
+            now = seen(at);
             come += OBJECT;
             if now > end / 2 {
                 longest = longest.max(now - asked);
@@ -139,6 +156,14 @@ mod tests {
             let smallest = Duration::from_secs_f64((MIN + OBJECT) as f64 / rate);
             assert!(longest < rtt + smallest.max(2 * TARGET), "{rate} {rtt_ms}: {longest:?}");
         }
+    }
+
+    /// Pauses of the machine look like a queue. The window was small after the first, and grew by one object a round trip.
+    #[test]
+    fn a_long_link_is_filled_from_a_machine_that_pauses() {
+        let long = (125e6, Duration::from_millis(80));
+        let (used, _) = run_with_pauses(&mut Window::default(), long, (300, 60), 20);
+        assert!(used > 0.7, "{used}");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::*;
 use crate::fetch::{ChunkSource, Class};
 use crate::id::FileHash;
 use crate::manifest::Content;
+use crate::view::ahead::{Ahead, Read};
 
 const LONG: Duration = Duration::from_secs(20);
 
@@ -158,6 +159,59 @@ async fn a_file_read_in_order_is_fetched_ahead() {
         }
     };
     tokio::time::timeout(LONG, all).await.expect("the rest of the file is asked for without being read");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_read_ahead_is_told_and_it_can_be_turned_off() {
+    let built = built();
+    for fixed in [None, Some(0)] {
+        let (home, watch) = (Home::new(), Arc::new(Watch::default()));
+        let source = source(&built, |_| false, None);
+        let view = open(&home, source.clone(), built.id).await;
+        let mounted = mounted(&view, LONG).reading_ahead(fixed).watched(watch.clone());
+        for offset in [0, 1000] {
+            let (sent, received) = answer();
+            mounted.read(3, offset, 1000, sent);
+            received.recv_timeout(LONG).unwrap().unwrap();
+        }
+        let figures = || watch.ahead().unwrap();
+        assert_eq!(figures().fixed, fixed);
+        if fixed == Some(0) {
+            let chunks = source.asked.lock().unwrap().iter().filter(|id| id.kind == Kind::Chunk).count();
+            assert_eq!((chunks, figures().fetched, figures().readers, figures().window), (2, 0, 0, 0));
+            continue;
+        }
+        let all = async {
+            while figures().fetched < 1000 * (CHUNKS as u64 - 2) {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(LONG, all).await.expect("all that was not read is fetched ahead");
+        assert_eq!((figures().readers, figures().unread), (1, 0));
+    }
+}
+
+/// A thread that stood still with a read made a new reader of the one that had gone on meanwhile, twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_comes_late_is_no_jump() {
+    const MIB: u64 = 1 << 20;
+    let (home, built) = (Home::new(), built());
+    let view = open(&home, source(&built, |_| false, None), built.id).await;
+    let ahead = Ahead::new(view, tokio::runtime::Handle::current(), None);
+    let read = |at: u64| {
+        let read = Read { ino: 3, offset: at * MIB, end: (at + 1) * MIB, was_here: at > 0 };
+        ahead.was_read(read, || Some(1 << 40));
+    };
+    (0..20).for_each(read);
+    assert_eq!(ahead.figures().readers, 1);
+    read(12);
+    assert_eq!(ahead.figures().readers, 1, "it is still ahead of the same one");
+    (20..25).for_each(read);
+    // Who goes on from there has jumped, and has nothing ahead of it until it reads on.
+    (5..14).for_each(read);
+    assert_eq!(ahead.figures().readers, 0);
+    read(14);
+    assert_eq!(ahead.figures().readers, 1);
 }
 
 /// A disk that answered a read with an error was a reader's error too, though others had the object: the read ended
