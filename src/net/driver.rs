@@ -26,7 +26,7 @@ use super::error::NetError;
 use super::gossip::{self, News, Rates};
 use super::relays::Reservation;
 use super::rules::{Mode, Rules};
-use super::shared::{Command, PEERS_PROTOCOL, SWARM_PROTOCOL, Shared};
+use super::shared::{Command, PEERS_PROTOCOL, SWARM_PROTOCOL, Shared, clock_ms};
 use super::transport::{Behaviour, BehaviourEvent, CONNECTING};
 use crate::swarm::choice::Failure;
 use crate::swarm::scheduler::Kind;
@@ -346,7 +346,7 @@ impl Driver {
         match news {
             // Nobody need follow a log.
             Some((_, News::Head { genesis, height, .. })) => drop(self.shared.heads.send((genesis, height))),
-            Some((author, News::Beacon { beacon })) => self.shared.table.says(&author, beacon),
+            Some((author, News::Beacon { beacon })) => self.shared.table.says(&author, beacon, clock_ms()),
             None => {}
         }
     }

@@ -18,6 +18,7 @@ mod error;
 mod frames;
 mod gossip;
 mod hot;
+mod info;
 mod lender;
 mod letters;
 mod limits;
@@ -56,13 +57,13 @@ use tokio_util::task::TaskTracker;
 
 pub use error::NetError;
 pub use gossip::Beacon;
+pub use info::{PeerInfo, PeerState};
 pub use letters::{MAX_LETTER, Received, Sent};
 pub use log_calls::{Submission, SubmitError, Submitted};
 pub use peers::Peers;
 pub use replica_calls::ReplicaCall;
 pub use replica_wire::{MAX_SNAPSHOTS, MAX_ZONE, ReplicaAnswer, ReplicaRequest};
 pub use rules::Mode;
-pub use table::{PeerInfo, PeerState};
 pub use trackers::SwarmGuard;
 
 use crate::chain::Registry;

@@ -126,6 +126,7 @@ pub struct Node {
     limited: peers::Limited,
     replicas: replicas::Replicas,
     page: page::Page,
+    locked: sealing::Locked,
     started: Instant,
     /// How old the newest block of a log may be; zero for no limit.
     max_log_age: Duration,
@@ -211,6 +212,7 @@ impl Node {
             limited: peers::Limited::default(),
             replicas: replicas::Replicas::new(config.replicas.clone()),
             page: page::Page::default(),
+            locked: sealing::Locked::default(),
             started: Instant::now(),
             max_log_age: Duration::from_secs(config.max_log_age.saturating_mul(86_400)),
             _lock: lock,

@@ -346,6 +346,9 @@ pub struct Status {
     pub scrub: ScrubStatus,
     #[serde(default)]
     pub web: Option<PageStatus>,
+    /// Absent while no connected peer has told its clock.
+    #[serde(default)]
+    pub clock: Option<ClockStatus>,
     /// Jobs that the end of the node before has cut off, and that nobody goes on with by itself.
     #[serde(default)]
     pub interrupted: Vec<EndedJob>,

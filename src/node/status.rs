@@ -6,6 +6,7 @@
 use std::os::unix::ffi::OsStrExt;
 
 use super::error::Error;
+use super::peers::clock;
 use super::report::{AlertState, FetchStatus, Jobs, Status, StoreStatus};
 use super::text::escape;
 use super::{Node, resident_bytes, supervisor};
@@ -47,6 +48,7 @@ impl Node {
                 retries: fetch.retries,
             },
             cache: self.cache()?,
+            clock: clock(&self.net.peers()),
             peers: self.peers(),
             transfers: self.transfers.list(),
             alerts,

@@ -32,6 +32,15 @@ pub struct PeerStatus {
     pub failure_share: f64,
 }
 
+/// How the clocks of connected peers stand to this machine's, as they say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockStatus {
+    /// How far this one is ahead of them, in the middle, in milliseconds; negative if it is behind.
+    pub ahead_ms: i64,
+    /// Peers that have told theirs.
+    pub peers: usize,
+}
+
 /// Which peer is meant: its id, or a part from the beginning or end of it that no other has.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PeerRequest {
