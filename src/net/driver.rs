@@ -316,6 +316,7 @@ impl Driver {
                     kad.set_mode(Some(if unreachable { kad::Mode::Client } else { kad::Mode::Server }));
                 }
                 tracing::debug!(address = %event.tested_addr, server = %event.server, result = ?event.result, "tried from outside");
+                self.shared.table.tried(event.tested_addr, event.result.is_ok());
             }
             BehaviourEvent::Dcutr(event) => {
                 tracing::debug!(peer = %event.remote_peer_id, result = ?event.result, "a direct connection instead of a relayed one");

@@ -111,6 +111,8 @@ struct Inner {
     /// Peers that are asked for nothing and told nothing but to relay.
     relays: HashSet<PeerId>,
     listening: Vec<Multiaddr>,
+    /// Own addresses that others have tried from outside, the latest last, and whether they got through.
+    tried: Vec<(Multiaddr, bool)>,
 }
 
 impl Table {
@@ -324,6 +326,19 @@ impl Table {
 
     pub(super) fn listening_on(&self) -> Vec<Multiaddr> {
         self.inner().listening.clone()
+    }
+
+    /// Somebody outside has tried to connect to this address of this node.
+    pub(super) fn tried(&self, address: Multiaddr, got_through: bool) {
+        let mut inner = self.inner();
+        inner.tried.retain(|(known, _)| *known != address);
+        inner.tried.push((address, got_through));
+        let old = inner.tried.len().saturating_sub(MAX_ADDRESSES);
+        inner.tried.drain(..old);
+    }
+
+    pub(super) fn trials(&self) -> Vec<(Multiaddr, bool)> {
+        self.inner().tried.clone()
     }
 
     /// Forgets everybody.

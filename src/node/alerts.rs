@@ -17,6 +17,7 @@ use super::peers::clock;
 use super::report::{AckRequest, Acknowledged, Alert, AlertState};
 use super::{Node, now_ms, off};
 pub(super) use conditions::Seats;
+pub use conditions::disk_is_low;
 use conditions::{Condition, Observed};
 
 mod conditions;

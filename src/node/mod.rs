@@ -27,6 +27,7 @@ mod mount_list;
 mod mounts;
 mod naming;
 mod networks;
+mod offline;
 mod operators;
 mod origins;
 mod page;
@@ -75,10 +76,12 @@ use crate::store::{self, Store, StoreError};
 use crate::supervisor::{Hello, Keeper};
 use crate::view::Cache;
 
+pub use alerts::disk_is_low;
 pub use error::{Error, Kind};
 pub use job::Job;
 pub use key_files::Passphrase;
 pub use keys::{change_passphrase, has_key, is_key_locked, new_key};
+pub use offline::{Finding, examine};
 pub use proofs::{Expected, check_proof};
 pub use reference::{Named, Reference, ReferenceError, Uri};
 pub use transfers::JobKind;
@@ -247,7 +250,7 @@ impl Node {
         if let Err(error) = keeper.ready() {
             tracing::warn!(%error, "there is no supervisor: mounts will end with this daemon");
         }
-        tracing::info!(pid = std::process::id(), peer = node.net.peer_id(), "node is ready");
+        tracing::info!(pid = std::process::id(), peer = node.net.peer_id(), "{}", offline::READY);
         Ok((node, listener))
     }
 

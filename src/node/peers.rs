@@ -224,6 +224,7 @@ fn status(peer: PeerInfo) -> PeerStatus {
         rate_out: peer.rate_out,
         failures: peer.failed,
         failure_share: peer.failure_share,
+        agent: peer.beacon.map(|(beacon, _)| beacon.agent),
     }
 }
 

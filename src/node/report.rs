@@ -321,6 +321,9 @@ pub struct Status {
     pub peer_id: String,
     pub public_key: String,
     pub addresses: Vec<String>,
+    /// Addresses that others have tried from outside of late, the latest last.
+    #[serde(default)]
+    pub trials: Vec<Trial>,
     pub networks: Vec<NetworkStatus>,
     pub mounts: Vec<Mounted>,
     pub store: StoreStatus,

@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use super::error::Error;
 use super::peers::clock;
-use super::report::{AlertState, FetchStatus, Jobs, Status, StoreStatus};
+use super::report::{AlertState, FetchStatus, Jobs, Status, StoreStatus, Trial};
 use super::text::escape;
 use super::{Node, resident_bytes, supervisor};
 
@@ -29,6 +29,12 @@ impl Node {
             peer_id: self.net.peer_id(),
             public_key: self.keys.running().public().to_string(),
             addresses: self.net.addresses(),
+            trials: self
+                .net
+                .trials()
+                .into_iter()
+                .map(|(address, reached)| Trial { address, reached })
+                .collect(),
             networks: self.networks.status(),
             mounts: self.mounts.list(),
             store: StoreStatus {

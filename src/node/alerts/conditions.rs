@@ -122,15 +122,9 @@ impl Observed {
 
     fn disk(&self) -> Option<Condition> {
         let (free, total) = self.disk?;
-        let below = |(hundredths, bytes): (u64, u64)| free < total / 100 * hundredths && free < bytes;
-        let severity = match (below(DISK_FULL), below(DISK_LOW)) {
-            (true, _) => Severity::Critical,
-            (false, true) => Severity::Warning,
-            (false, false) => return None,
-        };
         Some(condition(
             "disk-nearly-full",
-            severity,
+            disk_is_low(free, total)?,
             format!("{} of {} are free on the disk of {}", size(free), size(total), self.store),
             "free some space, lower cache.max_bytes and restart, or move the node to a larger disk",
         ))
@@ -181,6 +175,16 @@ impl Observed {
             format!("the web page cannot be had at {}: {cause}", page.address),
             "end the program that has the port (`ss -ltnp` names it), or set web.listen to another address and restart",
         ))
+    }
+}
+
+/// How bad it is that a disk of `total` bytes has `free` ones.
+pub fn disk_is_low(free: u64, total: u64) -> Option<Severity> {
+    let below = |(hundredths, bytes): (u64, u64)| free < total / 100 * hundredths && free < bytes;
+    match (below(DISK_FULL), below(DISK_LOW)) {
+        (true, _) => Some(Severity::Critical),
+        (false, true) => Some(Severity::Warning),
+        (false, false) => None,
     }
 }
 

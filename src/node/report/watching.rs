@@ -30,6 +30,8 @@ pub struct PeerStatus {
     /// Requests that it failed, and their smoothed share.
     pub failures: u64,
     pub failure_share: f64,
+    /// Its program and version, as it says.
+    pub agent: Option<String>,
 }
 
 /// How the clocks of connected peers stand to this machine's, as they say.
@@ -39,6 +41,13 @@ pub struct ClockStatus {
     pub ahead_ms: i64,
     /// Peers that have told theirs.
     pub peers: usize,
+}
+
+/// Whether an address of this node can be reached from outside, as somebody there has tried.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trial {
+    pub address: String,
+    pub reached: bool,
 }
 
 /// Which peer is meant: its id, or a part from the beginning or end of it that no other has.
