@@ -65,7 +65,7 @@ pub mod route {
     pub const JOB_EVENTS: &str = "/v1/jobs/events";
     pub const ALERTS: &str = "/v1/alerts";
     pub const ALERTS_ACK: &str = "/v1/alerts/ack";
-    /// For Prometheus; no command uses it.
+    /// For Prometheus, and in bug reports.
     pub const METRICS: &str = "/metrics";
     /// For loaders; no command uses it.
     pub const HINTS: &str = "/v1/hints";

@@ -416,7 +416,7 @@ fn off<T>(work: impl FnOnce() -> T) -> T {
 }
 
 /// The wall clock, in Unix milliseconds.
-fn now_ms() -> u64 {
+pub fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -71,7 +71,15 @@ fn io_of_encrypted(wish: Io) -> (bcai_mount::Io, String) {
 impl Node {
     /// Mounts what a reference means; when this returns, the directory can be read.
     pub async fn mount(self: &Arc<Self>, request: &MountRequest) -> Result<Mounted, Error> {
-        let _claim = self.mounts.claim(&request.dir)?;
+        let _claim = self.mounts.claim_in_turn(&request.dir).await?;
+        match self.mounts.take_restored(request) {
+            Some(mounted) => Ok(mounted),
+            None => self.mount_in_turn(request).await,
+        }
+    }
+
+    /// The same by who has reserved the directory.
+    async fn mount_in_turn(self: &Arc<Self>, request: &MountRequest) -> Result<Mounted, Error> {
         // Until it is listed, a gc would not know that it is used.
         let _kept = self.sweeping.read().await;
         // A mountpoint left dead by a killed daemon is taken away only when its successor is ready: until then its
@@ -305,8 +313,8 @@ impl Node {
     /// Tries until it works, until it cannot ever work, or until somebody unmounts the directory.
     pub(super) async fn restore(self: Arc<Self>, request: MountRequest) {
         while self.mounts.lock().lost.contains_key(&request.dir) {
-            match self.mount(&request).await {
-                Ok(_) => tracing::info!(dir = %request.dir.display(), "mount restored"),
+            match self.mount_again(&request).await {
+                Ok(()) => tracing::info!(dir = %request.dir.display(), "mount restored"),
                 Err(error) if matches!(error.kind, Kind::Unreachable | Kind::Busy) => {
                     tracing::warn!(dir = %request.dir.display(), %error, "cannot restore this mount yet");
                     tokio::time::sleep(RESTORE_EVERY).await;
@@ -319,6 +327,13 @@ impl Node {
                 }
             }
         }
+    }
+
+    async fn mount_again(self: &Arc<Self>, request: &MountRequest) -> Result<(), Error> {
+        let _claim = self.mounts.claim(&request.dir)?;
+        self.mount_in_turn(request).await?;
+        self.mounts.was_restored(&request.dir);
+        Ok(())
     }
 
     /// Detaches everything at the end of the node. What is in use is detached lazily.

@@ -90,7 +90,7 @@ fn clock(last_ms: u64, now_ms: u64) -> Result<String, Error> {
         return Ok("not before the node ran last".into());
     }
     Err(Error::new(Kind::Failed, format!("this machine's clock is {back_s} s before what it showed when the node ran last")).hint(
-        "set it, with NTP (`timedatectl set-ntp true`); if it was wrong then and is right now, remove clock_ms from state.json",
+        "set it, with NTP (`timedatectl set-ntp true`); if it was wrong then and is right now, remove clock_ms and the last line from state.json",
     ))
 }
 

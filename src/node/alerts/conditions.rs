@@ -21,7 +21,7 @@ const STALE_HEARTBEATS: u64 = 3;
 /// Clocks that are about right do not differ by so much, in milliseconds.
 const SKEW_MS: u64 = 30_000;
 /// How long a node is not surprised that others have not connected yet.
-const ARRIVING: Duration = Duration::from_secs(30);
+const ARRIVING: Duration = Duration::from_secs(10);
 
 /// What is looked at.
 #[derive(Debug, Default)]

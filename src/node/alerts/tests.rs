@@ -151,7 +151,7 @@ fn validators_that_are_away_are_named_once_the_node_has_run_for_a_while() {
         away: away[..4 - here as usize].to_vec(),
     };
     let of = |seats, uptime| ids(&Observed { seats: vec![seats], uptime, ..Observed::default() });
-    let long = Duration::from_secs(30);
+    let long = Duration::from_secs(10);
     assert_eq!(of(seats(4, true), long), [""; 0]);
     assert_eq!(of(seats(3, true), long), [format!("validator-away:{G}/x")]);
     let expected =

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::VersionOf;
 use crate::config::{Fetch, Io};
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MountRequest {
     pub reference: String,
     pub dir: PathBuf,
