@@ -61,7 +61,8 @@ complete -c bcai -n "__fish_bcai_needs_command" -f -a "top" -d 'Watch the node: 
 complete -c bcai -n "__fish_bcai_needs_command" -f -a "trace" -d 'Show what programs ask of a mount, as it happens'
 complete -c bcai -n "__fish_bcai_needs_command" -f -a "peers" -d 'Show whom this node talks to, and say whom it shall talk to and how fast'
 complete -c bcai -n "__fish_bcai_needs_command" -f -a "alerts" -d 'Show what is wrong with this node and what to do, and take note of it'
-complete -c bcai -n "__fish_bcai_needs_command" -f -a "doctor" -d 'Check this machine and print the remedy for what is wrong'
+complete -c bcai -n "__fish_bcai_needs_command" -f -a "doctor" -d 'Check this machine and this node, and print the remedy for what is wrong'
+complete -c bcai -n "__fish_bcai_needs_command" -f -a "bugreport" -d 'Collect what is needed to look into a problem, without secrets, in one text file'
 complete -c bcai -n "__fish_bcai_needs_command" -f -a "demo" -d 'Show it all: two nodes on this machine, one publishes, the other mounts and reads'
 complete -c bcai -n "__fish_bcai_needs_command" -f -a "completions" -d 'Print a completion script for a shell'
 complete -c bcai -n "__fish_bcai_needs_command" -f -a "man" -d 'Print a manual page'
@@ -423,6 +424,11 @@ complete -c bcai -n "__fish_bcai_using_subcommand doctor" -s c -l config -d 'Set
 complete -c bcai -n "__fish_bcai_using_subcommand doctor" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand doctor" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c bcai -n "__fish_bcai_using_subcommand bugreport" -l home -d 'Keep everything this node owns under one folder' -r -F
+complete -c bcai -n "__fish_bcai_using_subcommand bugreport" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
+complete -c bcai -n "__fish_bcai_using_subcommand bugreport" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
+complete -c bcai -n "__fish_bcai_using_subcommand bugreport" -s q -l quiet -d 'Print no progress and no confirmations'
+complete -c bcai -n "__fish_bcai_using_subcommand bugreport" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c bcai -n "__fish_bcai_using_subcommand demo" -l home -d 'Keep everything this node owns under one folder' -r -F
 complete -c bcai -n "__fish_bcai_using_subcommand demo" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand demo" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
