@@ -368,3 +368,42 @@ fn a_report_for_strangers_has_what_they_need_and_no_name_or_secret() {
     let report = site.ok(["bugreport", "-"]);
     assert!(report.contains("nonsense") && !report.contains("== status"), "{report}");
 }
+
+#[test]
+#[cfg_attr(not(fuse_available), ignore = "needs /dev/fuse")]
+fn a_mounted_version_that_is_withdrawn() {
+    let (site, source, _) = publisher();
+    let mounted = site.mount("data@v1", "mnt");
+    fs::write(source.join("better"), "data").unwrap();
+    site.publish(&source, "data@v2");
+    site.ok(["yank", "data@v1", "--reason", "wrong labels"]);
+    let (said, remedy) = found(&site, "versions");
+    assert!(said.contains("data@v1") && said.contains("wrong labels"), "{said}");
+    assert!(remedy.contains(&format!("bcai remount {} NAME@VERSION", mounted.display())), "{remedy}");
+    site.ok([OsStr::new("remount"), mounted.as_os_str(), OsStr::new("data@v2")]);
+    mended(&site, "versions");
+    let again = site.dir("again");
+    let warned = site.run([OsStr::new("mount"), OsStr::new("data@v1"), again.as_os_str()]);
+    assert!(
+        warned.code == 0 && warned.stderr.contains("this version was withdrawn: wrong labels"),
+        "{}",
+        warned.stderr
+    );
+}
+
+#[test]
+fn settings_that_the_node_does_not_know_yet() {
+    let site = Site::initialised();
+    assert!(complaint(&site, "settings").is_none());
+    let config = site.home.join("config.toml");
+    let before = fs::read_to_string(&config).unwrap();
+    fs::write(&config, format!("{before}\n[net]\nmax_peers = 7\n")).unwrap();
+    let (said, remedy) = found(&site, "settings");
+    assert!(
+        said.contains("net.max_peers is `7` in") && said.contains("`64` in the node that runs"),
+        "{said}"
+    );
+    assert!(remedy.starts_with("bcai restart"), "{remedy}");
+    site.ok(["restart"]);
+    mended(&site, "settings");
+}

@@ -19,6 +19,7 @@ pub use web::serve as serve_page;
 /// Routes, each named once for both sides.
 pub mod route {
     pub const STATUS: &str = "/v1/status";
+    pub const SETTINGS: &str = "/v1/settings";
     pub const STOP: &str = "/v1/stop";
     pub const RESTART: &str = "/v1/restart";
     pub const CREATE: &str = "/v1/network/create";

@@ -46,9 +46,11 @@ mod validator;
 mod verify;
 mod yank;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::builder::OsStringValueParser;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::{Config, Paths};
@@ -61,8 +63,8 @@ use output::Output;
 #[command(name = "bcai", version = VERSION, max_term_width = 100, after_help = EXIT_CODES, disable_help_subcommand = true)]
 pub struct Cli {
     /// Keep everything this node owns under one folder
-    #[arg(long, global = true, env = "BCAI_HOME", value_name = "DIR")]
-    home: Option<PathBuf>,
+    #[arg(long, global = true, env = "BCAI_HOME", value_name = "DIR", value_parser = OsStringValueParser::new())]
+    home: Option<OsString>,
 
     /// Set a configuration key for this run (see CONFIGURATION in bcai(1))
     #[arg(short, long = "config", global = true, value_name = "KEY=VALUE")]
@@ -160,6 +162,8 @@ fn helper_definition() -> clap::Command {
 fn run(cli: Cli) -> Result<ExitCode, Error> {
     let Cli { home, config, json, quiet, command } = cli;
     let output = Output { json, quiet };
+    // A variable that is empty is none.
+    let home = home.filter(|home| !home.is_empty()).map(PathBuf::from);
     let done = |result: Result<(), Error>| result.map(|()| ExitCode::SUCCESS);
     // Read by each command that needs it: the last ones help those whose settings are broken.
     let ctx = || Context::load(home.as_deref(), config.clone(), output);

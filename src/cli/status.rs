@@ -31,10 +31,10 @@ impl Status {
 
 fn text(report: &Report) -> String {
     let mut lines = vec![format!(
-        "node      {} pid {}, up {} s, {} resident",
+        "node      {} pid {}, up {}, {} resident",
         report.version,
         report.pid,
-        report.uptime_s,
+        output::span(report.uptime_s as f64),
         output::size(report.resident_bytes)
     )];
     lines.push(match report.supervisor {
@@ -72,7 +72,7 @@ fn text(report: &Report) -> String {
         };
         lines.push(format!(
             "mount     {dir}: {}{version}, {}, fetch {}, io {} ({})",
-            output::safe(&mount.reference),
+            output::safe(&name(mount)),
             output::size(mount.bytes),
             fetch(mount),
             mount.io,
@@ -187,6 +187,16 @@ fn transfer(job: &TransferStatus) -> String {
         if job.rate > 0.0 { format!(", {}", output::rate(job.rate as u64, 1.0)) } else { String::new() };
     let left = job.eta_s.map_or(String::new(), |left| format!(", {} left", output::span(left)));
     format!("transfer  {} {}: {} {done}{rate}{left}", job.kind, output::safe(&job.subject), job.phase)
+}
+
+/// What is mounted, as its name goes in its network; of what was named by a URI, without the way to it.
+fn name(mount: &Mounted) -> String {
+    match &mount.version {
+        Some(version) if mount.reference.starts_with("bcai://") => {
+            format!("{}@{}", version.name, version.version)
+        }
+        _ => mount.reference.clone(),
+    }
 }
 
 /// Where the contents of a mount come from.

@@ -185,6 +185,7 @@ impl Node {
             clock: clock(&peers),
             seats: self.seats(&peers),
             locked: self.locked(),
+            mounts: self.mounted(),
             peers,
             disk: disk.map(|disk| {
                 (disk.f_bavail.saturating_mul(disk.f_frsize), disk.f_blocks.saturating_mul(disk.f_frsize))

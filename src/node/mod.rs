@@ -57,6 +57,7 @@ mod warming;
 mod watches;
 mod witness;
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -118,6 +119,8 @@ pub struct Node {
     publishing: tokio::sync::Mutex<()>,
     /// Held by those who put what is to stay, and alone by who takes away what is not.
     sweeping: tokio::sync::RwLock<()>,
+    /// As they were at the start: by key.
+    settings: BTreeMap<String, String>,
     retention: Keeping,
     scrub: scrub::Scrub,
     mounts: Mounts,
@@ -203,6 +206,7 @@ impl Node {
             nodes: Cache::new(NODE_CACHE),
             publishing: tokio::sync::Mutex::default(),
             sweeping: tokio::sync::RwLock::default(),
+            settings: config.settings().map(|(key, set)| (key.to_owned(), set.value.clone())).collect(),
             retention: config.keeping,
             scrub: scrub::Scrub::default(),
             mounts,
@@ -252,6 +256,11 @@ impl Node {
         }
         tracing::info!(pid = std::process::id(), peer = node.net.peer_id(), "{}", offline::READY);
         Ok((node, listener))
+    }
+
+    /// The settings that it runs with.
+    pub fn settings(&self) -> BTreeMap<String, String> {
+        self.settings.clone()
     }
 
     /// Cancelled when the node shall end.

@@ -18,6 +18,7 @@ use super::error::{Error, Kind};
 use super::keeping::{Inherited, Keeping};
 use super::mount_list::Active;
 use super::report::{MountRequest, Mounted, Quorum, Resolved, UnmountRequest};
+use super::text::size;
 use super::{Node, off};
 use crate::config::{Fetch, Io};
 use crate::manifest::Totals;
@@ -49,7 +50,7 @@ fn suitable_io(wish: Io, totals: Totals) -> (bcai_mount::Io, String) {
         Io::Cached => bcai_mount::Io::Cached,
     };
     let reason = match wish {
-        Io::Auto => format!("files have {} KiB on average", mean >> 10),
+        Io::Auto => format!("files have {} on average", size(mean)),
         _ => "as asked for".to_owned(),
     };
     (io, reason)
@@ -72,10 +73,16 @@ impl Node {
     /// Mounts what a reference means; when this returns, the directory can be read.
     pub async fn mount(self: &Arc<Self>, request: &MountRequest) -> Result<Mounted, Error> {
         let _claim = self.mounts.claim_in_turn(&request.dir).await?;
-        match self.mounts.take_restored(request) {
-            Some(mounted) => Ok(mounted),
-            None => self.mount_in_turn(request).await,
-        }
+        let mounted = match self.mounts.take_restored(request) {
+            Some(mounted) => mounted,
+            None => self.mount_in_turn(request).await?,
+        };
+        Ok(self.with_withdrawal(mounted))
+    }
+
+    /// What is mounted, each as it is now.
+    pub(super) fn mounted(&self) -> Vec<Mounted> {
+        self.mounts.list().into_iter().map(|mounted| self.with_withdrawal(mounted)).collect()
     }
 
     /// The same by who has reserved the directory.
@@ -152,6 +159,7 @@ impl Node {
             fetch: request.fetch,
             follows: false,
             kept: false,
+            withdrawn: None,
             quorum,
         };
         let followed = self.follow(&dir, &request, report.version.as_ref());

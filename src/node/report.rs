@@ -399,7 +399,9 @@ pub struct StoreStatus {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FetchStatus {
+    /// Objects that readers found here.
     pub local_hits: u64,
+    /// Objects that were fetched, also ahead of readers, and their plain bytes.
     pub fetched: u64,
     pub fetched_bytes: u64,
     pub corrupt: u64,

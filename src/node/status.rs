@@ -36,7 +36,7 @@ impl Node {
                 .map(|(address, reached)| Trial { address, reached })
                 .collect(),
             networks: self.networks.status(),
-            mounts: self.mounts.list(),
+            mounts: self.mounted(),
             store: StoreStatus {
                 objects: stats.objects,
                 published_bytes: stats.published_bytes,

@@ -318,7 +318,8 @@ export function cache(status) {
   const legend = parts.map(([kind, name, bytes]) => h("li", {}, h("span", { class: `swatch ${kind}` }), `${name} ${size(bytes)}`));
   const facts = [
     ["Found here", count(now.hits)],
-    ["Fetched", `${count(now.misses)} (${size(status.fetch.fetched_bytes)})`],
+    ["Waited for", count(now.misses)],
+    ["Fetched", `${count(status.fetch.fetched)} (${size(status.fetch.fetched_bytes)})`],
     ["Evicted", `${count(now.evicted)} (${size(now.evicted_bytes)})`],
     ["Not cached", count(now.bypassed)],
     ["Tried again", count(status.fetch.retries)],

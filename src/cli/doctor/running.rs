@@ -3,20 +3,24 @@
 //! Owns: which of its figures and alerts make up which line.
 //! Must not know: what is worth an alert. Invariant, trust and threads: those of `doctor`.
 
+use std::collections::BTreeMap;
+
 use super::super::{Context, output};
 use super::{ANSWER, Check, Verdict, home};
 use crate::api::{Client, route};
+use crate::config::{Origin, Setting};
 use crate::node::report::{Alert, AlertState, PeerStatus, Status};
 use crate::node::{Error, Kind};
 
 /// Lines, and how the names of the alerts begin that belong into them.
-const LINES: [(&str, &[&str]); 6] = [
+const LINES: [(&str, &[&str]); 7] = [
     ("clock", &["clock-off", "clock-skew"]),
     ("peers", &["no-peers", "corrupt-peer", "unusual-latency", "unusual-failures"]),
     ("log", &["stale-log", "forked-log", "unserved-network", "no-quorum", "validator-away"]),
     ("store", &["damaged-objects", "cache-bypassed"]),
     ("replicas", &["under-replicated"]),
     ("keys", &["no-key"]),
+    ("versions", &["withdrawn"]),
 ];
 /// Alerts that other lines show already.
 const ELSEWHERE: [&str; 2] = ["disk-nearly-full", "no-web-page"];
@@ -24,15 +28,20 @@ const ELSEWHERE: [&str; 2] = ["disk-nearly-full", "no-web-page"];
 pub(super) fn checks(ctx: &Context) -> Vec<Check> {
     let client = Client::new(&ctx.paths.socket());
     let asked = ctx.block_on(async {
-        let both = async {
+        let all = async {
             let status: Status = client.get(route::STATUS).await?;
-            Ok((status, client.get::<Vec<Alert>>(route::ALERTS).await?))
+            let alerts: Vec<Alert> = client.get(route::ALERTS).await?;
+            Ok((status, alerts, client.get::<BTreeMap<String, String>>(route::SETTINGS).await?))
         };
-        let answer = tokio::time::timeout(ANSWER, both).await;
+        let answer = tokio::time::timeout(ANSWER, all).await;
         answer.unwrap_or_else(|_| Err(Error::new(Kind::Unreachable, "it does not answer")))
     });
     match asked {
-        Ok((status, alerts)) => of_node(&status, alerts),
+        Ok((status, alerts, settings)) => {
+            let mut checks = of_node(&status, alerts);
+            checks.extend(other_settings(ctx, &settings));
+            checks
+        }
         Err(error) => {
             let remedy = format!("see {}; bcai stop: nothing is lost", ctx.paths.daemon_log().display());
             let why = home::checks(ctx).into_iter().filter(|check| check.verdict != Verdict::Ok);
@@ -58,6 +67,25 @@ fn of_node(status: &Status, mut alerts: Vec<Alert>) -> Vec<Check> {
     }
     checks.extend(alerts.into_iter().map(|alert| of_alert("alert", alert)));
     checks
+}
+
+/// Settings that have changed since the node was started.
+fn other_settings(ctx: &Context, running: &BTreeMap<String, String>) -> Vec<Check> {
+    let changed = ctx.config.settings().filter(|(key, set)| running.get(*key) != Some(&set.value));
+    let check = |(key, set): (&str, &Setting)| {
+        let value = running.get(key).map_or("unknown", String::as_str);
+        let found =
+            format!("{key} is `{}` in {}, and `{value}` in the node that runs", set.value, set.origin);
+        let remedy = match set.origin {
+            Origin::File(_) => "bcai restart: the node reads its files again",
+            Origin::Default => {
+                "bcai restart, if it was in a file; what was in the node's environment or on its command line stays until bcai stop"
+            }
+            Origin::Environment(_) | Origin::Flag => "bcai stop, and start the node with it",
+        };
+        Check::bad("settings", Verdict::Warn, found, remedy)
+    };
+    changed.map(check).collect()
 }
 
 fn kind(alert: &Alert) -> &str {

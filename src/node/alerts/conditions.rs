@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::id::Genesis;
 use crate::net::{PeerInfo, PeerState};
 use crate::node::error::Error;
-use crate::node::report::{ClockStatus, NetworkStatus, PageStatus, ReplicaStatus, Severity};
+use crate::node::report::{ClockStatus, Mounted, NetworkStatus, PageStatus, ReplicaStatus, Severity};
 use crate::node::text::size;
 
 /// A disk with less than so many hundredths free, and less than so many bytes, is nearly full; and is as good as full.
@@ -51,6 +51,7 @@ pub struct Observed {
     /// Encrypted datasets that somebody has asked for here and that this node has no key of: their names, what was said, and
     /// the remedy.
     pub locked: Vec<(String, Error)>,
+    pub mounts: Vec<Mounted>,
 }
 
 /// Who of those that decide a network is connected with this node, which is one of them.
@@ -100,6 +101,7 @@ impl Observed {
         found.extend(clock);
         found.extend(self.seats.iter().filter(|_| self.uptime >= ARRIVING).flat_map(of_seats));
         found.extend(self.locked.iter().map(of_locked));
+        found.extend(self.mounts.iter().filter_map(of_mount));
         found.extend(self.replicas.iter().flat_map(of_replicas));
         found.extend(self.unserved.iter().map(of_unserved));
         found
@@ -108,15 +110,23 @@ impl Observed {
     fn lonely(&self) -> Option<Condition> {
         let connected = self.peers.iter().any(|peer| peer.state == PeerState::Connected);
         let first = self.needs_peers.first().filter(|_| !connected)?;
-        let more = match self.needs_peers.len() - 1 {
-            0 => String::new(),
-            more => format!(" and {more} more"),
+        let who = match self.needs_peers.len() - 1 {
+            0 => format!("{first} needs"),
+            more => format!("{first} and {more} more need"),
         };
+        let is_blocked = self.peers.iter().any(|peer| peer.state == PeerState::Blocked);
         Some(condition(
             "no-peers",
             Severity::Error,
-            format!("no peer is connected, and {first}{more} needs what is not on this machine"),
-            "start the publisher or mend the way to it; `bcai peers` shows who was known, `bcai peers add` adds another",
+            format!("no peer is connected, and {who} what is not on this machine"),
+            match is_blocked {
+                true => {
+                    "`bcai peers` shows who is blocked here, and `bcai peers allow` lifts that; or start another publisher"
+                }
+                false => {
+                    "start the publisher or mend the way to it; `bcai peers` shows who was known, `bcai peers add` adds another"
+                }
+            },
         ))
     }
 
@@ -285,6 +295,18 @@ fn of_seats(seats: &Seats) -> Vec<Condition> {
 fn of_locked((name, error): &(String, Error)) -> Condition {
     let remedy = error.hint.clone().unwrap_or_default();
     condition(format!("no-key:{name}"), Severity::Warning, error.message.clone(), remedy)
+}
+
+fn of_mount(mount: &Mounted) -> Option<Condition> {
+    let (reason, version, dir) = (mount.withdrawn.as_ref()?, mount.version.as_ref()?, mount.dir.display());
+    Some(condition(
+        format!("withdrawn:{dir}"),
+        Severity::Warning,
+        format!("{}@{}, which is mounted on {dir}, was withdrawn: {reason}", version.name, version.version),
+        format!(
+            "`bcai list` shows the other versions, and `bcai remount {dir} NAME@VERSION` changes to one while programs read"
+        ),
+    ))
 }
 
 fn of_unserved((genesis, error): &(Genesis, Error)) -> Condition {
