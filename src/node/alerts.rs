@@ -186,6 +186,7 @@ impl Node {
             seats: self.seats(&peers),
             locked: self.locked(),
             mounts: self.mounted(),
+            limited: self.limits().download.is_some(),
             peers,
             disk: disk.map(|disk| {
                 (disk.f_bavail.saturating_mul(disk.f_frsize), disk.f_blocks.saturating_mul(disk.f_frsize))

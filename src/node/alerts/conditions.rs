@@ -31,6 +31,8 @@ pub struct Observed {
     /// What cannot go on without peers, for people.
     pub needs_peers: Vec<String>,
     pub peers: Vec<PeerInfo>,
+    /// Whether what is received is limited.
+    pub limited: bool,
     /// Bytes free to this user, and all bytes, of the file system of the store.
     pub disk: Option<(u64, u64)>,
     pub store: String,
@@ -94,7 +96,7 @@ impl Observed {
                 .into_iter()
                 .flatten()
                 .collect();
-        found.extend(self.peers.iter().flat_map(of_peer));
+        found.extend(self.peers.iter().flat_map(|peer| of_peer(peer, self.limited)));
         // Where the peers say so as well, it is said once.
         let is_off = clock.is_some();
         found.extend(self.networks.iter().flat_map(|network| of_network(network, is_off)));
@@ -198,7 +200,8 @@ pub fn disk_is_low(free: u64, total: u64) -> Option<Severity> {
     }
 }
 
-fn of_peer(peer: &PeerInfo) -> Vec<Condition> {
+/// What is wrong with a peer. Where what is received is limited here (`is_limited`), its answers stand in a queue of our own making.
+fn of_peer(peer: &PeerInfo, is_limited: bool) -> Vec<Condition> {
     let id = &peer.id;
     let mut found = Vec::new();
     if peer.state == PeerState::Banned {
@@ -214,7 +217,7 @@ fn of_peer(peer: &PeerInfo) -> Vec<Condition> {
     }
     let remedy =
         "see `bcai peers`; if it lasts, look at the network between, or ask others with `bcai peers block`";
-    if peer.unusual_latency {
+    if peer.unusual_latency && !is_limited {
         let rtt = peer.rtt.unwrap_or_default().as_secs_f64() * 1e3;
         let text = format!("peer {id} answers far slower than it used to: now in {rtt:.0} ms");
         found.push(condition(format!("unusual-latency:{id}"), Severity::Warning, text, remedy));

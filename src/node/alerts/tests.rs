@@ -107,6 +107,11 @@ fn each_condition_has_its_alert() {
             Observed { peers: vec![odd.clone()], ..Observed::default() },
             vec!["unusual-latency:b", "unusual-failures:b"],
         ),
+        // What we hold back ourselves comes late.
+        (
+            Observed { peers: vec![odd.clone()], limited: true, ..Observed::default() },
+            vec!["unusual-failures:b"],
+        ),
         // Who is away is not asked how it does.
         (
             Observed {
