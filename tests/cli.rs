@@ -266,6 +266,8 @@ fn foreign_environment_variables_are_no_concern_of_ours() {
     let refused = done(site.command(["list"]).env("BCAI_LOG_LEVEL", odd).output().unwrap());
     assert_eq!(refused.code, 2);
     assert!(refused.stderr.contains("BCAI_LOG_LEVEL"), "{}", refused.stderr);
+    // One that is empty is none; it was a usage error, even with --home.
+    assert_eq!(site.command(["doctor"]).env("BCAI_HOME", "").output().unwrap().status.code(), Some(0));
     let typo = done(site.command(["list"]).env("BCAI_NET_MDSN", "false").output().unwrap());
     assert!(typo.code == 2 && typo.stderr.contains("BCAI_NET_MDSN"), "{}", typo.stderr);
 }

@@ -24,7 +24,7 @@ fn connected(site: &Site) -> Vec<Value> {
     ignore = "needs /dev/fuse, root to make network namespaces, and nft (nftables) to make routers of them"
 )]
 fn two_machines_behind_routers_come_to_a_direct_connection_through_a_relay() {
-    let mut lan = Lan::new(3, None).unwrap();
+    let mut lan = Lan::new(4, None).unwrap();
     let homes = [1, 2].map(|router| lan.behind(router).unwrap());
     let mut relay = Site::at(&lan, 0);
     relay.settings.push(("BCAI_NET_RELAY".into(), "true".into()));
@@ -55,6 +55,19 @@ fn two_machines_behind_routers_come_to_a_direct_connection_through_a_relay() {
     // Neither knows of the other's machine but what its router shows.
     let shown = connected(&reader).into_iter().find(|peer| peer["peer_id"] == id).unwrap();
     assert!(shown.to_string().contains(&format!("/ip4/{}/", lan.address(1))), "{shown}");
+
+    // Each knows whether others reach it, since others have tried.
+    let tried = |site: &Site, reached: bool| {
+        let trials = site.status()["trials"].as_array().cloned().unwrap_or_default();
+        !trials.is_empty() && trials.iter().any(|trial| trial["reached"] == true) == reached
+    };
+    wait_until("the source is tried in vain", || tried(&source, false));
+    let doctor = source.ok(["doctor"]);
+    assert!(doctor.contains("nobody outside can connect") && doctor.contains("through a relay"), "{doctor}");
+    let open = Site::at(&lan, 3);
+    open.ok(["init", "--join", &uri]);
+    wait_until("one without a router before it is reached", || tried(&open, true));
+    assert!(open.ok(["doctor"]).contains("reach      others connect to"));
 
     let before = lan.sent(0).unwrap();
     let mounted = reader.mount(&uri, "mnt");

@@ -19,6 +19,9 @@ _bcai() {
             bcai,alerts)
                 cmd="bcai__subcmd__alerts"
                 ;;
+            bcai,bugreport)
+                cmd="bcai__subcmd__bugreport"
+                ;;
             bcai,bundle)
                 cmd="bcai__subcmd__bundle"
                 ;;
@@ -194,7 +197,7 @@ _bcai() {
 
     case "${cmd}" in
         bcai)
-            opts="-c -q -h -V --home --config --json --quiet --help --version init daemon stop restart snapshot publish tag yank mount remount unmount list log ls cat export bundle diff prefetch pin unpin cache gc verify keys validator status top trace peers alerts doctor demo completions man"
+            opts="-c -q -h -V --home --config --json --quiet --help --version init daemon stop restart snapshot publish tag yank mount remount unmount list log ls cat export bundle diff prefetch pin unpin cache gc verify keys validator status top trace peers alerts doctor bugreport demo completions man"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -274,6 +277,32 @@ _bcai() {
         bcai__subcmd__alerts__subcmd__list)
             opts="-c -q -h --all --home --config --json --quiet --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --home)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -c)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        bcai__subcmd__bugreport)
+            opts="-c -q -h --home --config --json --quiet --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi

@@ -45,6 +45,12 @@ impl Client {
         parse(&self.bytes(response).await?)
     }
 
+    /// A question whose answer is text.
+    pub async fn get_text(&self, route: &str) -> Result<String, Error> {
+        let response = self.send(Method::GET, route, Bytes::new()).await?;
+        Ok(String::from_utf8_lossy(&self.bytes(response).await?).into_owned())
+    }
+
     /// A question with a body.
     pub async fn post<A: DeserializeOwned>(&self, route: &str, body: &impl Serialize) -> Result<A, Error> {
         parse(&self.post_bytes(route, body).await?)

@@ -19,6 +19,7 @@ pub use web::serve as serve_page;
 /// Routes, each named once for both sides.
 pub mod route {
     pub const STATUS: &str = "/v1/status";
+    pub const SETTINGS: &str = "/v1/settings";
     pub const STOP: &str = "/v1/stop";
     pub const RESTART: &str = "/v1/restart";
     pub const CREATE: &str = "/v1/network/create";
@@ -65,7 +66,7 @@ pub mod route {
     pub const JOB_EVENTS: &str = "/v1/jobs/events";
     pub const ALERTS: &str = "/v1/alerts";
     pub const ALERTS_ACK: &str = "/v1/alerts/ack";
-    /// For Prometheus; no command uses it.
+    /// For Prometheus, and in bug reports.
     pub const METRICS: &str = "/metrics";
     /// For loaders; no command uses it.
     pub const HINTS: &str = "/v1/hints";

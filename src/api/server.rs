@@ -6,6 +6,7 @@
 //! Trust: see `api`.
 //! Threads: one task per connection.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,6 +60,7 @@ pub async fn serve(listener: UnixListener, node: Arc<Node>, stop: CancellationTo
         .route(route::EXPORT, post(export))
         .route(route::BUNDLE_EXPORT, post(export_bundle))
         .route(route::BUNDLE_IMPORT, post(import_bundle))
+        .route(route::SETTINGS, get(settings))
         .route(route::VERIFY, post(verify))
         .route(route::GC, post(gc))
         .route(route::TRACE, post(trace))
@@ -255,6 +257,10 @@ async fn unpin(State(node): Shared, Json(request): Json<PinRequest>) -> Response
 
 async fn hints(State(node): Shared, Json(request): Json<HintRequest>) -> Answer<Hinted> {
     node.hint(request).await.map(Json)
+}
+
+async fn settings(State(node): Shared) -> Answer<BTreeMap<String, String>> {
+    Ok(Json(node.settings()))
 }
 
 async fn keys(State(node): Shared) -> Answer<KeysReport> {

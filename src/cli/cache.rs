@@ -56,7 +56,7 @@ fn text(cache: &CacheStatus) -> String {
             size(cache.deduplicated_bytes)
         ),
         format!(
-            "reads      {} hits, {} misses, {ratio} hits; {} did not have to be fetched",
+            "reads      {} objects were here, {} had to be waited for: {ratio} hits; {} did not have to be fetched",
             cache.hits,
             cache.misses,
             size(cache.saved_bytes)

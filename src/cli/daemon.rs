@@ -78,7 +78,7 @@ impl Daemon {
 
 fn already_running(pid: u32) -> Error {
     Error::new(Kind::Busy, format!("already running, pid {pid}"))
-        .hint("`bcai stop` ends it, `bcai status` shows it")
+        .hint("`bcai status` shows it; `bcai restart` has it read its settings again, and `bcai stop` ends it, to start it with other words")
 }
 
 impl Context {

@@ -20,6 +20,9 @@ impl List {
     pub fn run(self, ctx: &Context) -> Result<(), Error> {
         let datasets: Vec<Dataset> = ctx.with_daemon(async |client| client.get(route::DATASETS).await)?;
         ctx.output.result(&datasets, |datasets| text(datasets));
+        if datasets.is_empty() {
+            ctx.output.note("nothing is published in the networks of this node; `bcai status` shows them, `bcai init` creates or joins one");
+        }
         Ok(())
     }
 }

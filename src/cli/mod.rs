@@ -7,6 +7,7 @@
 //! Threads: the main thread; the daemon command starts its own runtime.
 
 mod alerts;
+mod bugreport;
 mod bundle;
 mod cache;
 mod cat;
@@ -45,9 +46,11 @@ mod validator;
 mod verify;
 mod yank;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::builder::OsStringValueParser;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::{Config, Paths};
@@ -57,11 +60,11 @@ use output::Output;
 
 /// Versioned datasets as ordinary files, fetched from peers and verified against a signed log.
 #[derive(Debug, Parser)]
-#[command(name = "bcai", version, max_term_width = 100, after_help = EXIT_CODES, disable_help_subcommand = true)]
+#[command(name = "bcai", version = VERSION, max_term_width = 100, after_help = EXIT_CODES, disable_help_subcommand = true)]
 pub struct Cli {
     /// Keep everything this node owns under one folder
-    #[arg(long, global = true, env = "BCAI_HOME", value_name = "DIR")]
-    home: Option<PathBuf>,
+    #[arg(long, global = true, env = "BCAI_HOME", value_name = "DIR", value_parser = OsStringValueParser::new())]
+    home: Option<OsString>,
 
     /// Set a configuration key for this run (see CONFIGURATION in bcai(1))
     #[arg(short, long = "config", global = true, value_name = "KEY=VALUE")]
@@ -78,6 +81,9 @@ pub struct Cli {
     #[command(subcommand)]
     command: Command,
 }
+
+/// The version, and of a release build the commit that it was built from (`build.rs`).
+const VERSION: &str = env!("BCAI_VERSION");
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 10 not found, 11 busy or locked, 12 not allowed, \
 13 failed verification, 14 unreachable or timed out.";
@@ -116,6 +122,7 @@ enum Command {
     Peers(peers::Peers),
     Alerts(alerts::Alerts),
     Doctor(doctor::Doctor),
+    Bugreport(bugreport::Bugreport),
     Demo(demo::Demo),
     Completions(completions::Completions),
     Man(man::Man),
@@ -155,8 +162,10 @@ fn helper_definition() -> clap::Command {
 fn run(cli: Cli) -> Result<ExitCode, Error> {
     let Cli { home, config, json, quiet, command } = cli;
     let output = Output { json, quiet };
+    // A variable that is empty is none.
+    let home = home.filter(|home| !home.is_empty()).map(PathBuf::from);
     let done = |result: Result<(), Error>| result.map(|()| ExitCode::SUCCESS);
-    // Read by each command that needs it: the last three help those whose settings are broken.
+    // Read by each command that needs it: the last ones help those whose settings are broken.
     let ctx = || Context::load(home.as_deref(), config.clone(), output);
     match command {
         Command::Init(command) => done(command.run(&ctx()?)),
@@ -192,6 +201,7 @@ fn run(cli: Cli) -> Result<ExitCode, Error> {
         Command::Alerts(command) => done(command.run(&ctx()?)),
         Command::Demo(command) => done(command.run(&ctx()?)),
         Command::Doctor(command) => command.run(ctx(), output),
+        Command::Bugreport(command) => done(command.run(ctx(), output)),
         Command::Completions(command) => done(command.run()),
         Command::Man(command) => done(command.run()),
     }

@@ -123,9 +123,12 @@ pub(super) fn describe(mounted: &Mounted) -> String {
     };
     let dir = output::safe(&mounted.dir.display().to_string());
     let quorum = mounted.quorum.map_or(String::new(), |quorum| format!(", {}", agreement(quorum)));
+    let withdrawn = mounted.withdrawn.as_ref().map_or(String::new(), |reason| {
+        format!("\nwarning: this version was withdrawn: {}", output::safe(reason))
+    });
     let follows = if mounted.follows { ", following the tag" } else { "" };
     format!(
-        "{} on {dir}: {} inodes, {}{quorum}{follows}",
+        "{} on {dir}: {} inodes, {}{quorum}{follows}{withdrawn}",
         output::safe(&what),
         mounted.inodes,
         output::size(mounted.bytes)

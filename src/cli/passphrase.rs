@@ -21,7 +21,7 @@ const FILE_VARIABLE: &str = "BCAI_PASSPHRASE_FILE";
 const MAX_LEN: u64 = 4096;
 
 /// The passphrase that the environment gives, if it does.
-fn given() -> Result<Option<Passphrase>, Error> {
+pub fn given() -> Result<Option<Passphrase>, Error> {
     if let Ok(text) = std::env::var(VARIABLE) {
         return Ok(Some(Passphrase::new(text)));
     }

@@ -33,10 +33,10 @@ impl Status {
 
 fn text(report: &Report) -> String {
     let mut lines = vec![format!(
-        "node      {} pid {}, up {} s, {} resident",
+        "node      {} pid {}, up {}, {} resident",
         report.version,
         report.pid,
-        report.uptime_s,
+        output::span(report.uptime_s as f64),
         output::size(report.resident_bytes)
     )];
     lines.push(match report.supervisor {
@@ -74,7 +74,7 @@ fn text(report: &Report) -> String {
         };
         lines.push(format!(
             "mount     {dir}: {}{version}, {}, fetch {}, io {} ({})",
-            output::safe(&mount.reference),
+            output::safe(&name(mount)),
             output::size(mount.bytes),
             fetch(mount),
             mount.io,
@@ -227,6 +227,16 @@ fn classes(classes: &[ClassStatus]) -> Option<String> {
         })
         .collect();
     (!shown.is_empty()).then(|| format!("fetching  {}", shown.join(", ")))
+}
+
+/// What is mounted, as its name goes in its network; of what was named by a URI, without the way to it.
+fn name(mount: &Mounted) -> String {
+    match &mount.version {
+        Some(version) if mount.reference.starts_with("bcai://") => {
+            format!("{}@{}", version.name, version.version)
+        }
+        _ => mount.reference.clone(),
+    }
 }
 
 /// Where the contents of a mount come from.

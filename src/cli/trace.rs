@@ -18,8 +18,8 @@ use crate::node::{Error, Kind, Node};
 ///
 /// One line for each answer: the time of day, what was asked, how long the answer took, whether it was here or had to be fetched
 /// from elsewhere, and about which file. What the kernel answers by itself, out of the pages, names and attributes that it keeps, is
-/// not seen: a second look at the same file shows nothing. It ends with the mount, or with Ctrl-C, and costs readers nothing; when
-/// they are faster than can be shown, it says how much was left out.
+/// not seen: a second look at the same file shows nothing. It ends with the mount, or with Ctrl-C. Readers never wait for it, but it
+/// takes processor time, about 12 us an answer; when they are faster than can be shown, it says how much was left out.
 #[derive(Debug, Args)]
 #[command(
     after_help = "Examples:\n  bcai trace /mnt/photos\n  bcai trace /mnt/photos --json | jq 'select(.source == \"elsewhere\")'"
@@ -70,7 +70,7 @@ fn line(row: &TraceRow) -> String {
     let clock = output::time(row.time_ms);
     let clock = clock.split(' ').next_back().unwrap_or_default();
     let range = match (row.operation.as_str(), row.len) {
-        ("read", len) => format!(" {len} at {}", row.offset),
+        ("read", len) => format!(" {len} bytes at {}", row.offset),
         ("lseek" | "readdir", _) => format!(" at {}", row.offset),
         _ => String::new(),
     };
@@ -81,7 +81,7 @@ fn line(row: &TraceRow) -> String {
         row.operation,
         took(row.micros),
         row.source,
-        output::safe(&row.path),
+        if row.path.is_empty() { "/".into() } else { output::safe(&row.path) },
         error.unwrap_or_default()
     )
 }
@@ -117,7 +117,7 @@ mod tests {
         assert!(line.contains(".123 read "), "{line}");
         assert!(
             line.ends_with(
-                "12.3 ms elsewhere train/a\\u{1b}.jpg 131072 at 4096: the content could not be had in time"
+                "12.3 ms elsewhere train/a\\u{1b}.jpg 131072 bytes at 4096: the content could not be had in time"
             ),
             "{line}"
         );

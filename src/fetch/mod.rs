@@ -102,11 +102,13 @@ pub fn patience(class: Class) -> Duration {
 /// What has happened since the start, in objects unless named otherwise.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FetchStats {
-    /// Found in the local store and verified.
+    /// Found in the local store and verified, by who needed it then: what is looked for ahead of that does not count.
     pub local_hits: u64,
     /// Plain bytes of those.
     pub local_bytes: u64,
-    /// Fetched from elsewhere and verified.
+    /// Not found by who needed it then, and fetched.
+    pub awaited: u64,
+    /// Fetched from elsewhere and verified, also ahead of need.
     pub fetched: u64,
     /// Plain bytes of those.
     pub fetched_bytes: u64,
@@ -123,6 +125,7 @@ struct Counters {
     shares: Mutex<Shares>,
     local_hits: AtomicU64,
     local_bytes: AtomicU64,
+    awaited: AtomicU64,
     fetched: AtomicU64,
     fetched_bytes: AtomicU64,
     corrupt: AtomicU64,
@@ -131,9 +134,9 @@ struct Counters {
 
 impl Counters {
     fn new() -> Self {
-        let [local_hits, local_bytes, fetched, fetched_bytes, corrupt, retries] = Default::default();
+        let [local_hits, local_bytes, awaited, fetched, fetched_bytes, corrupt, retries] = Default::default();
         let (started, shares) = (Instant::now(), Mutex::default());
-        Self { started, shares, local_hits, local_bytes, fetched, fetched_bytes, corrupt, retries }
+        Self { started, shares, local_hits, local_bytes, awaited, fetched, fetched_bytes, corrupt, retries }
     }
 
     // Sums, changed in single steps.
@@ -191,7 +194,10 @@ impl Fetcher {
     /// reported as not here, so that it is fetched again, and forgotten unless it was published or is pinned.
     pub fn local(&self, id: &ObjectId) -> Result<Option<Checked>, FetchError> {
         match self.0.local(id)? {
-            Local::Here(object) => Ok(Some(object)),
+            Local::Here(object) => {
+                self.0.hit(&object);
+                Ok(Some(object))
+            }
             Local::Absent | Local::Damaged(_) => Ok(None),
         }
     }
@@ -240,6 +246,7 @@ impl Fetcher {
         FetchStats {
             local_hits: read(&counters.local_hits),
             local_bytes: read(&counters.local_bytes),
+            awaited: read(&counters.awaited),
             fetched: read(&counters.fetched),
             fetched_bytes: read(&counters.fetched_bytes),
             corrupt: read(&counters.corrupt),
@@ -261,12 +268,12 @@ impl Inner {
     fn local(&self, id: &ObjectId) -> Result<Local, FetchError> {
         // The queue first: what leaves it is in the store.
         if let Some(checked) = self.behind.get(id) {
-            return Ok(self.hit(checked));
+            return Ok(Local::Here(checked));
         }
         let (cause, error) = match self.store.get(id) {
             Ok(None) => return Ok(Local::Absent),
             Ok(Some(packed)) => match packed.verify(id) {
-                Ok(checked) => return Ok(self.hit(checked)),
+                Ok(checked) => return Ok(Local::Here(checked)),
                 Err(cause) => (cause.to_string(), None),
             },
             Err(error) if error.is_damage() => (error.to_string(), Some(Arc::new(error))),
@@ -281,10 +288,9 @@ impl Inner {
         Ok(Local::Damaged(error))
     }
 
-    fn hit(&self, object: Checked) -> Local {
+    fn hit(&self, object: &Checked) {
         self.counters.local_hits.fetch_add(1, Ordering::Relaxed);
         self.counters.local_bytes.fetch_add(object.plain().len() as u64, Ordering::Relaxed);
-        Local::Here(object)
     }
 
     /// Waits for the flight of `id`, which is begun if there is none and hurried if it is less urgent.
@@ -338,7 +344,12 @@ impl Inner {
         let local = blocking(move || inner.local(&id)).await;
         // What the disk cannot give others may; if not, the disk is what there is to complain about.
         let (damaged, failed) = match local {
-            Ok(Local::Here(here)) => return Ok((here, true)),
+            Ok(Local::Here(here)) => {
+                if *class.borrow() == Class::Fault {
+                    self.hit(&here);
+                }
+                return Ok((here, true));
+            }
             Ok(Local::Absent) => (false, None),
             Ok(Local::Damaged(error)) => (true, error.map(FetchError::Store)),
             Err(error) => {
@@ -357,15 +368,18 @@ impl Inner {
         }
         let checked = outcome?;
         self.counters.fetched.fetch_add(1, Ordering::Relaxed);
+        // Also what was being fetched ahead when somebody came to need it.
+        let class = *class.borrow();
+        self.counters.awaited.fetch_add(u64::from(class == Class::Fault), Ordering::Relaxed);
         let bytes = checked.plain().len() as u64;
         self.counters.fetched_bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.counters.shares().add(self.counters.started.elapsed(), *class.borrow(), bytes);
+        self.counters.shares().add(self.counters.started.elapsed(), class, bytes);
         if damaged {
             self.replace(&checked).await;
             return Ok((checked, true));
         }
         let kept = self.behind.try_add(&checked);
-        if !kept && *class.borrow() <= Class::Readahead {
+        if !kept && class <= Class::Readahead {
             self.behind.bypass();
         }
         Ok((checked, kept))

@@ -269,6 +269,29 @@ async fn without_a_source_only_what_is_here_is_found() {
     assert_eq!((fetcher.stats(), fake.calls()), (asks.stats(), 1));
 }
 
+/// A whole epoch that was fetched ahead of its reader counted twice: as fetched, and as saved.
+#[tokio::test]
+async fn what_is_looked_for_ahead_is_neither_found_nor_waited_for() {
+    let [ahead, needed] = ["ahead", "needed"].map(object);
+    let fake = Fake::new(&[ahead.clone(), needed.clone()], 10);
+    let (_dir, store) = store();
+    let fetcher = Fetcher::new(store, Some(fake));
+    let counts = || {
+        let stats = fetcher.stats();
+        (stats.local_hits, stats.awaited, stats.fetched)
+    };
+    fetcher.get(ahead.id(), Class::Readahead).await.unwrap();
+    fetcher.get(ahead.id(), Class::Prefetch).await.unwrap();
+    assert_eq!(counts(), (0, 0, 1));
+    fetcher.get(ahead.id(), Class::Fault).await.unwrap();
+    assert_eq!(counts(), (1, 0, 1));
+    let waits = fetcher.get(needed.id(), Class::Fault);
+    // It was on its way before anybody needed it, and is waited for all the same.
+    let (first, second) = futures::join!(fetcher.get(needed.id(), Class::Readahead), waits);
+    assert!(first.is_ok() && second.is_ok());
+    assert_eq!(counts(), (1, 1, 2));
+}
+
 #[tokio::test]
 async fn get_many_keeps_the_order_and_its_bound() {
     let objects: Vec<_> = (0..200).map(|n| object(&format!("object {n}"))).collect();

@@ -6,7 +6,8 @@
 //! Trust: addresses come from users and from strangers; only those of users may be names.
 //! Threads: pure functions.
 
-use std::net::IpAddr;
+use std::io;
+use std::net::{IpAddr, TcpListener, UdpSocket};
 use std::time::Duration;
 
 use libp2p::multiaddr::Protocol;
@@ -36,6 +37,18 @@ fn has_transport(parts: &[Protocol]) -> bool {
         }
         [Protocol::Memory(_)] => cfg!(test),
         _ => false,
+    }
+}
+
+/// Whether a node could listen on `address` now; why not. What it names by a name, or leaves open, is not tried.
+pub fn try_to_listen(address: &str) -> io::Result<()> {
+    let parsed: Multiaddr =
+        address.parse().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    let parts: Vec<Protocol> = parsed.iter().collect();
+    match (ip_of(&parsed), parts.get(1)) {
+        (Some(ip), Some(Protocol::Tcp(port))) => TcpListener::bind((ip, *port)).map(drop),
+        (Some(ip), Some(Protocol::Udp(port))) => UdpSocket::bind((ip, *port)).map(drop),
+        _ => Ok(()),
     }
 }
 

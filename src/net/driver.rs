@@ -26,7 +26,7 @@ use super::error::NetError;
 use super::gossip::{self, News, Rates};
 use super::relays::Reservation;
 use super::rules::{Mode, Rules};
-use super::shared::{Command, PEERS_PROTOCOL, SWARM_PROTOCOL, Shared};
+use super::shared::{Command, PEERS_PROTOCOL, SWARM_PROTOCOL, Shared, clock_ms};
 use super::transport::{Behaviour, BehaviourEvent, CONNECTING};
 use crate::swarm::choice::Failure;
 use crate::swarm::scheduler::Kind;
@@ -316,6 +316,7 @@ impl Driver {
                     kad.set_mode(Some(if unreachable { kad::Mode::Client } else { kad::Mode::Server }));
                 }
                 tracing::debug!(address = %event.tested_addr, server = %event.server, result = ?event.result, "tried from outside");
+                self.shared.table.tried(event.tested_addr, event.result.is_ok());
             }
             BehaviourEvent::Dcutr(event) => {
                 tracing::debug!(peer = %event.remote_peer_id, result = ?event.result, "a direct connection instead of a relayed one");
@@ -346,7 +347,7 @@ impl Driver {
         match news {
             // Nobody need follow a log.
             Some((_, News::Head { genesis, height, .. })) => drop(self.shared.heads.send((genesis, height))),
-            Some((author, News::Beacon { beacon })) => self.shared.table.says(&author, beacon),
+            Some((author, News::Beacon { beacon })) => self.shared.table.says(&author, beacon, clock_ms()),
             None => {}
         }
     }

@@ -18,7 +18,7 @@ use libp2p::identity::Keypair;
 use minicbor::{Decode, Encode};
 
 use super::error::NetError;
-use super::shared::{Command, Shared, agent, blocking};
+use super::shared::{Command, Shared, agent, blocking, clock_ms};
 use crate::codec::{self, CodecError};
 use crate::id::{Genesis, HeaderId};
 
@@ -54,6 +54,9 @@ pub struct Beacon {
     /// Swarms that it is in.
     #[n(3)]
     pub swarms: u32,
+    /// Its clock when it said so, in Unix milliseconds.
+    #[n(4)]
+    pub time_ms: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -182,6 +185,7 @@ pub(super) async fn beacons(shared: Arc<Shared>, relay: bool) {
                     free_class: (u64::BITS - free.leading_zeros()) as u8,
                     relay,
                     swarms: shared.trackers.swarms().len() as u32,
+                    time_ms: clock_ms(),
                 };
                 shared.command(Command::Tell(News::Beacon { beacon })).await;
             }
@@ -205,7 +209,8 @@ mod tests {
     }
 
     fn beacon(agent: &str) -> Vec<u8> {
-        let beacon = Beacon { agent: agent.to_owned(), free_class: 7, relay: true, swarms: u32::MAX };
+        let agent = agent.to_owned();
+        let beacon = Beacon { agent, free_class: 7, relay: true, swarms: u32::MAX, time_ms: u64::MAX };
         codec::encode(&News::Beacon { beacon })
     }
 

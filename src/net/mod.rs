@@ -18,6 +18,7 @@ mod error;
 mod frames;
 mod gossip;
 mod hot;
+mod info;
 mod lender;
 mod letters;
 mod limits;
@@ -55,15 +56,16 @@ use tokio::sync::{Notify, Semaphore, broadcast, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use addresses::try_to_listen;
 pub use error::NetError;
 pub use gossip::Beacon;
+pub use info::{PeerInfo, PeerState};
 pub use letters::{MAX_LETTER, Received, Sent};
 pub use log_calls::{Submission, SubmitError, Submitted};
 pub use peers::Peers;
 pub use replica_calls::ReplicaCall;
 pub use replica_wire::{MAX_SNAPSHOTS, MAX_ZONE, ReplicaAnswer, ReplicaRequest};
 pub use rules::Mode;
-pub use table::{PeerInfo, PeerState};
 pub use trackers::SwarmGuard;
 
 use crate::chain::Registry;
@@ -220,6 +222,12 @@ impl Net {
     /// Where this node listens, each with its peer id, ready to be given to others.
     pub fn addresses(&self) -> Vec<String> {
         self.shared.table.listening_on().iter().map(Multiaddr::to_string).collect()
+    }
+
+    /// Addresses of this node that others have tried from outside of late, and whether they got through (AutoNAT).
+    pub fn trials(&self) -> Vec<(String, bool)> {
+        let trials = self.shared.table.trials().into_iter();
+        trials.map(|(address, got_through)| (address.to_string(), got_through)).collect()
     }
 
     /// Connects to a multiaddress, with or without `/p2p/ID` at its end. From then on that peer is connected again

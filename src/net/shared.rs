@@ -7,7 +7,7 @@
 //! Threads: any.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use libp2p::{Multiaddr, PeerId, StreamProtocol};
 use minicbor::{Decode, Encode};
@@ -143,6 +143,12 @@ impl Shared {
 /// The name of this program on the wire.
 pub(super) fn agent() -> String {
     concat!("bcai/", env!("CARGO_PKG_VERSION")).to_owned()
+}
+
+/// The clock of this machine, in Unix milliseconds.
+pub(super) fn clock_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Runs `work` where blocking is allowed.

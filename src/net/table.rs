@@ -8,7 +8,6 @@
 //! Threads: any; the lock is held for bookkeeping only.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -18,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::addresses::{is_loopback, is_relayed};
 use super::gossip::Beacon;
+use super::info::{PeerInfo, PeerState};
 use super::session::Session;
 use crate::swarm::health::{Grade, Health};
 
@@ -25,64 +25,6 @@ use crate::swarm::health::{Grade, Health};
 const MAX_KNOWN: usize = 1024;
 /// Addresses remembered for one peer.
 const MAX_ADDRESSES: usize = 8;
-
-/// What is to be known about a peer from outside.
-#[derive(Debug, Clone)]
-pub struct PeerInfo {
-    pub id: String,
-    /// Where it was reached, or says that it listens.
-    pub addresses: Vec<String>,
-    /// Smoothed round trip.
-    pub rtt: Option<Duration>,
-    /// Bytes of objects received from it and sent to it, as they travel.
-    pub bytes_in: u64,
-    pub bytes_out: u64,
-    /// Objects sent to it.
-    pub objects_served: u64,
-    /// Bytes a second of that, of late.
-    pub rate_in: f64,
-    pub rate_out: f64,
-    /// Requests that it failed, and their smoothed share.
-    pub failed: u64,
-    pub failure_share: f64,
-    pub grade: Grade,
-    /// What it is worth keeping for, from 0 to 1.
-    pub score: f64,
-    /// It does far worse of late than it used to.
-    pub unusual_latency: bool,
-    pub unusual_failures: bool,
-    pub state: PeerState,
-    /// Connected, but through a relay only.
-    pub relayed: bool,
-    /// What it says that it is able to, if it has lately.
-    pub beacon: Option<Beacon>,
-}
-
-/// How things stand with a peer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PeerState {
-    Connected,
-    /// Connected, but only to go through it: this node is anonymous, and the relay knows where it is.
-    Relay,
-    /// The connection was lost; it is tried again from time to time.
-    Reconnecting,
-    /// It sent wrong bytes; nothing is asked of it and its connections are refused until this node starts again.
-    Banned,
-    /// The same because a user said so, until a user says otherwise.
-    Blocked,
-}
-
-impl fmt::Display for PeerState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            PeerState::Connected => "connected",
-            PeerState::Relay => "relay",
-            PeerState::Reconnecting => "reconnecting",
-            PeerState::Banned => "banned",
-            PeerState::Blocked => "blocked",
-        })
-    }
-}
 
 /// Bytes of objects, with all peers since the start: also with those that are not remembered any more.
 #[derive(Default)]
@@ -143,8 +85,8 @@ struct Peer {
     told: Vec<Multiaddr>,
     /// Whether it speaks the protocol of objects; not known before identify has told or it was tried.
     speaks: Option<bool>,
-    /// What it says of itself.
-    beacon: Option<Beacon>,
+    /// What it says of itself, and this machine's clock when it did.
+    beacon: Option<(Beacon, u64)>,
     /// Whether it answers announcements of swarms.
     tracks: bool,
     /// Whether it is on this machine.
@@ -169,6 +111,8 @@ struct Inner {
     /// Peers that are asked for nothing and told nothing but to relay.
     relays: HashSet<PeerId>,
     listening: Vec<Multiaddr>,
+    /// Own addresses that others have tried from outside, the latest last, and whether they got through.
+    tried: Vec<(Multiaddr, bool)>,
 }
 
 impl Table {
@@ -280,10 +224,10 @@ impl Table {
         self.inner().peers.get(id).is_some_and(|peer| peer.near)
     }
 
-    /// What a peer says of itself; of strangers it is not kept.
-    pub(super) fn says(&self, id: &PeerId, beacon: Beacon) {
+    /// What a peer says of itself, heard when this machine's clock was at `now_ms`; of strangers it is not kept.
+    pub(super) fn says(&self, id: &PeerId, beacon: Beacon, now_ms: u64) {
         if let Some(peer) = self.inner().peers.get_mut(id) {
-            peer.beacon = Some(beacon);
+            peer.beacon = Some((beacon, now_ms));
         }
     }
 
@@ -382,6 +326,19 @@ impl Table {
 
     pub(super) fn listening_on(&self) -> Vec<Multiaddr> {
         self.inner().listening.clone()
+    }
+
+    /// Somebody outside has tried to connect to this address of this node.
+    pub(super) fn tried(&self, address: Multiaddr, got_through: bool) {
+        let mut inner = self.inner();
+        inner.tried.retain(|(known, _)| *known != address);
+        inner.tried.push((address, got_through));
+        let old = inner.tried.len().saturating_sub(MAX_ADDRESSES);
+        inner.tried.drain(..old);
+    }
+
+    pub(super) fn trials(&self) -> Vec<(Multiaddr, bool)> {
+        self.inner().tried.clone()
     }
 
     /// Forgets everybody.

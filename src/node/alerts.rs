@@ -1,7 +1,7 @@
 //! What is wrong with this node, who has taken note of it, and what to do.
 //!
-//! Owns: which conditions are worth an alert and how bad they are; the registry of alerts.
-//! Must not know: how anything is measured.
+//! Owns: the registry of alerts; what is looked at.
+//! Must not know: which conditions are worth one (`conditions`), or how anything is measured.
 //! Invariant: an alert is raised exactly while its condition holds. At most [`ALERTS`] are remembered, and what has
 //! cleared is forgotten before what has not.
 //! Trust: what is observed was measured here; names of peers and datasets are shown, not believed.
@@ -13,241 +13,23 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::error::Error;
-use super::report::{
-    AckRequest, Acknowledged, Alert, AlertState, NetworkStatus, PageStatus, ReplicaStatus, Severity,
-};
-use super::text::size;
+use super::peers::clock;
+use super::report::{AckRequest, Acknowledged, Alert, AlertState};
 use super::{Node, now_ms, off};
-use crate::id::Genesis;
-use crate::net::{PeerInfo, PeerState};
+pub(super) use conditions::Seats;
+pub use conditions::disk_is_low;
+use conditions::{Condition, Observed};
+
+mod conditions;
+#[cfg(test)]
+pub(super) mod tests;
 
 /// How often is looked for what is wrong.
 const LOOK_EVERY: Duration = Duration::from_secs(3);
 /// Alerts remembered.
 const ALERTS: usize = 256;
-/// A disk with less than so many hundredths free, and less than so many bytes, is nearly full; and is as good as full.
-const DISK_LOW: (u64, u64) = (5, 20 << 30);
-const DISK_FULL: (u64, u64) = (1, 1 << 30);
 /// How long after the last object that was not cached the cache still counts as bypassed.
 const BYPASSED_FOR: Duration = Duration::from_secs(60);
-/// A log is stale when its head is older than so many heartbeats.
-const STALE_HEARTBEATS: u64 = 3;
-/// A block from so far in the future cannot be explained by clocks that are about right, in milliseconds.
-const SKEW_MS: u64 = 30_000;
-
-/// What is looked at.
-#[derive(Debug, Default)]
-pub(super) struct Observed {
-    /// What cannot go on without peers, for people.
-    needs_peers: Vec<String>,
-    peers: Vec<PeerInfo>,
-    /// Bytes free to this user, and all bytes, of the file system of the store.
-    disk: Option<(u64, u64)>,
-    store: String,
-    /// Objects that were not cached, since the start, and whether one was of late.
-    bypassed: u64,
-    bypasses: bool,
-    networks: Vec<NetworkStatus>,
-    replicas: Vec<ReplicaStatus>,
-    /// How many objects here are damaged, and one of them.
-    damaged: Option<(usize, String)>,
-    /// Networks whose logs cannot be opened, and why.
-    unserved: Vec<(Genesis, Error)>,
-    page: Option<PageStatus>,
-}
-
-/// Something that holds now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Condition {
-    id: String,
-    severity: Severity,
-    text: String,
-    remedy: String,
-}
-
-fn condition(
-    id: impl Into<String>,
-    severity: Severity,
-    text: impl Into<String>,
-    remedy: impl Into<String>,
-) -> Condition {
-    Condition { id: id.into(), severity, text: text.into(), remedy: remedy.into() }
-}
-
-impl Observed {
-    /// Everything about it that is worth an alert.
-    fn conditions(&self) -> Vec<Condition> {
-        let mut found: Vec<Condition> =
-            [self.lonely(), self.disk(), self.bypassed(), self.damaged(), self.pageless()]
-                .into_iter()
-                .flatten()
-                .collect();
-        found.extend(self.peers.iter().flat_map(of_peer));
-        found.extend(self.networks.iter().flat_map(of_network));
-        found.extend(self.replicas.iter().flat_map(of_replicas));
-        found.extend(self.unserved.iter().map(of_unserved));
-        found
-    }
-
-    fn lonely(&self) -> Option<Condition> {
-        let connected = self.peers.iter().any(|peer| peer.state == PeerState::Connected);
-        let first = self.needs_peers.first().filter(|_| !connected)?;
-        let more = match self.needs_peers.len() - 1 {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
-        Some(condition(
-            "no-peers",
-            Severity::Error,
-            format!("no peer is connected, and {first}{more} needs what is not on this machine"),
-            "start the publisher or mend the way to it; `bcai peers` shows who was known, `bcai peers add` adds another",
-        ))
-    }
-
-    fn disk(&self) -> Option<Condition> {
-        let (free, total) = self.disk?;
-        let below = |(hundredths, bytes): (u64, u64)| free < total / 100 * hundredths && free < bytes;
-        let severity = match (below(DISK_FULL), below(DISK_LOW)) {
-            (true, _) => Severity::Critical,
-            (false, true) => Severity::Warning,
-            (false, false) => return None,
-        };
-        Some(condition(
-            "disk-nearly-full",
-            severity,
-            format!("{} of {} are free on the disk of {}", size(free), size(total), self.store),
-            "free some space, lower cache.max_bytes and restart, or move the node to a larger disk",
-        ))
-    }
-
-    fn damaged(&self) -> Option<Condition> {
-        let (objects, first) = self.damaged.as_ref()?;
-        Some(condition(
-            "damaged-objects",
-            Severity::Error,
-            format!("{objects} objects in {} are damaged, and nobody had a good copy: {first}", self.store),
-            "connect a peer or an origin that has them and run `bcai verify --all --repair`; look whether the disk is failing",
-        ))
-    }
-
-    fn bypassed(&self) -> Option<Condition> {
-        self.bypasses.then(|| {
-            condition(
-                "cache-bypassed",
-                Severity::Warning,
-                format!(
-                    "{} objects were fetched and not cached: they are fetched again when read again",
-                    self.bypassed
-                ),
-                "the disk is full or does not keep up: free space, or use a faster disk for the store",
-            )
-        })
-    }
-
-    fn pageless(&self) -> Option<Condition> {
-        let page = self.page.as_ref()?;
-        let cause = page.error.as_ref()?;
-        Some(condition(
-            "no-web-page",
-            Severity::Warning,
-            format!("the web page cannot be had at {}: {cause}", page.address),
-            "end the program that has the port (`ss -ltnp` names it), or set web.listen to another address and restart",
-        ))
-    }
-}
-
-fn of_peer(peer: &PeerInfo) -> Vec<Condition> {
-    let id = &peer.id;
-    let mut found = Vec::new();
-    if peer.state == PeerState::Banned {
-        found.push(condition(
-            format!("corrupt-peer:{id}"),
-            Severity::Error,
-            format!("peer {id} sent wrong bytes and is banned; nobody was given them"),
-            format!("tell its operator to run `bcai verify`; `bcai peers allow {id}` lifts the ban"),
-        ));
-    }
-    if peer.state != PeerState::Connected {
-        return found;
-    }
-    let remedy =
-        "see `bcai peers`; if it lasts, look at the network between, or ask others with `bcai peers block`";
-    if peer.unusual_latency {
-        let rtt = peer.rtt.unwrap_or_default().as_secs_f64() * 1e3;
-        let text = format!("peer {id} answers far slower than it used to: now in {rtt:.0} ms");
-        found.push(condition(format!("unusual-latency:{id}"), Severity::Warning, text, remedy));
-    }
-    if peer.unusual_failures {
-        let share = peer.failure_share * 100.0;
-        let text = format!("peer {id} fails far more requests than it used to: now {share:.0}%");
-        found.push(condition(format!("unusual-failures:{id}"), Severity::Warning, text, remedy));
-    }
-    found
-}
-
-/// A block from the future says that this clock is behind, or that of those who decide ahead: block times are the only
-/// clock of others that is signed. A clock that is ahead here looks like a log that is stale, and is named there.
-fn of_network(network: &NetworkStatus) -> Vec<Condition> {
-    let genesis = &network.genesis;
-    if let Some(text) = &network.forked {
-        // It does not go on here, so it is stale too; nothing else is worth saying.
-        let remedy = "use only versions that were known before (`bcai mount --offline`); OPERATIONS.md, `the log has forked`";
-        return vec![condition(format!("forked-log:{genesis}"), Severity::Critical, text.clone(), remedy)];
-    }
-    let mut found = Vec::new();
-    if network.head_ahead_ms > SKEW_MS {
-        found.push(condition(
-            format!("clock-skew:{genesis}"),
-            Severity::Warning,
-            format!(
-                "the newest block of network {genesis} is from {} s in the future",
-                network.head_ahead_ms / 1000
-            ),
-            "set this machine's clock, with NTP; if it is right, tell whoever runs the validators",
-        ));
-    }
-    let bound = network.heartbeat_s.saturating_mul(STALE_HEARTBEATS);
-    if let Some(age) = network.head_age_s.filter(|age| bound > 0 && *age > bound) {
-        let (severity, remedy) = match network.validator {
-            true => (Severity::Error, "this node decides that log: daemon.log says why it does not go on"),
-            false => (
-                Severity::Warning,
-                "see whether a validator is among `bcai peers`, and whether this machine's clock is ahead",
-            ),
-        };
-        let text = format!(
-            "the log of network {genesis} has had no block for {age} s, and has one every {} s",
-            network.heartbeat_s
-        );
-        found.push(condition(format!("stale-log:{genesis}"), severity, text, remedy));
-    }
-    found
-}
-
-fn of_unserved((genesis, error): &(Genesis, Error)) -> Condition {
-    condition(
-        format!("unserved-network:{genesis}"),
-        Severity::Critical,
-        format!("network {genesis} is not served: {}", error.message),
-        "stop the node, put networks/ back from the newest backup, and start it: OPERATIONS.md, Backup",
-    )
-}
-
-/// What is on fewer storage nodes than it should be, and on its way to none.
-fn of_replicas(replicas: &ReplicaStatus) -> Vec<Condition> {
-    let genesis = &replicas.genesis;
-    let lacking = replicas.under.iter().filter(|under| under.held + under.coming < under.copies);
-    let each = lacking.map(|under| {
-        let severity = if under.held == 0 { Severity::Critical } else { Severity::Warning };
-        condition(
-            format!("under-replicated:{genesis}/{}", under.version),
-            severity,
-            format!("{} is on {} of {} storage nodes", under.version, under.held, under.copies),
-            "start the storage nodes that are off, or make another one: `bcai keys grant KEY storage`",
-        )
-    });
-    each.collect()
-}
 
 /// The alerts of a node.
 #[derive(Default)]
@@ -396,9 +178,16 @@ impl Node {
             let bypassed = self.store.stats()?.bypassed + self.fetcher.stats().bypassed;
             Ok::<_, Error>((bypassed, rustix::fs::statvfs(&dir).ok(), self.needs_peers()?))
         })?;
+        let peers = self.net.peers();
         Ok(Observed {
+            uptime: self.started.elapsed(),
             needs_peers,
-            peers: self.net.peers(),
+            clock: clock(&peers),
+            seats: self.seats(&peers),
+            locked: self.locked(),
+            mounts: self.mounted(),
+            limited: self.limits().download.is_some(),
+            peers,
             disk: disk.map(|disk| {
                 (disk.f_bavail.saturating_mul(disk.f_frsize), disk.f_blocks.saturating_mul(disk.f_frsize))
             }),
@@ -427,6 +216,3 @@ impl Node {
         Ok(dirs.chain(self.transfers.fetching()).collect())
     }
 }
-
-#[cfg(test)]
-mod tests;

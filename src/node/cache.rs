@@ -14,7 +14,7 @@ impl Node {
     pub fn cache(&self) -> Result<CacheStatus, Error> {
         let (stats, fetch) = (self.store.stats()?, self.fetcher.stats());
         let published: u64 = self.store.snapshots()?.iter().map(|record| record.bytes).sum();
-        let looked = fetch.local_hits + fetch.fetched;
+        let looked = fetch.local_hits + fetch.awaited;
         let apart = stats.pinned_bytes + stats.blob_file_bytes;
         Ok(CacheStatus {
             max_bytes: stats.cache_max_bytes,
@@ -29,12 +29,12 @@ impl Node {
             pins_max_bytes: Options { cache_max_bytes: stats.cache_max_bytes }.pins_max_bytes(),
             pins: self.pins()?,
             hits: fetch.local_hits,
-            misses: fetch.fetched,
+            misses: fetch.awaited,
             hit_ratio: (looked > 0).then(|| fetch.local_hits as f64 / looked as f64),
             evicted: stats.evicted,
             evicted_bytes: stats.evicted_bytes,
             bypassed: stats.bypassed + fetch.bypassed,
-            saved_bytes: fetch.local_bytes,
+            saved_bytes: fetch.local_bytes.saturating_sub(fetch.fetched_bytes),
             deduplicated_bytes: published.saturating_sub(stats.published_bytes + stats.outside_bytes),
             hints: self.hints.status(),
             snapshots: self.kept_snapshots()?,

@@ -82,8 +82,15 @@ impl KeyFiles {
             ));
         };
         let failed = |error: VaultError| {
-            let kind = if error == VaultError::Refused { Kind::Denied } else { Kind::Failed };
-            Error::new(kind, format!("{}: {error}", path.display()))
+            let is_refused = error == VaultError::Refused;
+            let kind = if is_refused { Kind::Denied } else { Kind::Failed };
+            let failed = Error::new(kind, format!("{}: {error}", path.display()));
+            match is_refused {
+                true => failed.hint(
+                    "give the right one: at the terminal, in BCAI_PASSPHRASE, or in the file that BCAI_PASSPHRASE_FILE names; if the file is damaged, restore it from a backup",
+                ),
+                false => failed,
+            }
         };
         let parameters: Parameters = parameters.parse().map_err(failed)?;
         let mut vault = self.vault.lock().unwrap_or_else(PoisonError::into_inner);

@@ -252,14 +252,18 @@ impl Sample {
         ];
         writer.counter(
             "object_bytes",
-            "Plain bytes of objects that were needed, by where they were",
+            "Plain bytes of objects that were found here by who needed them, or fetched",
             bytes,
         )?;
         let objects = [
             (label("source", Source::Here.name()), fetch.local_hits as f64),
             (label("source", Source::Elsewhere.name()), fetch.fetched as f64),
         ];
-        writer.counter("objects_got", "Objects that were needed, by where they were", objects)?;
+        writer.counter(
+            "objects_got",
+            "Objects that were found here by who needed them, or fetched",
+            objects,
+        )?;
         writer.one_counter("fetch_retries", "Further rounds of asking after a failed one", fetch.retries)?;
         writer.one_counter(
             "corrupt_objects",
@@ -285,8 +289,8 @@ impl Sample {
         let kinds = kinds.map(|(kind, bytes)| (label("kind", kind), bytes as f64));
         writer.gauge("cache_bytes", "What the cache occupies on disk, by kind", kinds)?;
         writer.one_gauge("cache_max_bytes", "The budget of the cache", cache.max_bytes)?;
-        writer.one_counter("cache_hits", "Objects that were found here", cache.hits)?;
-        writer.one_counter("cache_misses", "Objects that had to be fetched", cache.misses)?;
+        writer.one_counter("cache_hits", "Objects that readers found here", cache.hits)?;
+        writer.one_counter("cache_misses", "Objects that readers had to wait for", cache.misses)?;
         writer.one_counter("cache_evicted_objects", "Objects that were evicted", cache.evicted)?;
         writer.one_counter("cache_evicted_bytes", "Their bytes as stored", cache.evicted_bytes)?;
         writer.one_counter(

@@ -27,6 +27,7 @@ mod mount_list;
 mod mounts;
 mod naming;
 mod networks;
+mod offline;
 mod operators;
 mod origins;
 mod page;
@@ -56,6 +57,7 @@ mod warming;
 mod watches;
 mod witness;
 
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
@@ -75,10 +77,12 @@ use crate::store::{self, Store, StoreError};
 use crate::supervisor::{Hello, Keeper};
 use crate::view::Cache;
 
+pub use alerts::disk_is_low;
 pub use error::{Error, Kind};
 pub use job::Job;
 pub use key_files::Passphrase;
 pub use keys::{change_passphrase, has_key, is_key_locked, new_key};
+pub use offline::{Finding, examine};
 pub use proofs::{Expected, check_proof};
 pub use reference::{Named, Reference, ReferenceError, Uri};
 pub use transfers::JobKind;
@@ -115,6 +119,8 @@ pub struct Node {
     publishing: tokio::sync::Mutex<()>,
     /// Held by those who put what is to stay, and alone by who takes away what is not.
     sweeping: tokio::sync::RwLock<()>,
+    /// As they were at the start: by key.
+    settings: BTreeMap<String, String>,
     retention: Keeping,
     scrub: scrub::Scrub,
     mounts: Mounts,
@@ -126,6 +132,7 @@ pub struct Node {
     limited: peers::Limited,
     replicas: replicas::Replicas,
     page: page::Page,
+    locked: sealing::Locked,
     started: Instant,
     /// How old the newest block of a log may be; zero for no limit.
     max_log_age: Duration,
@@ -199,6 +206,7 @@ impl Node {
             nodes: Cache::new(NODE_CACHE),
             publishing: tokio::sync::Mutex::default(),
             sweeping: tokio::sync::RwLock::default(),
+            settings: config.settings().map(|(key, set)| (key.to_owned(), set.value.clone())).collect(),
             retention: config.keeping,
             scrub: scrub::Scrub::default(),
             mounts,
@@ -211,6 +219,7 @@ impl Node {
             limited: peers::Limited::default(),
             replicas: replicas::Replicas::new(config.replicas.clone()),
             page: page::Page::default(),
+            locked: sealing::Locked::default(),
             started: Instant::now(),
             max_log_age: Duration::from_secs(config.max_log_age.saturating_mul(86_400)),
             _lock: lock,
@@ -245,8 +254,13 @@ impl Node {
         if let Err(error) = keeper.ready() {
             tracing::warn!(%error, "there is no supervisor: mounts will end with this daemon");
         }
-        tracing::info!(pid = std::process::id(), peer = node.net.peer_id(), "node is ready");
+        tracing::info!(pid = std::process::id(), peer = node.net.peer_id(), "{}", offline::READY);
         Ok((node, listener))
+    }
+
+    /// The settings that it runs with.
+    pub fn settings(&self) -> BTreeMap<String, String> {
+        self.settings.clone()
     }
 
     /// Cancelled when the node shall end.
@@ -411,7 +425,7 @@ fn off<T>(work: impl FnOnce() -> T) -> T {
 }
 
 /// The wall clock, in Unix milliseconds.
-fn now_ms() -> u64 {
+pub fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio_util::sync::DropGuard;
@@ -24,6 +25,9 @@ use crate::id::SnapshotId;
 use crate::manifest::Totals;
 use crate::supervisor::Keeper;
 use crate::view::{AheadFigures, View};
+
+/// How long a mount waits for another request for its directory: a node that starts mounts again what was mounted.
+const TURN: Duration = Duration::from_secs(30);
 
 /// A mount that the kernel has.
 pub(super) struct Active {
@@ -68,6 +72,8 @@ pub(super) struct List {
     claimed: BTreeSet<PathBuf>,
     /// What a killed daemon had mounted and is not back yet.
     pub lost: BTreeMap<PathBuf, MountRequest>,
+    /// Those of them that are, and that nobody has asked for since.
+    restored: BTreeSet<PathBuf>,
 }
 
 /// The mounts of a node, by directory.
@@ -75,6 +81,8 @@ pub(super) struct Mounts {
     list: Mutex<List>,
     /// Woken whenever a mount has ended.
     pub ended: Notify,
+    /// Woken whenever a request for a directory is done.
+    done: Notify,
     keeper: Arc<Keeper>,
     next_id: AtomicU64,
     watches: Watches,
@@ -83,8 +91,8 @@ pub(super) struct Mounts {
 impl Mounts {
     /// What the supervisor keeps already has numbers below `next_id`.
     pub fn new(keeper: Keeper, next_id: u64) -> Self {
-        let (list, ended, keeper) = (Mutex::default(), Notify::new(), Arc::new(keeper));
-        Self { list, ended, keeper, next_id: next_id.into(), watches: Watches::default() }
+        let (list, ended, done, keeper) = (Mutex::default(), Notify::new(), Notify::new(), Arc::new(keeper));
+        Self { list, ended, done, keeper, next_id: next_id.into(), watches: Watches::default() }
     }
 
     /// The way to the supervisor.
@@ -233,6 +241,37 @@ impl Mounts {
         Some(active.report())
     }
 
+    /// What a killed daemon had mounted on a directory is mounted again.
+    pub fn was_restored(&self, dir: &Path) {
+        self.lock().restored.insert(dir.to_owned());
+    }
+
+    /// The mount that is asked for, if it was restored before anybody asked: whoever starts a node by mounting again what
+    /// was mounted has what they want. Once only: after that it is mounted already.
+    pub fn take_restored(&self, request: &MountRequest) -> Option<Mounted> {
+        let mut list = self.lock();
+        let was_restored = list.restored.remove(&request.dir);
+        let active = list.active.get(&request.dir);
+        active.filter(|active| was_restored && active.request == *request).map(Active::report)
+    }
+
+    /// Reserves a directory when those who have it are done, which is not waited for longer than [`TURN`].
+    pub async fn claim_in_turn(&self, dir: &Path) -> Result<Claim<'_>, Error> {
+        let in_turn = async {
+            loop {
+                let done = self.done.notified();
+                match self.claim(dir) {
+                    Ok(claim) => return claim,
+                    Err(_) => done.await,
+                }
+            }
+        };
+        match tokio::time::timeout(TURN, in_turn).await {
+            Ok(claim) => Ok(claim),
+            Err(_) => self.claim(dir),
+        }
+    }
+
     /// Reserves a directory, so that two requests for it cannot overtake each other.
     pub fn claim(&self, dir: &Path) -> Result<Claim<'_>, Error> {
         if self.lock().claimed.insert(dir.to_owned()) {
@@ -263,5 +302,6 @@ pub(super) struct Claim<'a> {
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
         self.mounts.lock().claimed.remove(&self.dir);
+        self.mounts.done.notify_waiters();
     }
 }

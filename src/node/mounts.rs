@@ -18,6 +18,7 @@ use super::error::{Error, Kind};
 use super::keeping::{Inherited, Keeping};
 use super::mount_list::Active;
 use super::report::{MountRequest, Mounted, Quorum, Resolved, UnmountRequest};
+use super::text::size;
 use super::{Node, off};
 use crate::config::{Fetch, Io, Readahead};
 use crate::manifest::Totals;
@@ -49,7 +50,7 @@ fn suitable_io(wish: Io, totals: Totals) -> (bcai_mount::Io, String) {
         Io::Cached => bcai_mount::Io::Cached,
     };
     let reason = match wish {
-        Io::Auto => format!("files have {} KiB on average", mean >> 10),
+        Io::Auto => format!("files have {} on average", size(mean)),
         _ => "as asked for".to_owned(),
     };
     (io, reason)
@@ -71,7 +72,21 @@ fn io_of_encrypted(wish: Io) -> (bcai_mount::Io, String) {
 impl Node {
     /// Mounts what a reference means; when this returns, the directory can be read.
     pub async fn mount(self: &Arc<Self>, request: &MountRequest) -> Result<Mounted, Error> {
-        let _claim = self.mounts.claim(&request.dir)?;
+        let _claim = self.mounts.claim_in_turn(&request.dir).await?;
+        let mounted = match self.mounts.take_restored(request) {
+            Some(mounted) => mounted,
+            None => self.mount_in_turn(request).await?,
+        };
+        Ok(self.with_withdrawal(mounted))
+    }
+
+    /// What is mounted, each as it is now.
+    pub(super) fn mounted(&self) -> Vec<Mounted> {
+        self.mounts.list().into_iter().map(|mounted| self.with_withdrawal(mounted)).collect()
+    }
+
+    /// The same by who has reserved the directory.
+    async fn mount_in_turn(self: &Arc<Self>, request: &MountRequest) -> Result<Mounted, Error> {
         // Until it is listed, a gc would not know that it is used.
         let _kept = self.sweeping.read().await;
         // A mountpoint left dead by a killed daemon is taken away only when its successor is ready: until then its
@@ -145,6 +160,7 @@ impl Node {
             ahead: None,
             follows: false,
             kept: false,
+            withdrawn: None,
             quorum,
         };
         let followed = self.follow(&dir, &request, report.version.as_ref());
@@ -307,8 +323,8 @@ impl Node {
     /// Tries until it works, until it cannot ever work, or until somebody unmounts the directory.
     pub(super) async fn restore(self: Arc<Self>, request: MountRequest) {
         while self.mounts.lock().lost.contains_key(&request.dir) {
-            match self.mount(&request).await {
-                Ok(_) => tracing::info!(dir = %request.dir.display(), "mount restored"),
+            match self.mount_again(&request).await {
+                Ok(()) => tracing::info!(dir = %request.dir.display(), "mount restored"),
                 Err(error) if matches!(error.kind, Kind::Unreachable | Kind::Busy) => {
                     tracing::warn!(dir = %request.dir.display(), %error, "cannot restore this mount yet");
                     tokio::time::sleep(RESTORE_EVERY).await;
@@ -321,6 +337,13 @@ impl Node {
                 }
             }
         }
+    }
+
+    async fn mount_again(self: &Arc<Self>, request: &MountRequest) -> Result<(), Error> {
+        let _claim = self.mounts.claim(&request.dir)?;
+        self.mount_in_turn(request).await?;
+        self.mounts.was_restored(&request.dir);
+        Ok(())
     }
 
     /// Detaches everything at the end of the node. What is in use is detached lazily.

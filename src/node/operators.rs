@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 
+use super::alerts::Seats;
 use super::error::{Error, Kind};
 use super::report::{
     Decided, NewParams, OperatorDecided, OperatorRequest, OwnPart, ParamsReport, ValidatorRow,
@@ -17,8 +18,8 @@ use super::rotate::names;
 use super::{Node, off};
 use crate::chain::Chain;
 use crate::crypto::PublicKey;
-use crate::log::{Delegate, EntryBody, Ledger, Params, Policy, Stake, Standing, ValidatorChange};
-use crate::net::{Net, PeerState};
+use crate::log::{Delegate, EntryBody, Ledger, Params, Policy, Stake, Standing, Validator, ValidatorChange};
+use crate::net::{Net, PeerInfo, PeerState};
 
 /// Heights whose signatures are counted.
 const COUNTED: u64 = 50;
@@ -132,7 +133,6 @@ impl Node {
             let operator = ledger.voter(&voter).map_or(voter, |held| held.operator);
             let operator_key = ledger.current(&operator);
             let (could_sign, signed) = counts.get(&voter).copied().unwrap_or_default();
-            let peer = Net::peer_of(&voter);
             ValidatorRow {
                 standing: standing(standings.get(&operator).copied().unwrap_or(Standing::Left)).to_owned(),
                 weight: ledger.validators().get(&voter).map_or(0, |member| member.weight),
@@ -142,15 +142,36 @@ impl Node {
                 could_sign,
                 signed,
                 here: voter == self.keys.running().public(),
-                connected: peers
-                    .iter()
-                    .any(|other| other.state == PeerState::Connected && Some(&other.id) == peer.as_ref()),
+                connected: is_connected(&peers, &voter),
                 voter: voter.to_string(),
                 operator: operator.to_string(),
                 operator_key: operator_key.to_string(),
             }
         };
         voters.into_iter().map(row).collect()
+    }
+
+    /// Of each network that this node decides: who else does and is connected.
+    pub(super) fn seats(&self, peers: &[PeerInfo]) -> Vec<Seats> {
+        let own = self.keys.running().public();
+        let decided = self.networks.all().into_iter().filter(|chain| self.networks.decides(&chain.genesis()));
+        let seats = decided.filter_map(|chain| {
+            let ledger = chain.ledger();
+            let set = ledger.validators();
+            set.get(&own)?;
+            let is_away = |member: &&Validator| member.key != own && !is_connected(peers, &member.key);
+            let away: Vec<_> = set.members().iter().filter(is_away).collect();
+            let missing: u64 = away.iter().map(|member| member.weight).sum();
+            let here = set.total_weight().saturating_sub(missing);
+            Some(Seats {
+                genesis: chain.genesis().to_string(),
+                here,
+                total: set.total_weight(),
+                is_quorum: set.is_quorum(here),
+                away: away.into_iter().map(|member| (member.key.to_string(), member.weight)).collect(),
+            })
+        });
+        seats.collect()
     }
 
     fn own_part(&self, chain: &Chain, ledger: &Ledger, rows: &[ValidatorRow]) -> OwnPart {
@@ -173,6 +194,12 @@ impl Node {
             others: others.count(),
         }
     }
+}
+
+/// Whether a validator is among the connected peers.
+fn is_connected(peers: &[PeerInfo], voter: &PublicKey) -> bool {
+    let id = Net::peer_of(voter);
+    peers.iter().any(|peer| peer.state == PeerState::Connected && Some(&peer.id) == id.as_ref())
 }
 
 /// Of the newest heights: how many each voter could sign, and how many it is found to have signed.

@@ -13,10 +13,12 @@ use std::time::Duration;
 use backon::{ExponentialBuilder, Retryable};
 
 use super::error::{Error, Kind};
-use super::report::{AddPeerRequest, LimitRequest, Limits, NewLimit, PeerOf, PeerRequest, PeerStatus};
+use super::report::{
+    AddPeerRequest, ClockStatus, LimitRequest, Limits, NewLimit, PeerOf, PeerRequest, PeerStatus,
+};
 use super::{Node, off};
 use crate::config::{Config, Limit};
-use crate::net::{NetError, PeerInfo};
+use crate::net::{NetError, PeerInfo, PeerState};
 use crate::swarm::scheduler::Flow;
 
 /// Addresses that a user has added and that are remembered.
@@ -196,6 +198,19 @@ impl Node {
     }
 }
 
+/// How far this machine's clock is from those of connected peers. Of several the middle one counts: one that is wrong, or
+/// lies, changes nothing.
+pub(super) fn clock(peers: &[PeerInfo]) -> Option<ClockStatus> {
+    let connected = peers.iter().filter(|peer| peer.state == PeerState::Connected);
+    let told = connected.filter_map(|peer| peer.beacon.as_ref());
+    let mut ahead: Vec<i128> =
+        told.map(|(beacon, now_ms)| i128::from(*now_ms) - i128::from(beacon.time_ms)).collect();
+    ahead.sort_unstable();
+    let middle = *ahead.get(ahead.len() / 2)?;
+    let ahead_ms = i64::try_from(middle).unwrap_or(if middle > 0 { i64::MAX } else { i64::MIN });
+    Some(ClockStatus { ahead_ms, peers: ahead.len() })
+}
+
 fn status(flows: &BTreeMap<String, Flow>, peer: PeerInfo) -> PeerStatus {
     let flow = flows.get(&peer.id);
     PeerStatus {
@@ -216,5 +231,30 @@ fn status(flows: &BTreeMap<String, Flow>, peer: PeerInfo) -> PeerStatus {
         window_bytes: flow.map(|flow| flow.window),
         under_way_bytes: flow.map_or(0, |flow| flow.under_way),
         queueing_ms: flow.map(|flow| flow.queueing.as_secs_f64() * 1e3),
+        agent: peer.beacon.map(|(beacon, _)| beacon.agent),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::Beacon;
+
+    fn peer(state: PeerState, behind_ms: Option<u64>) -> PeerInfo {
+        let beacon = behind_ms.map(|behind_ms| {
+            let agent = "bcai".to_owned();
+            (Beacon { agent, free_class: 0, relay: false, swarms: 0, time_ms: 10_000 }, 10_000 + behind_ms)
+        });
+        PeerInfo { beacon, ..crate::node::alerts::tests::peer("a", state) }
+    }
+
+    #[test]
+    fn one_clock_that_lies_changes_nothing_and_who_is_away_does_not_count() {
+        let connected = |behind_ms| peer(PeerState::Connected, behind_ms);
+        assert_eq!(clock(&[connected(None), peer(PeerState::Reconnecting, Some(7))]), None);
+        let told =
+            [connected(Some(50)), connected(Some(u64::MAX - 10_000)), connected(Some(20)), connected(None)];
+        assert_eq!(clock(&told), Some(ClockStatus { ahead_ms: 50, peers: 3 }));
+        assert_eq!(clock(&told[1..2]), Some(ClockStatus { ahead_ms: i64::MAX, peers: 1 }));
     }
 }

@@ -321,6 +321,9 @@ pub struct Status {
     pub peer_id: String,
     pub public_key: String,
     pub addresses: Vec<String>,
+    /// Addresses that others have tried from outside of late, the latest last.
+    #[serde(default)]
+    pub trials: Vec<Trial>,
     pub networks: Vec<NetworkStatus>,
     pub mounts: Vec<Mounted>,
     pub store: StoreStatus,
@@ -346,6 +349,9 @@ pub struct Status {
     pub scrub: ScrubStatus,
     #[serde(default)]
     pub web: Option<PageStatus>,
+    /// Absent while no connected peer has told its clock.
+    #[serde(default)]
+    pub clock: Option<ClockStatus>,
     /// Jobs that the end of the node before has cut off, and that nobody goes on with by itself.
     #[serde(default)]
     pub interrupted: Vec<EndedJob>,
@@ -393,7 +399,9 @@ pub struct StoreStatus {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct FetchStatus {
+    /// Objects that readers found here.
     pub local_hits: u64,
+    /// Objects that were fetched, also ahead of readers, and their plain bytes.
     pub fetched: u64,
     pub fetched_bytes: u64,
     pub corrupt: u64,

@@ -8,7 +8,7 @@
 
 use super::error::{Error, Kind};
 use super::networks::{Joined, check_pin};
-use super::report::{CreateRequest, JoinRequest, NetworkOf, Quorum, Resolved, VersionOf};
+use super::report::{CreateRequest, JoinRequest, Mounted, NetworkOf, Quorum, Resolved, VersionOf};
 use super::{Named, Node, Reference, Uri, now_ms, off};
 use crate::chain::Chain;
 use crate::crypto::PublicKey;
@@ -138,6 +138,19 @@ impl Node {
         })?;
         self.know_origins(uri.genesis, &uri.origins)?;
         Ok(joined)
+    }
+}
+
+impl Node {
+    /// A mount, with what the log says of the version that is mounted.
+    pub(super) fn with_withdrawal(&self, mut mounted: Mounted) -> Mounted {
+        mounted.withdrawn = mounted.version.as_ref().and_then(|mounted| {
+            let chain = self.networks.get(&mounted.genesis.parse().ok()?)?;
+            let ledger = chain.ledger();
+            let version = ledger.resolve(&mounted.name, Some(&mounted.version)).ok()?;
+            version.yanked.as_ref().map(|yanked| yanked.reason.to_string())
+        });
+        mounted
     }
 }
 

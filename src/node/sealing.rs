@@ -7,8 +7,9 @@
 //! Trust: the log says who owns a dataset and whom a wrap is for. Threads: async. A crash amid a rotation leaves readers who have not been
 //! given the new key; rotating again gives it to all.
 
-use std::sync::Arc;
-use std::time::Instant;
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::error::{Error, Kind};
 use super::report::{PublishRequest, Resolved, RotatedDataset};
@@ -22,12 +23,59 @@ use crate::id::{Genesis, KeyId, SnapshotId};
 use crate::log::{Dataset, EntryBody, Grant, Ledger, Name, Refusal, Role, RoleSet};
 use crate::manifest::Snapshot;
 
+/// Datasets remembered that could not be opened, and for how long.
+const LOCKED: usize = 16;
+const LOCKED_FOR: Duration = Duration::from_secs(3600);
+
 /// Whether who has these roles with a dataset needs its key. Who stores it does not.
 fn needs_key(roles: RoleSet) -> bool {
     [Role::Reader, Role::Publisher, Role::Admin].into_iter().any(|role| roles.has(role))
 }
 
+/// Encrypted datasets that were asked for here and could not be opened for want of a key, the latest [`LOCKED`] of the last
+/// [`LOCKED_FOR`].
+#[derive(Default)]
+pub(super) struct Locked(Mutex<VecDeque<Refused>>);
+
+/// One of them.
+struct Refused {
+    genesis: Genesis,
+    name: Name,
+    /// The newest key that was had of it.
+    had: Option<u32>,
+    at: Instant,
+    error: Error,
+}
+
+impl Locked {
+    fn list(&self) -> MutexGuard<'_, VecDeque<Refused>> {
+        // One is added or taken away at a time.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note(&self, refused: Refused) {
+        let mut list = self.list();
+        list.retain(|known| (known.genesis, &known.name) != (refused.genesis, &refused.name));
+        list.push_back(refused);
+        let old = list.len().saturating_sub(LOCKED);
+        list.drain(..old);
+    }
+}
+
 impl Node {
+    /// Those that are still locked: their names, what was said, and the remedy.
+    pub(super) fn locked(&self) -> Vec<(String, Error)> {
+        let mut list = self.locked.list();
+        list.retain(|refused| refused.at.elapsed() < LOCKED_FOR && !self.has_got_key(refused));
+        list.iter().map(|refused| (refused.name.to_string(), refused.error.clone())).collect()
+    }
+
+    fn has_got_key(&self, refused: &Refused) -> bool {
+        let Some(chain) = self.networks.get(&refused.genesis) else { return true };
+        let key = self.dataset_key(&chain, &refused.name).ok().flatten();
+        key.map(|key| key.generation()) != refused.had
+    }
+
     /// The key in use of a dataset: this node's own, or the one that it was granted.
     pub(super) fn dataset_key(&self, chain: &Chain, name: &Name) -> Result<Option<DatasetKey>, Error> {
         let place = (chain.genesis(), name.clone());
@@ -103,7 +151,10 @@ impl Node {
         let own = self.keys.author(&ledger).public();
         let owner =
             ledger.dataset(name.as_str()).map_or("its owner".into(), |dataset| dataset.owner.to_string());
-        error.hint(format!("ask {owner} to run `bcai keys grant {own} reader --dataset {name}`"))
+        let error = error.hint(format!("ask {owner} to run `bcai keys grant {own} reader --dataset {name}`"));
+        let genesis = chain.genesis();
+        self.locked.note(Refused { genesis, name, had: newest, at: Instant::now(), error: error.clone() });
+        error
     }
 
     /// What a new version of a dataset is to be sealed with; nothing if it is published in plain.

@@ -6,7 +6,8 @@
 use std::os::unix::ffi::OsStrExt;
 
 use super::error::Error;
-use super::report::{AlertState, ClassStatus, FetchStatus, Jobs, Status, StoreStatus};
+use super::peers::clock;
+use super::report::{AlertState, ClassStatus, FetchStatus, Jobs, Status, StoreStatus, Trial};
 use super::text::escape;
 use super::{Node, resident_bytes, supervisor};
 use crate::fetch::Share;
@@ -21,7 +22,7 @@ impl Node {
         let acknowledged = alerts.iter().filter(|alert| alert.state == AlertState::Acknowledged).count();
         alerts.retain(|alert| alert.state == AlertState::Active);
         Ok(Status {
-            version: env!("CARGO_PKG_VERSION").into(),
+            version: env!("BCAI_VERSION").into(),
             pid: std::process::id(),
             supervisor: self.mounts.keeper().is_there().then(supervisor),
             uptime_s: self.started.elapsed().as_secs(),
@@ -29,8 +30,14 @@ impl Node {
             peer_id: self.net.peer_id(),
             public_key: self.keys.running().public().to_string(),
             addresses: self.net.addresses(),
+            trials: self
+                .net
+                .trials()
+                .into_iter()
+                .map(|(address, reached)| Trial { address, reached })
+                .collect(),
             networks: self.networks.status(),
-            mounts: self.mounts.list(),
+            mounts: self.mounted(),
             store: StoreStatus {
                 objects: stats.objects,
                 published_bytes: stats.published_bytes,
@@ -49,6 +56,7 @@ impl Node {
                 classes: self.classes(),
             },
             cache: self.cache()?,
+            clock: clock(&self.net.peers()),
             peers: self.peers(),
             transfers: self.transfers.list(),
             alerts,

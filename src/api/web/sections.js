@@ -97,7 +97,8 @@ function rates(history) {
   const area = (of, sign) => {
     const step = RATES_WIDTH / Math.max(1, history.length - 1);
     const points = history.map((now, at) => `${(at * step).toFixed(1)},${(middle - (sign * of(now) * middle) / top).toFixed(1)}`);
-    return `0,${middle} ${points.join(" ")} ${RATES_WIDTH},${middle}`;
+    const end = (Math.max(0, history.length - 1) * step).toFixed(1);
+    return `0,${middle} ${points.join(" ")} ${end},${middle}`;
   };
   return s(
     "svg",
@@ -128,7 +129,7 @@ export function overview(known) {
     tile(
       "Cache hits",
       cache.hit_ratio === null ? "–" : percent(cache.hit_ratio, 1),
-      `${size(cache.saved_bytes)} not fetched again`,
+      `${size(cache.saved_bytes)} did not have to be fetched`,
     ),
     tile("Peers", count(connected), `connected, of ${count(status.peers.length)} known`),
     tile(
@@ -303,7 +304,6 @@ export function mounts(status) {
 export function cache(status) {
   const { cache: now } = status;
   const of = now.max_bytes;
-  const free = Math.max(0, of - now.used_bytes);
   const parts = [
     ["pinned", "Pinned", now.pinned_bytes],
     ["cached", "Cached", now.cached_bytes],
@@ -318,7 +318,8 @@ export function cache(status) {
   const legend = parts.map(([kind, name, bytes]) => h("li", {}, h("span", { class: `swatch ${kind}` }), `${name} ${size(bytes)}`));
   const facts = [
     ["Found here", count(now.hits)],
-    ["Fetched", `${count(now.misses)} (${size(status.fetch.fetched_bytes)})`],
+    ["Waited for", count(now.misses)],
+    ["Fetched", `${count(status.fetch.fetched)} (${size(status.fetch.fetched_bytes)})`],
     ["Evicted", `${count(now.evicted)} (${size(now.evicted_bytes)})`],
     ["Not cached", count(now.bypassed)],
     ["Tried again", count(status.fetch.retries)],
@@ -339,7 +340,7 @@ export function cache(status) {
     ],
   }));
   return [
-    h("p", {}, h("strong", {}, size(now.used_bytes)), ` of ${size(of)} used, ${size(free)} free`),
+    h("p", {}, h("strong", {}, size(now.used_bytes)), ` of ${size(of)} used, ${size(now.free_bytes)} until eviction`),
     s(
       "svg",
       {

@@ -161,19 +161,16 @@ fn alerts(status: &Status, rows: &mut Rows) {
 
 fn reads(status: &Status, rates: Rates, rows: &mut Rows) {
     title(rows, "READS".into());
+    let times = match rates.most {
+        _ if rates.answers < 0.5 => String::new(),
+        u64::MAX => format!(", mean {}, 99% in more than 30 s", took(rates.mean)),
+        most => format!(", mean {}, 99% in {}", took(rates.mean), took(most)),
+    };
+    rows.push((Color::Reset, format!("  {:.0} answers/s by the mounts{times}", rates.answers)));
     rows.push((
         Color::Reset,
         format!(
-            "  {:.0} answers/s, mean {}, 99% in {}",
-            rates.answers,
-            took(rates.mean),
-            if rates.most == u64::MAX { "more than 30 s".into() } else { took(rates.most) }
-        ),
-    ));
-    rows.push((
-        Color::Reset,
-        format!(
-            "  {:.0} here, {:.0} from elsewhere, {}",
+            "  {:.0} objects/s found here, {:.0} fetched, {} of content",
             rates.here,
             rates.elsewhere,
             output::rate(rates.fetched_bytes as u64, 1.0)
@@ -422,8 +419,8 @@ mod tests {
         for part in [
             "pid 4242",
             "! error the disk",
-            "200 answers/s, mean 2.0 ms, 99% in 3.0 ms",
-            "200 here",
+            "200 answers/s by the mounts, mean 2.0 ms, 99% in 3.0 ms",
+            "200 objects/s found here",
             "photos@v1",
             "io zero-open",
             "pin photos@v1 [##########----------]  50%",

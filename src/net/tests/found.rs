@@ -31,7 +31,8 @@ async fn a_head_goes_around_once_and_a_beacon_is_shown() {
         node.net.peers().into_iter().find(|info| info.id == id).and_then(|info| info.beacon)
     };
     until("beacons", || beacon(&between, &teller).is_some() && beacon(&hears, &between).is_some()).await;
-    let told = beacon(&between, &teller).unwrap();
+    let (told, now_ms) = beacon(&between, &teller).unwrap();
+    assert!(now_ms.abs_diff(told.time_ms) < 60_000, "both have the same clock");
     assert_eq!((told.agent.as_str(), told.relay, told.swarms), (shared::agent().as_str(), false, 0));
     assert_eq!(told.free_class, 1, "the cache of a test has one GiB");
 

@@ -1,11 +1,14 @@
 //! Which conditions are alerts, and what becomes of an alert.
 
+use super::conditions::{Condition, Seats, condition};
 use super::*;
+use crate::net::{PeerInfo, PeerState};
+use crate::node::report::{ClockStatus, NetworkStatus, Severity};
 use crate::swarm::health::Grade;
 
 const G: &str = "a-network";
 
-fn peer(id: &str, state: PeerState) -> PeerInfo {
+pub fn peer(id: &str, state: PeerState) -> PeerInfo {
     PeerInfo {
         beacon: None,
         id: id.into(),
@@ -89,6 +92,13 @@ fn each_condition_has_its_alert() {
         (Observed { disk: Some((15 << 30, 1 << 40)), ..Observed::default() }, vec!["disk-nearly-full"]),
         (Observed { bypassed: 3, bypasses: true, ..Observed::default() }, vec!["cache-bypassed"]),
         (
+            Observed {
+                locked: vec![("photos".into(), Error::not_found("no key").hint("ask the owner"))],
+                ..Observed::default()
+            },
+            vec!["no-key:photos"],
+        ),
+        (
             Observed { networks: vec![network(Some(1801))], ..Observed::default() },
             vec!["stale-log:a-network"],
         ),
@@ -96,6 +106,11 @@ fn each_condition_has_its_alert() {
         (
             Observed { peers: vec![odd.clone()], ..Observed::default() },
             vec!["unusual-latency:b", "unusual-failures:b"],
+        ),
+        // What we hold back ourselves comes late.
+        (
+            Observed { peers: vec![odd.clone()], limited: true, ..Observed::default() },
+            vec!["unusual-failures:b"],
         ),
         // Who is away is not asked how it does.
         (
@@ -109,6 +124,45 @@ fn each_condition_has_its_alert() {
         assert_eq!(ids(&observed), expected);
         assert!(observed.conditions().iter().all(|found| !found.text.is_empty() && !found.remedy.is_empty()));
     }
+}
+
+#[test]
+fn clocks_differ_when_they_do_by_much() {
+    let of = |ahead_ms| {
+        let clock = Some(ClockStatus { ahead_ms, peers: 2 });
+        let ahead = NetworkStatus { head_ahead_ms: 31_000, ..network(Some(0)) };
+        Observed { clock, networks: vec![ahead], ..Observed::default() }
+    };
+    for ahead_ms in [-30_000, 0, 30_000] {
+        assert_eq!(ids(&of(ahead_ms)), ["clock-skew:a-network"], "{ahead_ms}");
+    }
+    for (ahead_ms, says) in
+        [(3_600_000, "3600 s ahead of"), (-31_000, "31 s behind"), (i64::MIN, "9223372036854775 s behind")]
+    {
+        // The block from the future is the same cause.
+        let found = of(ahead_ms).conditions();
+        assert!(matches!(&found[..], [one] if one.id == "clock-off" && one.text.contains(says)), "{found:?}");
+    }
+}
+
+#[test]
+fn validators_that_are_away_are_named_once_the_node_has_run_for_a_while() {
+    let away: Vec<_> = ["x", "y"].map(|voter| (voter.to_owned(), 1)).into();
+    let seats = |here, is_quorum| Seats {
+        genesis: G.into(),
+        here,
+        total: 4,
+        is_quorum,
+        away: away[..4 - here as usize].to_vec(),
+    };
+    let of = |seats, uptime| ids(&Observed { seats: vec![seats], uptime, ..Observed::default() });
+    let long = Duration::from_secs(10);
+    assert_eq!(of(seats(4, true), long), [""; 0]);
+    assert_eq!(of(seats(3, true), long), [format!("validator-away:{G}/x")]);
+    let expected =
+        [format!("validator-away:{G}/x"), format!("validator-away:{G}/y"), format!("no-quorum:{G}")];
+    assert_eq!(of(seats(2, false), long), expected);
+    assert_eq!(of(seats(2, false), long / 2), [""; 0], "they may be about to connect");
 }
 
 #[test]

@@ -94,7 +94,8 @@ pub struct CacheStatus {
     pub free_bytes: u64,
     pub pins_max_bytes: u64,
     pub pins: Vec<Pin>,
-    /// Objects found here, and objects that had to be fetched; what the kernel reads by itself is not seen.
+    /// Objects that readers found here, and objects that they had to wait for. What was fetched ahead of a reader in time is found;
+    /// what the kernel reads by itself is not seen.
     pub hits: u64,
     pub misses: u64,
     /// `hits / (hits + misses)`; absent before the first.
@@ -103,7 +104,7 @@ pub struct CacheStatus {
     pub evicted_bytes: u64,
     /// Objects that were fetched and not cached: the disk was full, or did not keep up.
     pub bypassed: u64,
-    /// Plain bytes of the hits, which did not have to be fetched.
+    /// Plain bytes of the hits, less all that was fetched since the start.
     pub saved_bytes: u64,
     /// Bytes of the files of published snapshots that were not stored, since they were there already or were compressed.
     pub deduplicated_bytes: u64,

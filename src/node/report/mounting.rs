@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::VersionOf;
 use crate::config::{Fetch, Io, Readahead};
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MountRequest {
     pub reference: String,
     pub dir: PathBuf,
@@ -53,6 +53,9 @@ pub struct Mounted {
     /// Whether its users notice nothing but a pause when the daemon crashes or is restarted.
     #[serde(default)]
     pub kept: bool,
+    /// Why its publisher has withdrawn the version, as far as the log here says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub withdrawn: Option<String>,
     /// Who was asked which version is meant, with `fetch=quorum` and a reference that needs a log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quorum: Option<Quorum>,

@@ -36,6 +36,24 @@ pub struct PeerStatus {
     pub under_way_bytes: u64,
     /// How long these wait in queues on their way, of late; the window aims at 40.
     pub queueing_ms: Option<f64>,
+    /// Its program and version, as it says.
+    pub agent: Option<String>,
+}
+
+/// How the clocks of connected peers stand to this machine's, as they say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockStatus {
+    /// How far this one is ahead of them, in the middle, in milliseconds; negative if it is behind.
+    pub ahead_ms: i64,
+    /// Peers that have told theirs.
+    pub peers: usize,
+}
+
+/// Whether an address of this node can be reached from outside, as somebody there has tried.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trial {
+    pub address: String,
+    pub reached: bool,
 }
 
 /// Which peer is meant: its id, or a part from the beginning or end of it that no other has.
