@@ -129,7 +129,7 @@ complete -c bcai -n "__fish_bcai_using_subcommand yank" -s c -l config -d 'Set a
 complete -c bcai -n "__fish_bcai_using_subcommand yank" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand yank" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand yank" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c bcai -n "__fish_bcai_using_subcommand mount" -s o -d 'Mount options; known: allow_other (let other users read), io=MODE (how contents reach their readers), fetch=STRATEGY (where they come from)' -r
+complete -c bcai -n "__fish_bcai_using_subcommand mount" -s o -d 'Mount options; known: allow_other (let other users read), io=MODE (how contents reach their readers), fetch=STRATEGY (where they come from), readahead=SIZE (how far ahead)' -r
 complete -c bcai -n "__fish_bcai_using_subcommand mount" -l home -d 'Keep everything this node owns under one folder' -r
 complete -c bcai -n "__fish_bcai_using_subcommand mount" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand mount" -s f -l foreground -d 'Stay in the foreground; Ctrl-C unmounts'
