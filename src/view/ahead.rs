@@ -161,7 +161,7 @@ impl Ahead {
         unasked
     }
 
-    /// Says how long something took that was not asked for ahead.
+    /// Says how long the first chunk of something took that was not asked for ahead.
     pub(super) fn took(&self, took: Duration) {
         lock(&self.readers).latency.add(took);
     }

@@ -87,6 +87,18 @@ impl Run {
 impl View {
     /// The bytes of the file `ino` from `offset` on: `len` of them, or those before the end of the file.
     pub async fn read(&self, ino: u64, offset: u64, len: u32) -> Result<Bytes, ViewError> {
+        self.read_telling(ino, offset, len, || {}).await
+    }
+
+    /// The same; says when the first chunk has come, and once only.
+    pub(super) async fn read_telling(
+        &self,
+        ino: u64,
+        offset: u64,
+        len: u32,
+        first: impl FnOnce(),
+    ) -> Result<Bytes, ViewError> {
+        let mut first = Some(first);
         let file = self.file(ino).await?;
         let end = offset.saturating_add(len.into()).min(file.size);
         let mut joined = BytesMut::new();
@@ -97,6 +109,9 @@ impl View {
             let covered: u64 = pieces.iter().map(|piece| piece.take).sum();
             let mut parts = stream::iter(pieces).map(|piece| self.piece(piece)).buffered(CONCURRENT);
             while let Some(part) = parts.try_next().await? {
+                if let Some(first) = first.take() {
+                    first();
+                }
                 if part.len() as u64 == end - offset {
                     return Ok(part);
                 }
