@@ -193,7 +193,7 @@ impl Ahead {
         }
         reader.late = 0;
         let unasked = !was_here && !reader.has_asked(end);
-        let (to, latency) = (end.min(reader.end()), readers.latency.median());
+        let (to, latency) = (end.min(reader.end()), readers.latency.usual());
         if let Some((from, to)) = readers.bytes.advance(reader, now, (to, !was_here), latency) {
             let (view, tally) = (Arc::clone(&self.view), self.tally(reader));
             if !self.start(async move { view.read_ahead(ino, (from, to), &tally).await }) {
@@ -211,7 +211,7 @@ impl Ahead {
         let now = || self.started.elapsed();
         let Some(reader) = neighbours.reader(files, read.ino, read.was_here, now) else { return };
         let next = (read.ino + 1, !read.was_here);
-        let Some((from, to)) = files.advance(reader, now(), next, latency.median()) else { return };
+        let Some((from, to)) = files.advance(reader, now(), next, latency.usual()) else { return };
         let (view, tally) = (Arc::clone(&self.view), self.tally(reader));
         let most = self.fixed.unwrap_or(RULE.most);
         if !self.start(async move { view.fetch_files(from..to, most, &tally).await }) {
@@ -242,7 +242,7 @@ impl Ahead {
             window: window(largest.0, bytes),
             files: if self.is_off() { 0 } else { window(largest.1, files) },
             readers: count,
-            latency: latency.median(),
+            latency: latency.usual(),
             fetched: self.fetched.load(Ordering::Relaxed),
             unread: bytes.unread() + files.unread(),
         }

@@ -27,7 +27,7 @@ const SHRINK: u64 = 8;
 const MARGIN: Duration = Duration::from_millis(50);
 /// No object takes longer, as far as windows are concerned: peers that do not answer are no reason to fetch more.
 const LATENCY_MAX: Duration = Duration::from_secs(1);
-/// Latencies of which the median counts.
+/// Latencies of which the lower quartile counts.
 const LATENCIES: usize = 9;
 /// Where readers are known to leave early, one part in so many of what one has read is fetched ahead of it at most.
 const UNTRUSTED: u64 = 8;
@@ -47,7 +47,8 @@ pub(super) struct Rule {
     pub step: u64,
 }
 
-/// How long it takes to get one object that nobody has asked for before: the median of the last ones.
+/// How long it takes to get one object that nobody has asked for before: the lower quartile of the last ones, as some wait behind
+/// others of the same reader, and a few were asked for by somebody else a moment before.
 #[derive(Debug, Default)]
 pub(super) struct Latency {
     last: Vec<Duration>,
@@ -63,10 +64,10 @@ impl Latency {
         self.next = (self.next + 1) % LATENCIES;
     }
 
-    pub fn median(&self) -> Option<Duration> {
+    pub fn usual(&self) -> Option<Duration> {
         let mut sorted = self.last.clone();
         sorted.sort_unstable();
-        sorted.get(sorted.len().saturating_sub(1) / 2).copied()
+        sorted.get(sorted.len().saturating_sub(1) / 4).copied()
     }
 }
 

@@ -72,7 +72,7 @@ pub struct AheadStatus {
     pub window_files: u64,
     /// Readers in order that something was fetched ahead of and that have read in the last three seconds.
     pub readers: u64,
-    /// How long it takes to get what nobody has asked for before: the median of the last reads. Absent before the first.
+    /// How long it takes to get what nobody has asked for before: the lower quartile of the last reads. Absent before the first.
     pub latency_ms: Option<f64>,
     /// Plain bytes that were fetched ahead of readers.
     pub fetched_bytes: u64,
