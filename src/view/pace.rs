@@ -25,8 +25,9 @@ const KEPT: f64 = 0.9;
 const SHRINK: u64 = 8;
 /// What a window holds beyond two latencies, as time: waits of processes, and objects that are larger than others.
 const MARGIN: Duration = Duration::from_millis(50);
-/// No object takes longer, as far as windows are concerned: peers that do not answer are no reason to fetch more.
-const LATENCY_MAX: Duration = Duration::from_secs(1);
+/// No object takes longer, as far as windows are concerned: peers that do not answer are no reason to fetch more, and on a slow
+/// link reads wait behind what the same reader has asked for. The longest way, by a satellite, is within twice of it.
+const LATENCY_MAX: Duration = Duration::from_millis(400);
 /// Latencies of which the lower quartile counts.
 const LATENCIES: usize = 9;
 /// Where readers are known to leave early, one part in so many of what one has read is fetched ahead of it at most.
