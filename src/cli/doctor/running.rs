@@ -116,7 +116,7 @@ fn sound(name: &str, status: &Status) -> Option<String> {
             "{} objects, none known to be damaged{}",
             status.store.objects,
             match status.scrub.whole_unix_ms {
-                Some(time) => format!("; all of it was hashed again by {}", output::time(time)),
+                Some(time) => format!("; what there was then was hashed again by {}", output::time(time)),
                 None => String::new(),
             }
         )),
