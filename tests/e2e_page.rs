@@ -100,6 +100,9 @@ fn a_browser_shows_the_node_and_reads_no_name_as_markup() {
     browser.wait("document.querySelector('#live').className === 'bad'");
     let said = browser.eval("document.querySelector('#live').textContent");
     assert!(said.as_str().unwrap().contains("no answer"), "{said}");
+    // It went on saying that nothing was wrong.
+    let said = browser.eval("document.querySelector('#alerts').innerText");
+    assert!(said.as_str().unwrap().contains("does not answer"), "{said}");
 }
 
 #[test]

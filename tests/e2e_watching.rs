@@ -186,6 +186,31 @@ fn a_trace_shows_what_is_read_from_where_until_the_mount_ends() {
     assert!(status["transfers"].as_array().unwrap().is_empty(), "{status}");
 }
 
+/// It read from a terminal that was gone, as fast as it could and for ever.
+#[test]
+fn top_ends_with_its_terminal() {
+    let site = Site::initialised();
+    let pid = site.home.join("top.pid");
+    let (home, program) = (site.home.display(), site.program.display());
+    // It is the one that the kernel tells, as when a connection of ssh breaks.
+    let top = format!("stty rows 24 cols 80; echo $$ > {}; exec {program} --home {home} top", pid.display());
+    let mut script = Command::new("script");
+    script.args(["-qec", &top, "/dev/null"]).env("TERM", "xterm");
+    let mut running =
+        Running(script.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
+    let mut shown = Vec::new();
+    while !String::from_utf8_lossy(&shown).contains("READS") {
+        let mut some = [0; 4096];
+        let read = running.0.stdout.as_mut().unwrap().read(&mut some).unwrap();
+        assert!(read > 0, "{}", String::from_utf8_lossy(&shown));
+        shown.extend_from_slice(&some[..read]);
+    }
+    running.0.kill().unwrap();
+    let top = fs::read_to_string(pid).unwrap();
+    let proc = Path::new("/proc").join(top.trim());
+    wait_until("it has ended", || !proc.exists());
+}
+
 #[test]
 fn top_fills_a_terminal_and_gives_it_back() {
     let site = Site::initialised();

@@ -80,13 +80,19 @@ fn text(alerts: &[Alert]) -> String {
     }
     let blocks = alerts.iter().map(|alert| {
         let times = if alert.count == 1 { String::new() } else { format!(", for the {}. time", alert.count) };
+        let until = match alert.state {
+            AlertState::Cleared => {
+                format!("{} to {}", output::time(alert.first_ms), output::time(alert.last_ms))
+            }
+            AlertState::Active | AlertState::Acknowledged => {
+                format!("since {}", output::time(alert.first_ms))
+            }
+        };
         format!(
-            "{} {} ({}, {} to {}{times})\n  {}\n  {}",
+            "{} {} ({}, {until}{times})\n  {}\n  {}",
             alert.severity,
             output::safe(&alert.id),
             alert.state,
-            output::time(alert.first_ms),
-            output::time(alert.last_ms),
             output::safe(&alert.text),
             output::safe(&alert.remedy)
         )

@@ -33,6 +33,11 @@ impl Restart {
         let Some(_) = Node::running(&ctx.paths)? else {
             return Err(Error::new(Kind::NotFound, "no node is running").hint("start it with `bcai daemon`"));
         };
+        if let Some(flag) = ctx.flags.first() {
+            ctx.output.note(&format!(
+                "`-c {flag}` does not count: the node keeps the words that it was started with; put it into a file, or `bcai stop` and start the node with it"
+            ));
+        }
         ctx.block_on(async {
             let client = Client::new(&ctx.paths.socket());
             let before: Status = client.get(route::STATUS).await?;

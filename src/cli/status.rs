@@ -96,7 +96,7 @@ fn text(report: &Report) -> String {
         store.evicted
     ));
     if let Some(time) = report.scrub.whole_unix_ms {
-        lines.push(format!("scrub     all of it was hashed again by {}", output::time(time)));
+        lines.push(format!("scrub     what there was then was hashed again by {}", output::time(time)));
     }
     lines.extend(report.scrub.damaged.iter().map(|bad| format!("damaged   {}", output::safe(bad))));
     lines.extend(store.in_place_changed.iter().map(|path| {

@@ -92,13 +92,19 @@ impl Error {
     }
 }
 
-/// Takes over the text of a lower module's error under the kind that `kind` gives it.
+/// Takes over the text of a lower module's error under the kind that `kind` gives it, and adds what a user of the command line can do,
+/// where the text does not say.
 macro_rules! kinds {
-    ($($error:ty: $kind:expr),* $(,)?) => {$(
+    ($($error:ty: $kind:expr $(=> $remedy:expr)?),* $(,)?) => {$(
         impl From<$error> for Error {
             fn from(error: $error) -> Self {
                 let kind: fn(&$error) -> Kind = $kind;
-                Self::new(kind(&error), error.to_string())
+                let made = Self::new(kind(&error), error.to_string());
+                $(
+                    let remedy: fn(&$error) -> Option<&'static str> = $remedy;
+                    let made = Self { hint: remedy(&error).map(str::to_owned), ..made };
+                )?
+                made
             }
         }
     )*};
@@ -106,7 +112,7 @@ macro_rules! kinds {
 
 kinds! {
     ConfigError: |_| Kind::Usage,
-    PathsError: |_| Kind::Usage,
+    PathsError: |_| Kind::Usage => paths_remedy,
     ReferenceError: |_| Kind::Usage,
     ParseIdError: |_| Kind::Usage,
     NameError: |_| Kind::Usage,
@@ -117,16 +123,16 @@ kinds! {
     GenesisError: |_| Kind::Corrupt,
     LogError: |_| Kind::Corrupt,
     ValidatorSetError: |_| Kind::Failed,
-    Refusal: refusal,
+    Refusal: refusal => refusal_remedy,
     VersionProofError: version_proof,
     NoteError: note,
     ChainError: chain,
     StoreError: store,
     FetchError: fetch,
     IngestError: ingest,
-    NetError: net,
+    NetError: net => net_remedy,
     OriginError: origin,
-    MountError: mount,
+    MountError: mount => mount_remedy,
     ViewError: view,
 }
 
@@ -149,6 +155,30 @@ fn refusal(error: &Refusal) -> Kind {
         Refusal::Params(_) => Kind::Usage,
         _ => Kind::Failed,
     }
+}
+
+fn paths_remedy(error: &PathsError) -> Option<&'static str> {
+    matches!(error, PathsError::Unusable { .. })
+        .then_some("give the node a folder that you can write, with --home or BCAI_HOME")
+}
+
+fn refusal_remedy(error: &Refusal) -> Option<&'static str> {
+    let unknown = matches!(error, Refusal::NoDataset { .. } | Refusal::NoVersion { .. });
+    unknown.then_some("`bcai list` shows those that there are")
+}
+
+fn net_remedy(error: &NetError) -> Option<&'static str> {
+    let taken = matches!(error, NetError::Listen { .. });
+    taken.then_some(
+        "end the program that has the port (`ss -lnp` names it), or set net.listen to another address",
+    )
+}
+
+fn mount_remedy(error: &MountError) -> Option<&'static str> {
+    let busy = matches!(error, MountError::Busy { .. });
+    busy.then_some(
+        "end what uses it, or `bcai unmount --lazy`: what is open stays readable until it is closed",
+    )
 }
 
 fn version_proof(error: &VersionProofError) -> Kind {

@@ -332,10 +332,7 @@ async fn start_net(
     submissions: tokio::sync::mpsc::Sender<net::Submission>,
 ) -> Result<Net, Error> {
     let ports = state.get().ports;
-    let remembered = |address: &String| match ports.get(address) {
-        Some(port) => with_port(address, *port).unwrap_or_else(|| address.clone()),
-        None => address.clone(),
-    };
+    let remembered = |address: &String| on_kept_port(&ports, address).unwrap_or_else(|| address.clone());
     let start = async |listen: Vec<String>| {
         let options = net::Options {
             key: key.clone(),
@@ -366,6 +363,15 @@ async fn start_net(
     let found: Vec<_> = found.collect();
     state.update(|facts| facts.ports.extend(found))?;
     Ok(net)
+}
+
+/// An address whose port is to be chosen, with the one that was chosen before: for this address, or for another one with the same
+/// transport, so that URIs outlive a change of the IP address.
+fn on_kept_port(ports: &BTreeMap<String, u16>, address: &str) -> Option<String> {
+    let (_, way) = open_port(address)?;
+    let is_like = |known: &&String| open_port(known).is_some_and(|(_, other)| other == way);
+    let port = ports.get(address).or_else(|| ports.get(ports.keys().find(is_like)?))?;
+    with_port(address, *port)
 }
 
 /// The parts of an address behind the IP address or name, and that without its port, if the port is to be chosen.
@@ -433,6 +439,18 @@ pub fn now_ms() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn another_ip_address_keeps_the_port_of_its_transport() {
+        let ports =
+            [("/ip4/0.0.0.0/tcp/0", 7), ("/ip4/0.0.0.0/udp/0/quic-v1", 8), ("/ip4/127.0.0.1/tcp/0", 9)];
+        let ports = ports.map(|(address, port)| (address.to_owned(), port)).into();
+        let kept = |address: &str| on_kept_port(&ports, address);
+        assert_eq!(kept("/ip4/127.0.0.1/tcp/0").unwrap(), "/ip4/127.0.0.1/tcp/9");
+        assert_eq!(kept("/ip4/192.0.2.1/tcp/0").unwrap(), "/ip4/192.0.2.1/tcp/7");
+        assert_eq!(kept("/ip6/::/udp/0/quic-v1").unwrap(), "/ip6/::/udp/8/quic-v1");
+        assert_eq!((kept("/ip4/127.0.0.1/tcp/0/ws"), kept("/ip4/127.0.0.1/tcp/4001")), (None, None));
+    }
 
     #[test]
     fn each_kind_of_address_keeps_the_port_that_was_chosen_for_it() {

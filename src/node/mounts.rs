@@ -87,6 +87,13 @@ impl Node {
 
     /// The same by who has reserved the directory.
     async fn mount_in_turn(self: &Arc<Self>, request: &MountRequest) -> Result<Mounted, Error> {
+        if let Some(mounted) = self.mounts.report(&request.dir) {
+            let dir = request.dir.display();
+            let message = format!("{} is already mounted on {dir}", mounted.reference);
+            return Err(Error::new(Kind::Busy, message).hint(format!(
+                "`bcai remount {dir} NAME@VERSION` shows another version there, and `bcai unmount {dir}` ends it"
+            )));
+        }
         // Until it is listed, a gc would not know that it is used.
         let _kept = self.sweeping.read().await;
         // A mountpoint left dead by a killed daemon is taken away only when its successor is ready: until then its

@@ -12,9 +12,9 @@ use std::path::Path;
 use super::error::{Error, Kind};
 use super::key_files::{KeyFiles, check_mode};
 use super::state::{Facts, State};
-use super::{Passphrase, is_key_locked, now_ms, with_port};
+use super::{Passphrase, is_key_locked, now_ms, on_kept_port};
 use crate::config::{Config, Paths};
-use crate::net;
+use crate::net::{self, Mode};
 
 /// Bytes at the end of the log in which the last start is looked for.
 const TAIL: u64 = 64 << 10;
@@ -65,8 +65,11 @@ fn identity(paths: &Paths, is_new: bool, passphrase: Option<Passphrase>) -> Resu
 
 /// Whether the ports that the node will listen on are free: those that are set, and those that it chose before.
 fn ports(config: &Config, facts: &Facts) -> Result<String, Error> {
+    if config.mode == Mode::Anonymous {
+        return Ok("none: an anonymous node listens nowhere".into());
+    }
     for address in &config.listen {
-        let kept = facts.ports.get(address).and_then(|port| with_port(address, *port));
+        let kept = on_kept_port(&facts.ports, address);
         if let Err(cause) = net::try_to_listen(kept.as_ref().unwrap_or(address)) {
             let hint = match kept {
                 Some(_) => {

@@ -114,7 +114,7 @@ function draw() {
     name ? h("span", { title: name }, ` · network ${name.slice(0, 10)}`) : " · in no network",
     ` · version ${status.version} · up ${span(status.uptime_s)}`,
   ]);
-  fill(document.getElementById("alerts"), sections.alerts(status));
+  fill(document.getElementById("alerts"), sections.alerts(known));
   fill(document.getElementById("overview"), sections.overview(known));
   fill(body("datasets"), sections.datasets(known, view));
   fill(body("mounts"), sections.mounts(status));

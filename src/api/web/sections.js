@@ -53,7 +53,13 @@ function bar(share, kind, label) {
 
 // Alerts
 
-export function alerts(status) {
+export function alerts(known) {
+  const { status } = known;
+  if (known.failure !== null) {
+    return [
+      h("p", { class: "fine gone", role: "status" }, "The node does not answer: what is below was so before. On its machine, ", h("code", {}, "bcai status"), " and ", h("code", {}, "bcai doctor"), " say more."),
+    ];
+  }
   const marks = { info: "i", warning: "!", error: "!!", critical: "!!!" };
   const noted = status.alerts_acknowledged;
   const more = noted > 0 ? h("p", { class: "quiet" }, `${some(noted, "alert")} acknowledged; bcai alerts shows all.`) : null;

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use signal_hook::consts::{SIGHUP, SIGTERM};
 
 use super::Context;
@@ -32,7 +33,8 @@ const POLL: Duration = Duration::from_millis(100);
 /// Watch the node: mounts, reads, cache, transfers, peers, logs and alerts, every second
 ///
 /// Keys: q, Esc or Ctrl-C ends it; space holds the picture and lets it go on; the arrows, Page Up, Page Down, Home and End move in
-/// it. It needs a terminal, of 80 columns or fewer; with NO_COLOR set it has no colours. Rates are those of the last second.
+/// it. 80 columns are enough, and fewer will do; with NO_COLOR set it has no colours. Rates are those of the last second, of peers those of
+/// the last three, as the bytes travel.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  bcai top\n  NO_COLOR=1 bcai top")]
 pub struct Top {}
@@ -63,6 +65,28 @@ impl Top {
     }
 }
 
+/// What comes from the terminal.
+enum Keys {
+    None,
+    Pressed,
+    /// The terminal is no more.
+    Gone,
+}
+
+/// Waits for a key. That the terminal is gone is found out here: whoever reads from it then gets nothing, again and again.
+fn keys(within: Duration) -> io::Result<Keys> {
+    let stdin = io::stdin();
+    let mut polled = [PollFd::new(&stdin, PollFlags::IN)];
+    let within = Timespec::try_from(within).map_err(io::Error::other)?;
+    match poll(&mut polled, Some(&within)) {
+        // A signal, which the caller looks for.
+        Ok(0) | Err(rustix::io::Errno::INTR) => Ok(Keys::None),
+        Ok(_) if polled[0].revents().intersects(PollFlags::HUP | PollFlags::ERR) => Ok(Keys::Gone),
+        Ok(_) => Ok(Keys::Pressed),
+        Err(error) => Err(error.into()),
+    }
+}
+
 fn watch(
     ctx: &Context,
     client: &Client,
@@ -84,8 +108,10 @@ fn watch(
             screen.see(Moment { at: Instant::now(), status: status.map_err(|error| error.message) });
         }
         terminal.draw(|frame| screen.draw(frame)).map_err(failed)?;
-        if !event::poll(POLL).map_err(failed)? {
-            continue;
+        match keys(POLL).map_err(failed)? {
+            Keys::Gone => return Ok(()),
+            Keys::Pressed if event::poll(Duration::ZERO).map_err(failed)? => {}
+            Keys::None | Keys::Pressed => continue,
         }
         let Event::Key(key) = event::read().map_err(failed)? else { continue };
         if key.kind == KeyEventKind::Release {

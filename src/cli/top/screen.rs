@@ -134,7 +134,7 @@ impl Screen {
             .as_ref()
             .map(|(at, before)| rates(before, status, now.at.saturating_duration_since(*at).as_secs_f64()));
         let mut rows = Vec::new();
-        alerts(status, &mut rows);
+        alerts(status, width, &mut rows);
         reads(status, rates.unwrap_or_default(), &mut rows);
         mounts(status, &mut rows);
         transfers(status, &mut rows);
@@ -151,11 +151,14 @@ fn title(rows: &mut Rows, text: String) {
     rows.push((Color::Yellow, text));
 }
 
-fn alerts(status: &Status, rows: &mut Rows) {
+/// Whole, however narrow the screen is: they are what it is looked at for.
+fn alerts(status: &Status, width: usize, rows: &mut Rows) {
     for alert in &status.alerts {
         let colour = if alert.severity >= Severity::Error { Color::Red } else { Color::Magenta };
-        rows.push((colour, format!("! {} {}", alert.severity, output::safe(&alert.text))));
-        rows.push((Color::Reset, format!("    {}", output::safe(&alert.remedy))));
+        let text = wrapped(&format!("! {} {}", alert.severity, output::safe(&alert.text)), width);
+        rows.extend(text.into_iter().map(|line| (colour, line)));
+        let remedy = wrapped(&format!("    {}", output::safe(&alert.remedy)), width);
+        rows.extend(remedy.into_iter().map(|line| (Color::Reset, line)));
     }
 }
 
@@ -320,6 +323,20 @@ fn bar(part: u64, whole: u64) -> String {
     format!("[{}{}] {share:3.0}%", "#".repeat(full), "-".repeat(BAR - full.min(BAR)))
 }
 
+/// A text in lines of at most so many characters where its words allow that, all but the first indented.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut line = String::new();
+    for word in text.split_inclusive(' ') {
+        if !line.trim().is_empty() && line.chars().count() + word.trim_end().chars().count() > width {
+            lines.push(std::mem::replace(&mut line, "    ".into()));
+        }
+        line.push_str(word);
+    }
+    lines.push(line);
+    lines
+}
+
 /// A text that has no more columns than there are.
 fn cut(text: &str, width: usize) -> String {
     if text.chars().count() <= width {
@@ -437,6 +454,14 @@ mod tests {
         for (width, height) in [(40, 24), (20, 5), (1, 1), (3, 2)] {
             shown(&mut screen(true, 3), width, height);
         }
+    }
+
+    #[test]
+    fn a_long_text_is_broken_between_words() {
+        let lines = wrapped("! error the disk is nearly full", 16);
+        assert_eq!(lines, ["! error the disk ", "    is nearly ", "    full"]);
+        assert_eq!(wrapped("    do it", 80), ["    do it"]);
+        assert_eq!(wrapped("averylongword indeed", 3), ["averylongword ", "    indeed"]);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use anyhow::Context;
 
 use super::Report;
 use super::rows::Row;
-use super::{Bench, peers, shards};
+use super::{Bench, looking, peers, shards};
 use crate::corpus::bytes::Random;
 use crate::corpus::{self, Kind};
 use crate::measure::{MIB, back, epoch, in_order, median};
@@ -50,6 +50,9 @@ pub fn run(bench: &Bench, wanted: &BTreeSet<Row>, report: &mut Report) -> anyhow
     }
     if wanted.contains(&Row::EpochCold) {
         cold(bench, &folder, report)?;
+    }
+    if wanted.contains(&Row::LookingOn) {
+        looking::run(bench, &folder, report)?;
     }
     peers::run(bench, &folder, wanted, report)?;
     if any(&[Row::ShardsOfFolder, Row::ShardsSecond]) {

@@ -10,6 +10,7 @@
 mod epochs;
 mod ingest;
 mod large;
+mod looking;
 mod million;
 mod peers;
 mod private;
