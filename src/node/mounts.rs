@@ -261,7 +261,7 @@ impl Node {
     /// Detaches a mount; one in use only when `lazy`.
     pub async fn unmount(self: &Arc<Self>, request: &UnmountRequest) -> Result<(), Error> {
         let dir = off(|| request.dir.canonicalize()).unwrap_or_else(|_| request.dir.clone());
-        let _claim = self.mounts.claim(&dir)?;
+        let _claim = self.mounts.claim_in_turn(&dir).await?;
         let mount = self.mounts.lock().active.get(&dir).map(|active| active.mount.clone());
         let Some(mount) = mount else { return self.unmount_lost(dir).await };
         let lazy = request.lazy;

@@ -43,7 +43,7 @@ impl Node {
     /// mount means now. Files that are open stay what they were.
     pub async fn remount(self: &Arc<Self>, request: &RemountRequest) -> Result<Remounted, Error> {
         let dir = off(|| request.dir.canonicalize()).unwrap_or_else(|_| request.dir.clone());
-        let _claim = self.mounts.claim(&dir)?;
+        let _claim = self.mounts.claim_in_turn(&dir).await?;
         let Some(mount) = self.mounts.request(&dir) else {
             return Err(Error::not_found(format!("nothing is mounted by this node at {}", dir.display()))
                 .hint("`bcai status` lists its mounts; `bcai mount` mounts"));
