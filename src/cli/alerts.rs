@@ -39,8 +39,10 @@ struct List {
 #[derive(Debug, Subcommand)]
 enum What {
     /// List the alerts that hold, the worst first (what `bcai alerts` alone does)
+    #[command(after_help = "Example:\n  bcai alerts list --all")]
     List(List),
     /// Take note of an alert
+    #[command(after_help = "Examples:\n  bcai alerts ack no-peers\n  bcai alerts ack --all")]
     Ack {
         /// As `bcai alerts` shows it
         #[arg(required_unless_present = "all")]

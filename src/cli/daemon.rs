@@ -48,6 +48,7 @@ const POLL: Duration = Duration::from_millis(10);
 /// Where the node's keys are locked (`bcai keys passphrase`), the passphrase is asked for at the terminal, or taken from the environment
 /// variable BCAI_PASSPHRASE or the file that BCAI_PASSPHRASE_FILE names.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  bcai daemon\n  bcai -c web.listen=127.0.0.1:7117 daemon --foreground")]
 pub struct Daemon {
     /// Stay in the foreground and log to stderr
     #[arg(long)]

@@ -34,11 +34,13 @@ pub struct Keys {
 #[derive(Debug, Subcommand)]
 enum What {
     /// Show the public key, and what it is in each network
+    #[command(after_help = "Example:\n  bcai keys show")]
     Show,
     /// Make a key for a node that has none
     ///
     /// Every command that needs a key makes it by itself; this is for those who want to give the public key to somebody
     /// first. A key that is there is never overwritten.
+    #[command(after_help = "Example:\n  bcai keys new")]
     New,
     /// Put a new key in the place of this node's, in all of its networks
     ///
@@ -50,6 +52,7 @@ enum What {
     /// With --dataset it is the key of an encrypted dataset that is rotated: later versions are sealed with the new one, which is
     /// given to all who have a right to it. Nothing is encrypted or sent again, and earlier versions stay readable by who could
     /// read them. `bcai keys revoke` does it by itself.
+    #[command(after_help = "Examples:\n  bcai keys rotate\n  bcai keys rotate --dataset photos")]
     Rotate {
         /// The key of this dataset, instead of this node's own
         #[arg(long, value_name = "NAME")]
@@ -60,6 +63,9 @@ enum What {
     /// Every start of the node asks for it then, at the terminal, or takes it from BCAI_PASSPHRASE or the file that
     /// BCAI_PASSPHRASE_FILE names. The node has to be stopped for this. Whoever forgets the passphrase has lost the keys, those of
     /// datasets too.
+    #[command(
+        after_help = "Examples:\n  bcai stop && bcai keys passphrase\n  bcai stop && bcai keys passphrase --remove"
+    )]
     Passphrase {
         /// Unlock them for good
         #[arg(long)]
@@ -70,6 +76,9 @@ enum What {
     /// The roles: reader, publisher, storage, validator (may join the validators), admin (all of these, and may give them). In
     /// the whole network an admin of it gives them; with --dataset the dataset's owner does, and only there. Readers, publishers and
     /// admins of an encrypted dataset are given its key too, which opens all versions.
+    #[command(
+        after_help = "Examples:\n  bcai keys grant KEY validator\n  bcai keys grant KEY reader --dataset photos"
+    )]
     Grant {
         /// As `bcai keys` shows it on the other node
         key: String,
@@ -83,6 +92,9 @@ enum What {
     ///
     /// Who was given the key of an encrypted dataset keeps what opens the versions that there are; the key is rotated, so that later
     /// ones are closed to them. What was read once cannot be taken back.
+    #[command(
+        after_help = "Examples:\n  bcai keys revoke KEY\n  bcai keys revoke KEY reader --dataset photos"
+    )]
     Revoke {
         /// As `bcai keys` shows it on the other node
         key: String,

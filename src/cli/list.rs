@@ -14,6 +14,7 @@ use crate::node::report::Dataset;
 
 /// List datasets and their versions
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  bcai list\n  bcai list --json | jq -r '.[].name'")]
 pub struct List {}
 
 impl List {

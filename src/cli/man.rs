@@ -17,6 +17,7 @@ use crate::node::Error;
 ///
 /// Without a command it prints bcai(1). To read it: bcai man publish | man -l -
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  bcai man publish | man -l -\n  bcai man keys-grant | man -l -")]
 pub struct Man {
     /// The command whose page to print
     command: Option<String>,
@@ -114,4 +115,15 @@ fn rendered(page: clap_mangen::Man, see_also: &[&str]) -> io::Result<String> {
 /// Text as roff takes it literally.
 fn roff(text: &str) -> String {
     text.replace('\\', "\\\\").replace('-', "\\-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_page_has_an_example() {
+        let without = pages().unwrap().into_iter().filter(|(_, page)| !page.contains("Example"));
+        assert_eq!(without.map(|(name, _)| name).collect::<Vec<_>>(), [""; 0]);
+    }
 }

@@ -60,7 +60,7 @@ use output::Output;
 
 /// Versioned datasets as ordinary files, fetched from peers and verified against a signed log.
 #[derive(Debug, Parser)]
-#[command(name = "bcai", version = VERSION, max_term_width = 100, after_help = EXIT_CODES, disable_help_subcommand = true)]
+#[command(name = "bcai", version = VERSION, max_term_width = 100, after_help = EXAMPLES_AND_EXIT_CODES, disable_help_subcommand = true)]
 pub struct Cli {
     /// Keep everything this node owns under one folder
     #[arg(long, global = true, env = "BCAI_HOME", value_name = "DIR", value_parser = OsStringValueParser::new())]
@@ -85,7 +85,7 @@ pub struct Cli {
 /// The version, and of a release build the commit that it was built from (`build.rs`).
 const VERSION: &str = env!("BCAI_VERSION");
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong usage, 10 not found, 11 busy or locked, 12 not allowed, \
+const EXAMPLES_AND_EXIT_CODES: &str = "Examples:\n  bcai init\n  bcai publish ./photos photos@v1\n  bcai mount photos@v1 /mnt/photos\n\nExit codes: 0 done, 1 failed, 2 wrong usage, 10 not found, 11 busy or locked, 12 not allowed, \
 13 failed verification, 14 unreachable or timed out.";
 
 #[derive(Debug, Subcommand)]

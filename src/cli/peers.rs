@@ -37,18 +37,24 @@ pub struct Peers {
 #[derive(Debug, Subcommand)]
 enum What {
     /// List every known peer, the connected and the best first (what `bcai peers` alone does)
+    #[command(
+        after_help = "Examples:\n  bcai peers list\n  bcai peers --json | jq '.[] | select(.state == \"connected\")'"
+    )]
     List,
     /// Connect to a peer, and from now on whenever it can be
+    #[command(after_help = "Example:\n  bcai peers add /ip4/192.0.2.7/tcp/4001")]
     Add {
         /// Such as /ip4/192.0.2.7/tcp/4001, with or without /p2p/PEER
         address: String,
     },
     /// Disconnect a peer, ask it for nothing and refuse its connections, until it is allowed
+    #[command(after_help = "Example:\n  bcai peers block f7Qk")]
     Block {
         /// A peer that is known, or the whole id of any
         peer: String,
     },
     /// Lift the block of a peer, or the ban of one that sent wrong bytes
+    #[command(after_help = "Example:\n  bcai peers allow f7Qk")]
     Allow {
         /// As `bcai peers` shows it
         peer: String,
@@ -58,6 +64,9 @@ enum What {
     /// A limit counts at once, also for what is under way, for all peers together, and after a restart, unless
     /// net.upload_limit or net.download_limit is set: then the setting wins at every start. Readers who wait go first; a
     /// limit holds for them as well. It is at least 64KiB.
+    #[command(
+        after_help = "Examples:\n  bcai peers limit\n  bcai peers limit --upload 10MiB --download unlimited"
+    )]
     Limit {
         /// Bytes a second, such as 10MiB, or `unlimited`
         #[arg(long, value_name = "RATE")]

@@ -17,6 +17,7 @@ use crate::node::{Error, Kind, Node};
 
 /// Show the node at a glance
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  bcai status\n  bcai status --json | jq '.alerts'")]
 pub struct Status {}
 
 impl Status {

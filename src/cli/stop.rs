@@ -23,6 +23,7 @@ const POLL: Duration = Duration::from_millis(10);
 /// Mounts are detached first; one that is in use is detached lazily and stays readable as far as it is cached. To replace the node by
 /// another one without ending its mounts, after an upgrade: bcai restart.
 #[derive(Debug, Args)]
+#[command(after_help = "Example:\n  bcai stop")]
 pub struct Stop {}
 
 impl Stop {

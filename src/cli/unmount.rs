@@ -18,6 +18,7 @@ use crate::node::report::UnmountRequest;
 ///
 /// Refuses when the mount is in use and says by whom.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  bcai unmount /mnt/photos\n  bcai unmount --lazy /mnt/photos")]
 pub struct Unmount {
     /// The directory
     dir: PathBuf,

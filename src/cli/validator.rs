@@ -31,17 +31,21 @@ pub struct Validator {
 #[derive(Debug, Subcommand)]
 enum What {
     /// Show the validators, their weights, and this node's part (what `bcai validator` alone does)
+    #[command(after_help = "Example:\n  bcai validator status")]
     Status,
     /// Make this node a validator
     ///
     /// It needs the role validator: an admin runs `bcai keys grant KEY validator`. After two epochs it begins to vote by
     /// itself; it must then be reachable by the other validators. At most a tenth of the weight moves in an epoch.
+    #[command(after_help = "Example:\n  bcai validator join")]
     Join,
     /// Stop being a validator
     ///
     /// Leave the node running until `status` shows that it has no weight any more.
+    #[command(after_help = "Example:\n  bcai validator leave")]
     Leave,
     /// Let an operator that was jailed join again, with another voting key (admins)
+    #[command(after_help = "Example:\n  bcai validator release KEY")]
     Release {
         /// The operator's key
         #[arg(value_name = "KEY")]
@@ -50,6 +54,7 @@ enum What {
     /// Say how much stake somebody has (admins)
     ///
     /// Stake counts under the policies delegated and hybrid. It is what the admins vouch for; there is no coin.
+    #[command(after_help = "Example:\n  bcai validator stake KEY 100")]
     Stake {
         /// Whose
         #[arg(value_name = "KEY")]
@@ -58,12 +63,16 @@ enum What {
         amount: u64,
     },
     /// Put this node's stake behind an operator, or behind this node again
+    #[command(after_help = "Example:\n  bcai validator delegate KEY")]
     Delegate {
         /// The operator's key; this node's own takes it back
         #[arg(value_name = "KEY")]
         operator: String,
     },
     /// Change parameters of the network (admins)
+    #[command(
+        after_help = "Examples:\n  bcai validator params --heartbeat 60\n  bcai validator params --policy delegated --replicas 3"
+    )]
     Params {
         /// How validators are weighed: equal, delegated (by stake), useful-work (by proven storage) or hybrid (both)
         ///

@@ -30,6 +30,7 @@ use site::Site;
 /// Publishes DIR on one node, mounts it by URI on a second one, reads everything through the mount and compares it
 /// byte for byte; then changes a few files and publishes a second version. Fails on any difference.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  bcai demo\n  bcai demo ./photos")]
 pub struct Demo {
     /// What to publish [default: the sources in cargo's registry, or else the Rust toolchain]
     dir: Option<PathBuf>,
