@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 fn main() {
-    println!("cargo::rustc-env=BCAI_VERSION={}", version());
+    println!("cargo::rustc-env=PROGRAM_VERSION={}", version());
     println!(
         "cargo::rustc-check-cfg=cfg(as_user, chromium, faketime, fuse_available, nat, passthrough, promtool, python, reflink, root, systemd, torch)"
     );
@@ -67,7 +67,9 @@ fn version() -> String {
     if env::var("PROFILE").as_deref() != Ok("release") {
         return version;
     }
-    for file in [".cargo_vcs_info.json", ".git/HEAD", ".git/logs/HEAD"] {
+    // One that is not there would count as changed each time.
+    let files = [".cargo_vcs_info.json", ".git/HEAD", ".git/logs/HEAD"].into_iter();
+    for file in files.filter(|file| Path::new(file).exists()) {
         println!("cargo::rerun-if-changed={file}");
     }
     let packaged = fs::read_to_string(".cargo_vcs_info.json").ok().and_then(|info| {

@@ -198,13 +198,18 @@ fn top_ends_with_its_terminal() {
     script.args(["-qec", &top, "/dev/null"]).env("TERM", "xterm");
     let mut running =
         Running(script.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
-    let mut shown = Vec::new();
-    while !String::from_utf8_lossy(&shown).contains("READS") {
-        let mut some = [0; 4096];
-        let read = running.0.stdout.as_mut().unwrap().read(&mut some).unwrap();
-        assert!(read > 0, "{}", String::from_utf8_lossy(&shown));
-        shown.extend_from_slice(&some[..read]);
-    }
+    let mut output = running.0.stdout.take().unwrap();
+    let (seen, shows) = channel();
+    std::thread::spawn(move || {
+        let (mut shown, mut some) = (Vec::new(), [0; 4096]);
+        while let Ok(read @ 1..) = output.read(&mut some) {
+            shown.extend_from_slice(&some[..read]);
+            if String::from_utf8_lossy(&shown).contains("READS") {
+                let _ = seen.send(());
+            }
+        }
+    });
+    shows.recv_timeout(common::DEADLINE).expect("it shows something");
     running.0.kill().unwrap();
     let top = fs::read_to_string(pid).unwrap();
     let proc = Path::new("/proc").join(top.trim());

@@ -24,7 +24,7 @@ function __fish_bcai_using_subcommand
     contains -- $cmd[1] $argv
 end
 
-complete -c bcai -n "__fish_bcai_needs_command" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_needs_command" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_needs_command" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_needs_command" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_needs_command" -s q -l quiet -d 'Print no progress and no confirmations'
@@ -68,32 +68,32 @@ complete -c bcai -n "__fish_bcai_needs_command" -f -a "completions" -d 'Print a 
 complete -c bcai -n "__fish_bcai_needs_command" -f -a "man" -d 'Print a manual page'
 complete -c bcai -n "__fish_bcai_using_subcommand init" -l join -d 'Any bcai:// URI of the network to join' -r
 complete -c bcai -n "__fish_bcai_using_subcommand init" -l validators -d 'Keys of the validators that decide the new network, that of this node among them, separated by commas' -r
-complete -c bcai -n "__fish_bcai_using_subcommand init" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand init" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand init" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand init" -l passphrase -d 'Lock the new key with a passphrase, which every start of the node asks for'
 complete -c bcai -n "__fish_bcai_using_subcommand init" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand init" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand init" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c bcai -n "__fish_bcai_using_subcommand daemon" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand daemon" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand daemon" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand daemon" -l foreground -d 'Stay in the foreground and log to stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand daemon" -l supervised -d 'What the supervisor runs'
 complete -c bcai -n "__fish_bcai_using_subcommand daemon" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand daemon" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand daemon" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c bcai -n "__fish_bcai_using_subcommand stop" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand stop" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand stop" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand stop" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand stop" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand stop" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c bcai -n "__fish_bcai_using_subcommand restart" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand restart" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand restart" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand restart" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand restart" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand restart" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c bcai -n "__fish_bcai_using_subcommand snapshot" -l chunking -d 'How files are cut: auto (cdc:64K that knows tar, zip, safetensors and Parquet), cdc:64K, cdc:256K, cdc:1M, fixed:1M, fixed:2M or fixed:4M' -r
 complete -c bcai -n "__fish_bcai_using_subcommand snapshot" -l compress -d 'How chunks are compressed: none, lz4 or zstd:LEVEL' -r
-complete -c bcai -n "__fish_bcai_using_subcommand snapshot" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand snapshot" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand snapshot" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand snapshot" -l skip-special -d 'Leave out sockets, FIFOs and devices instead of refusing the directory'
 complete -c bcai -n "__fish_bcai_using_subcommand snapshot" -l in-place -d 'Serve larger files from where they are instead of storing their content; they must not be changed from then on'
@@ -108,7 +108,7 @@ quorum\t''
 all\t''"
 complete -c bcai -n "__fish_bcai_using_subcommand publish" -l chunking -d 'How files are cut: auto (cdc:64K that knows tar, zip, safetensors and Parquet), cdc:64K, cdc:256K, cdc:1M, fixed:1M, fixed:2M or fixed:4M' -r
 complete -c bcai -n "__fish_bcai_using_subcommand publish" -l compress -d 'How chunks are compressed: none, lz4 or zstd:LEVEL' -r
-complete -c bcai -n "__fish_bcai_using_subcommand publish" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand publish" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand publish" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand publish" -l encrypt -d 'Encrypt it, so that only those read it whom `bcai keys grant KEY reader --dataset NAME` gives the key'
 complete -c bcai -n "__fish_bcai_using_subcommand publish" -l plaintext -d 'Publish in plain, for everybody to read, though earlier versions are encrypted'
@@ -118,37 +118,37 @@ complete -c bcai -n "__fish_bcai_using_subcommand publish" -l paranoid -d 'Read 
 complete -c bcai -n "__fish_bcai_using_subcommand publish" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand publish" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand publish" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c bcai -n "__fish_bcai_using_subcommand tag" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand tag" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand tag" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand tag" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand tag" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand tag" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c bcai -n "__fish_bcai_using_subcommand yank" -l reason -d 'Why, in one line' -r
-complete -c bcai -n "__fish_bcai_using_subcommand yank" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand yank" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand yank" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand yank" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand yank" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand yank" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c bcai -n "__fish_bcai_using_subcommand mount" -s o -d 'Mount options; known: allow_other (let other users read), io=MODE (how contents reach their readers), fetch=STRATEGY (where they come from), readahead=SIZE (how far ahead)' -r
-complete -c bcai -n "__fish_bcai_using_subcommand mount" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand mount" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand mount" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand mount" -s f -l foreground -d 'Stay in the foreground; Ctrl-C unmounts'
 complete -c bcai -n "__fish_bcai_using_subcommand mount" -l offline -d 'Take the version that this machine knows of, however old its log is, and ask nobody about it'
 complete -c bcai -n "__fish_bcai_using_subcommand mount" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand mount" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand mount" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c bcai -n "__fish_bcai_using_subcommand remount" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand remount" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand remount" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand remount" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand remount" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand remount" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c bcai -n "__fish_bcai_using_subcommand unmount" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand unmount" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand unmount" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand unmount" -l lazy -d 'Detach now and let those who use it finish'
 complete -c bcai -n "__fish_bcai_using_subcommand unmount" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand unmount" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand unmount" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c bcai -n "__fish_bcai_using_subcommand list" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand list" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand list" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand list" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand list" -s q -l quiet -d 'Print no progress and no confirmations'
@@ -156,29 +156,29 @@ complete -c bcai -n "__fish_bcai_using_subcommand list" -s h -l help -d 'Print h
 complete -c bcai -n "__fish_bcai_using_subcommand log" -l proof -d 'Prove that a version was published, whether it was withdrawn and what `latest` means' -r
 complete -c bcai -n "__fish_bcai_using_subcommand log" -l cosign -d 'Add this node\'s signature to the checkpoint in this file' -r -F
 complete -c bcai -n "__fish_bcai_using_subcommand log" -s o -l output -d 'Where to write it; without, to stdout' -r -F
-complete -c bcai -n "__fish_bcai_using_subcommand log" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand log" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand log" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand log" -l checkpoint -d 'Sign the head of the log'
 complete -c bcai -n "__fish_bcai_using_subcommand log" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand log" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand log" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c bcai -n "__fish_bcai_using_subcommand ls" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand ls" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand ls" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand ls" -s R -l recursive -d 'Descend into directories'
 complete -c bcai -n "__fish_bcai_using_subcommand ls" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand ls" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand ls" -s h -l help -d 'Print help'
-complete -c bcai -n "__fish_bcai_using_subcommand cat" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand cat" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand cat" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand cat" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand cat" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand cat" -s h -l help -d 'Print help'
-complete -c bcai -n "__fish_bcai_using_subcommand export" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand export" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand export" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand export" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand export" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand export" -s h -l help -d 'Print help'
-complete -c bcai -n "__fish_bcai_using_subcommand bundle; and not __fish_seen_subcommand_from export import" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand bundle; and not __fish_seen_subcommand_from export import" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand bundle; and not __fish_seen_subcommand_from export import" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand bundle; and not __fish_seen_subcommand_from export import" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand bundle; and not __fish_seen_subcommand_from export import" -s q -l quiet -d 'Print no progress and no confirmations'
@@ -186,24 +186,24 @@ complete -c bcai -n "__fish_bcai_using_subcommand bundle; and not __fish_seen_su
 complete -c bcai -n "__fish_bcai_using_subcommand bundle; and not __fish_seen_subcommand_from export import" -f -a "export" -d 'Write versions, and the log that says so, into one file'
 complete -c bcai -n "__fish_bcai_using_subcommand bundle; and not __fish_seen_subcommand_from export import" -f -a "import" -d 'Take over the versions of a bundle, and pin them'
 complete -c bcai -n "__fish_bcai_using_subcommand bundle; and __fish_seen_subcommand_from export" -l since -d 'Leave out what this version has: the machine that imports the file must have all of it already' -r
-complete -c bcai -n "__fish_bcai_using_subcommand bundle; and __fish_seen_subcommand_from export" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand bundle; and __fish_seen_subcommand_from export" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand bundle; and __fish_seen_subcommand_from export" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand bundle; and __fish_seen_subcommand_from export" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand bundle; and __fish_seen_subcommand_from export" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand bundle; and __fish_seen_subcommand_from export" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c bcai -n "__fish_bcai_using_subcommand bundle; and __fish_seen_subcommand_from import" -l genesis -d 'The id of the network that it must be of, or a URI of a version that must be in it' -r
-complete -c bcai -n "__fish_bcai_using_subcommand bundle; and __fish_seen_subcommand_from import" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand bundle; and __fish_seen_subcommand_from import" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand bundle; and __fish_seen_subcommand_from import" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand bundle; and __fish_seen_subcommand_from import" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand bundle; and __fish_seen_subcommand_from import" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand bundle; and __fish_seen_subcommand_from import" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c bcai -n "__fish_bcai_using_subcommand diff" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand diff" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand diff" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand diff" -l stat -d 'Only the totals, with the bytes that are new in the later version'
 complete -c bcai -n "__fish_bcai_using_subcommand diff" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand diff" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand diff" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c bcai -n "__fish_bcai_using_subcommand prefetch" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand prefetch" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand prefetch" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand prefetch" -l check -d 'Say how much of it is here, and fetch directories only; exit code 1 if something is missing'
 complete -c bcai -n "__fish_bcai_using_subcommand prefetch" -l evict -d 'Drop it from the cache, as far as directories that are here name it, and fetch nothing; what is published, pinned, or open as a large file stays'
@@ -211,23 +211,23 @@ complete -c bcai -n "__fish_bcai_using_subcommand prefetch" -l json -d 'Print on
 complete -c bcai -n "__fish_bcai_using_subcommand prefetch" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand prefetch" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c bcai -n "__fish_bcai_using_subcommand pin" -l path -d 'Only what matches this pattern of paths (see `bcai prefetch --help`); may be given more than once' -r
-complete -c bcai -n "__fish_bcai_using_subcommand pin" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand pin" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand pin" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand pin" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand pin" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand pin" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c bcai -n "__fish_bcai_using_subcommand unpin" -l path -d 'Only the pin of exactly these patterns; without any, every pin of the snapshot' -r
-complete -c bcai -n "__fish_bcai_using_subcommand unpin" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand unpin" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand unpin" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand unpin" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand unpin" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand unpin" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c bcai -n "__fish_bcai_using_subcommand cache" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand cache" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand cache" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand cache" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand cache" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand cache" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c bcai -n "__fish_bcai_using_subcommand gc" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand gc" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand gc" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand gc" -l dry-run -d 'Show every snapshot and when it goes, and take nothing away'
 complete -c bcai -n "__fish_bcai_using_subcommand gc" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
@@ -237,14 +237,14 @@ complete -c bcai -n "__fish_bcai_using_subcommand verify" -l offline -d 'Check t
 complete -c bcai -n "__fish_bcai_using_subcommand verify" -l genesis -d 'The network\'s id, or a URI of the version that the proof shall be of' -r
 complete -c bcai -n "__fish_bcai_using_subcommand verify" -l checkpoint -d 'Check that each --key has signed the checkpoint in this file' -r -F
 complete -c bcai -n "__fish_bcai_using_subcommand verify" -l key -d 'A key as `bcai log --checkpoint`, `bcai log --cosign` or another log\'s witness prints it; may be repeated' -r
-complete -c bcai -n "__fish_bcai_using_subcommand verify" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand verify" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand verify" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand verify" -l all -d 'Check everything in the store'
 complete -c bcai -n "__fish_bcai_using_subcommand verify" -l repair -d 'Fetch from peers what is damaged or absent'
 complete -c bcai -n "__fish_bcai_using_subcommand verify" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand verify" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand verify" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c bcai -n "__fish_bcai_using_subcommand keys; and not __fish_seen_subcommand_from show new rotate passphrase grant revoke" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand keys; and not __fish_seen_subcommand_from show new rotate passphrase grant revoke" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand keys; and not __fish_seen_subcommand_from show new rotate passphrase grant revoke" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand keys; and not __fish_seen_subcommand_from show new rotate passphrase grant revoke" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand keys; and not __fish_seen_subcommand_from show new rotate passphrase grant revoke" -s q -l quiet -d 'Print no progress and no confirmations'
@@ -255,41 +255,41 @@ complete -c bcai -n "__fish_bcai_using_subcommand keys; and not __fish_seen_subc
 complete -c bcai -n "__fish_bcai_using_subcommand keys; and not __fish_seen_subcommand_from show new rotate passphrase grant revoke" -f -a "passphrase" -d 'Lock this node\'s keys with a passphrase, or with another one'
 complete -c bcai -n "__fish_bcai_using_subcommand keys; and not __fish_seen_subcommand_from show new rotate passphrase grant revoke" -f -a "grant" -d 'Give a key roles, beside those that it has'
 complete -c bcai -n "__fish_bcai_using_subcommand keys; and not __fish_seen_subcommand_from show new rotate passphrase grant revoke" -f -a "revoke" -d 'Take roles back from a key; without ROLES, all'
-complete -c bcai -n "__fish_bcai_using_subcommand keys; and __fish_seen_subcommand_from show" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand keys; and __fish_seen_subcommand_from show" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand keys; and __fish_seen_subcommand_from show" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand keys; and __fish_seen_subcommand_from show" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand keys; and __fish_seen_subcommand_from show" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand keys; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
-complete -c bcai -n "__fish_bcai_using_subcommand keys; and __fish_seen_subcommand_from new" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand keys; and __fish_seen_subcommand_from new" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand keys; and __fish_seen_subcommand_from new" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand keys; and __fish_seen_subcommand_from new" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand keys; and __fish_seen_subcommand_from new" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand keys; and __fish_seen_subcommand_from new" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c bcai -n "__fish_bcai_using_subcommand keys; and __fish_seen_subcommand_from rotate" -l dataset -d 'The key of this dataset, instead of this node\'s own' -r
-complete -c bcai -n "__fish_bcai_using_subcommand keys; and __fish_seen_subcommand_from rotate" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand keys; and __fish_seen_subcommand_from rotate" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand keys; and __fish_seen_subcommand_from rotate" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand keys; and __fish_seen_subcommand_from rotate" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand keys; and __fish_seen_subcommand_from rotate" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand keys; and __fish_seen_subcommand_from rotate" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c bcai -n "__fish_bcai_using_subcommand keys; and __fish_seen_subcommand_from passphrase" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand keys; and __fish_seen_subcommand_from passphrase" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand keys; and __fish_seen_subcommand_from passphrase" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand keys; and __fish_seen_subcommand_from passphrase" -l remove -d 'Unlock them for good'
 complete -c bcai -n "__fish_bcai_using_subcommand keys; and __fish_seen_subcommand_from passphrase" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand keys; and __fish_seen_subcommand_from passphrase" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand keys; and __fish_seen_subcommand_from passphrase" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c bcai -n "__fish_bcai_using_subcommand keys; and __fish_seen_subcommand_from grant" -l dataset -d 'Only with this dataset' -r
-complete -c bcai -n "__fish_bcai_using_subcommand keys; and __fish_seen_subcommand_from grant" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand keys; and __fish_seen_subcommand_from grant" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand keys; and __fish_seen_subcommand_from grant" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand keys; and __fish_seen_subcommand_from grant" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand keys; and __fish_seen_subcommand_from grant" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand keys; and __fish_seen_subcommand_from grant" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c bcai -n "__fish_bcai_using_subcommand keys; and __fish_seen_subcommand_from revoke" -l dataset -d 'Only with this dataset' -r
-complete -c bcai -n "__fish_bcai_using_subcommand keys; and __fish_seen_subcommand_from revoke" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand keys; and __fish_seen_subcommand_from revoke" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand keys; and __fish_seen_subcommand_from revoke" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand keys; and __fish_seen_subcommand_from revoke" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand keys; and __fish_seen_subcommand_from revoke" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand keys; and __fish_seen_subcommand_from revoke" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c bcai -n "__fish_bcai_using_subcommand validator; and not __fish_seen_subcommand_from status join leave release stake delegate params" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand validator; and not __fish_seen_subcommand_from status join leave release stake delegate params" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand validator; and not __fish_seen_subcommand_from status join leave release stake delegate params" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand validator; and not __fish_seen_subcommand_from status join leave release stake delegate params" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand validator; and not __fish_seen_subcommand_from status join leave release stake delegate params" -s q -l quiet -d 'Print no progress and no confirmations'
@@ -301,32 +301,32 @@ complete -c bcai -n "__fish_bcai_using_subcommand validator; and not __fish_seen
 complete -c bcai -n "__fish_bcai_using_subcommand validator; and not __fish_seen_subcommand_from status join leave release stake delegate params" -f -a "stake" -d 'Say how much stake somebody has (admins)'
 complete -c bcai -n "__fish_bcai_using_subcommand validator; and not __fish_seen_subcommand_from status join leave release stake delegate params" -f -a "delegate" -d 'Put this node\'s stake behind an operator, or behind this node again'
 complete -c bcai -n "__fish_bcai_using_subcommand validator; and not __fish_seen_subcommand_from status join leave release stake delegate params" -f -a "params" -d 'Change parameters of the network (admins)'
-complete -c bcai -n "__fish_bcai_using_subcommand validator; and __fish_seen_subcommand_from status" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand validator; and __fish_seen_subcommand_from status" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand validator; and __fish_seen_subcommand_from status" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand validator; and __fish_seen_subcommand_from status" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand validator; and __fish_seen_subcommand_from status" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand validator; and __fish_seen_subcommand_from status" -s h -l help -d 'Print help'
-complete -c bcai -n "__fish_bcai_using_subcommand validator; and __fish_seen_subcommand_from join" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand validator; and __fish_seen_subcommand_from join" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand validator; and __fish_seen_subcommand_from join" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand validator; and __fish_seen_subcommand_from join" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand validator; and __fish_seen_subcommand_from join" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand validator; and __fish_seen_subcommand_from join" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c bcai -n "__fish_bcai_using_subcommand validator; and __fish_seen_subcommand_from leave" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand validator; and __fish_seen_subcommand_from leave" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand validator; and __fish_seen_subcommand_from leave" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand validator; and __fish_seen_subcommand_from leave" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand validator; and __fish_seen_subcommand_from leave" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand validator; and __fish_seen_subcommand_from leave" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c bcai -n "__fish_bcai_using_subcommand validator; and __fish_seen_subcommand_from release" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand validator; and __fish_seen_subcommand_from release" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand validator; and __fish_seen_subcommand_from release" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand validator; and __fish_seen_subcommand_from release" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand validator; and __fish_seen_subcommand_from release" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand validator; and __fish_seen_subcommand_from release" -s h -l help -d 'Print help'
-complete -c bcai -n "__fish_bcai_using_subcommand validator; and __fish_seen_subcommand_from stake" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand validator; and __fish_seen_subcommand_from stake" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand validator; and __fish_seen_subcommand_from stake" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand validator; and __fish_seen_subcommand_from stake" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand validator; and __fish_seen_subcommand_from stake" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand validator; and __fish_seen_subcommand_from stake" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c bcai -n "__fish_bcai_using_subcommand validator; and __fish_seen_subcommand_from delegate" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand validator; and __fish_seen_subcommand_from delegate" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand validator; and __fish_seen_subcommand_from delegate" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand validator; and __fish_seen_subcommand_from delegate" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand validator; and __fish_seen_subcommand_from delegate" -s q -l quiet -d 'Print no progress and no confirmations'
@@ -342,27 +342,27 @@ complete -c bcai -n "__fish_bcai_using_subcommand validator; and __fish_seen_sub
 false\t''"
 complete -c bcai -n "__fish_bcai_using_subcommand validator; and __fish_seen_subcommand_from params" -l members-only -d 'Whether only members are shown the log and what is in its datasets: who has a role, a right, a name, a vote or stake' -r -f -a "true\t''
 false\t''"
-complete -c bcai -n "__fish_bcai_using_subcommand validator; and __fish_seen_subcommand_from params" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand validator; and __fish_seen_subcommand_from params" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand validator; and __fish_seen_subcommand_from params" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand validator; and __fish_seen_subcommand_from params" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand validator; and __fish_seen_subcommand_from params" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand validator; and __fish_seen_subcommand_from params" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c bcai -n "__fish_bcai_using_subcommand status" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand status" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand status" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand status" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand status" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand status" -s h -l help -d 'Print help'
-complete -c bcai -n "__fish_bcai_using_subcommand top" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand top" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand top" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand top" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand top" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand top" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c bcai -n "__fish_bcai_using_subcommand trace" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand trace" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand trace" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand trace" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand trace" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand trace" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c bcai -n "__fish_bcai_using_subcommand peers; and not __fish_seen_subcommand_from list add block allow limit" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand peers; and not __fish_seen_subcommand_from list add block allow limit" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand peers; and not __fish_seen_subcommand_from list add block allow limit" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand peers; and not __fish_seen_subcommand_from list add block allow limit" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand peers; and not __fish_seen_subcommand_from list add block allow limit" -s q -l quiet -d 'Print no progress and no confirmations'
@@ -372,34 +372,34 @@ complete -c bcai -n "__fish_bcai_using_subcommand peers; and not __fish_seen_sub
 complete -c bcai -n "__fish_bcai_using_subcommand peers; and not __fish_seen_subcommand_from list add block allow limit" -f -a "block" -d 'Disconnect a peer, ask it for nothing and refuse its connections, until it is allowed'
 complete -c bcai -n "__fish_bcai_using_subcommand peers; and not __fish_seen_subcommand_from list add block allow limit" -f -a "allow" -d 'Lift the block of a peer, or the ban of one that sent wrong bytes'
 complete -c bcai -n "__fish_bcai_using_subcommand peers; and not __fish_seen_subcommand_from list add block allow limit" -f -a "limit" -d 'Limit the bytes of objects sent and received in a second, or show the limits'
-complete -c bcai -n "__fish_bcai_using_subcommand peers; and __fish_seen_subcommand_from list" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand peers; and __fish_seen_subcommand_from list" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand peers; and __fish_seen_subcommand_from list" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand peers; and __fish_seen_subcommand_from list" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand peers; and __fish_seen_subcommand_from list" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand peers; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
-complete -c bcai -n "__fish_bcai_using_subcommand peers; and __fish_seen_subcommand_from add" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand peers; and __fish_seen_subcommand_from add" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand peers; and __fish_seen_subcommand_from add" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand peers; and __fish_seen_subcommand_from add" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand peers; and __fish_seen_subcommand_from add" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand peers; and __fish_seen_subcommand_from add" -s h -l help -d 'Print help'
-complete -c bcai -n "__fish_bcai_using_subcommand peers; and __fish_seen_subcommand_from block" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand peers; and __fish_seen_subcommand_from block" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand peers; and __fish_seen_subcommand_from block" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand peers; and __fish_seen_subcommand_from block" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand peers; and __fish_seen_subcommand_from block" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand peers; and __fish_seen_subcommand_from block" -s h -l help -d 'Print help'
-complete -c bcai -n "__fish_bcai_using_subcommand peers; and __fish_seen_subcommand_from allow" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand peers; and __fish_seen_subcommand_from allow" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand peers; and __fish_seen_subcommand_from allow" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand peers; and __fish_seen_subcommand_from allow" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand peers; and __fish_seen_subcommand_from allow" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand peers; and __fish_seen_subcommand_from allow" -s h -l help -d 'Print help'
 complete -c bcai -n "__fish_bcai_using_subcommand peers; and __fish_seen_subcommand_from limit" -l upload -d 'Bytes a second, such as 10MiB, or `unlimited`' -r
 complete -c bcai -n "__fish_bcai_using_subcommand peers; and __fish_seen_subcommand_from limit" -l download -d 'The same for bytes received' -r
-complete -c bcai -n "__fish_bcai_using_subcommand peers; and __fish_seen_subcommand_from limit" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand peers; and __fish_seen_subcommand_from limit" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand peers; and __fish_seen_subcommand_from limit" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand peers; and __fish_seen_subcommand_from limit" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand peers; and __fish_seen_subcommand_from limit" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand peers; and __fish_seen_subcommand_from limit" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c bcai -n "__fish_bcai_using_subcommand alerts; and not __fish_seen_subcommand_from list ack" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand alerts; and not __fish_seen_subcommand_from list ack" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand alerts; and not __fish_seen_subcommand_from list ack" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand alerts; and not __fish_seen_subcommand_from list ack" -l all -d 'Also those that have cleared since the node was started'
 complete -c bcai -n "__fish_bcai_using_subcommand alerts; and not __fish_seen_subcommand_from list ack" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
@@ -407,39 +407,39 @@ complete -c bcai -n "__fish_bcai_using_subcommand alerts; and not __fish_seen_su
 complete -c bcai -n "__fish_bcai_using_subcommand alerts; and not __fish_seen_subcommand_from list ack" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c bcai -n "__fish_bcai_using_subcommand alerts; and not __fish_seen_subcommand_from list ack" -f -a "list" -d 'List the alerts that hold, the worst first (what `bcai alerts` alone does)'
 complete -c bcai -n "__fish_bcai_using_subcommand alerts; and not __fish_seen_subcommand_from list ack" -f -a "ack" -d 'Take note of an alert'
-complete -c bcai -n "__fish_bcai_using_subcommand alerts; and __fish_seen_subcommand_from list" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand alerts; and __fish_seen_subcommand_from list" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand alerts; and __fish_seen_subcommand_from list" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand alerts; and __fish_seen_subcommand_from list" -l all -d 'Also those that have cleared since the node was started'
 complete -c bcai -n "__fish_bcai_using_subcommand alerts; and __fish_seen_subcommand_from list" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand alerts; and __fish_seen_subcommand_from list" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand alerts; and __fish_seen_subcommand_from list" -s h -l help -d 'Print help'
-complete -c bcai -n "__fish_bcai_using_subcommand alerts; and __fish_seen_subcommand_from ack" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand alerts; and __fish_seen_subcommand_from ack" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand alerts; and __fish_seen_subcommand_from ack" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand alerts; and __fish_seen_subcommand_from ack" -l all -d 'Of all that hold'
 complete -c bcai -n "__fish_bcai_using_subcommand alerts; and __fish_seen_subcommand_from ack" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand alerts; and __fish_seen_subcommand_from ack" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand alerts; and __fish_seen_subcommand_from ack" -s h -l help -d 'Print help'
-complete -c bcai -n "__fish_bcai_using_subcommand doctor" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand doctor" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand doctor" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand doctor" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand doctor" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand doctor" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c bcai -n "__fish_bcai_using_subcommand bugreport" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand bugreport" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand bugreport" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand bugreport" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand bugreport" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand bugreport" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c bcai -n "__fish_bcai_using_subcommand demo" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand demo" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand demo" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand demo" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand demo" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand demo" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c bcai -n "__fish_bcai_using_subcommand completions" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand completions" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand completions" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand completions" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand completions" -s q -l quiet -d 'Print no progress and no confirmations'
 complete -c bcai -n "__fish_bcai_using_subcommand completions" -s h -l help -d 'Print help'
-complete -c bcai -n "__fish_bcai_using_subcommand man" -l home -d 'Keep everything this node owns under one folder' -r
+complete -c bcai -n "__fish_bcai_using_subcommand man" -l home -d 'Keep everything this node owns under one folder' -r -f -a "(__fish_complete_directories)"
 complete -c bcai -n "__fish_bcai_using_subcommand man" -s c -l config -d 'Set a configuration key for this run (see CONFIGURATION in bcai(1))' -r
 complete -c bcai -n "__fish_bcai_using_subcommand man" -l json -d 'Print one JSON document instead of text, and progress as JSON lines on stderr'
 complete -c bcai -n "__fish_bcai_using_subcommand man" -s q -l quiet -d 'Print no progress and no confirmations'

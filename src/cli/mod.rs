@@ -51,7 +51,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::builder::OsStringValueParser;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand, ValueHint};
 
 use crate::config::{Config, Paths};
 use crate::node::{Error, Kind};
@@ -63,7 +63,7 @@ use output::Output;
 #[command(name = "bcai", version = VERSION, max_term_width = 100, after_help = EXAMPLES_AND_EXIT_CODES, disable_help_subcommand = true)]
 pub struct Cli {
     /// Keep everything this node owns under one folder
-    #[arg(long, global = true, env = "BCAI_HOME", value_name = "DIR", value_parser = OsStringValueParser::new())]
+    #[arg(long, global = true, env = "BCAI_HOME", value_name = "DIR", value_parser = OsStringValueParser::new(), value_hint = ValueHint::DirPath)]
     home: Option<OsString>,
 
     /// Set a configuration key for this run (see CONFIGURATION in bcai(1))
@@ -83,7 +83,7 @@ pub struct Cli {
 }
 
 /// The version, and of a release build the commit that it was built from (`build.rs`).
-const VERSION: &str = env!("BCAI_VERSION");
+const VERSION: &str = env!("PROGRAM_VERSION");
 
 const EXAMPLES_AND_EXIT_CODES: &str = "Examples:\n  bcai init\n  bcai publish ./photos photos@v1\n  bcai mount photos@v1 /mnt/photos\n\nExit codes: 0 done, 1 failed, 2 wrong usage, 10 not found, 11 busy or locked, 12 not allowed, \
 13 failed verification, 14 unreachable or timed out.";

@@ -117,18 +117,23 @@ pub(super) fn apply(request: &mut MountRequest, option: &str) -> Result<bool, Er
 }
 
 pub(super) fn describe(mounted: &Mounted) -> String {
+    describe_with(mounted, "")
+}
+
+/// What is mounted where, with a `note` behind; and in a line of its own, that it was withdrawn.
+pub(super) fn describe_with(mounted: &Mounted, note: &str) -> String {
+    let withdrawn = mounted.withdrawn.as_ref().map_or(String::new(), |reason| {
+        format!("\nwarning: this version was withdrawn: {}", output::safe(reason))
+    });
     let what = match &mounted.version {
         Some(version) => format!("{}@{} (height {})", version.name, version.version, version.height),
         None => format!("snapshot {}", mounted.snapshot),
     };
     let dir = output::safe(&mounted.dir.display().to_string());
     let quorum = mounted.quorum.map_or(String::new(), |quorum| format!(", {}", agreement(quorum)));
-    let withdrawn = mounted.withdrawn.as_ref().map_or(String::new(), |reason| {
-        format!("\nwarning: this version was withdrawn: {}", output::safe(reason))
-    });
     let follows = if mounted.follows { ", following the tag" } else { "" };
     format!(
-        "{} on {dir}: {} inodes, {}{quorum}{follows}{withdrawn}",
+        "{} on {dir}: {} inodes, {}{quorum}{follows}{note}{withdrawn}",
         output::safe(&what),
         mounted.inodes,
         output::size(mounted.bytes)

@@ -45,7 +45,7 @@ impl Remount {
                 Some(before) => output::safe(&format!(" (was {}@{})", before.name, before.version)),
                 None => format!(" (was snapshot {})", remounted.before_snapshot),
             };
-            format!("{}{before}", mount::describe(&remounted.mounted))
+            mount::describe_with(&remounted.mounted, &before)
         });
         Ok(())
     }

@@ -194,12 +194,16 @@ impl Fetcher {
     /// reported as not here, so that it is fetched again, and forgotten unless it was published or is pinned.
     pub fn local(&self, id: &ObjectId) -> Result<Option<Checked>, FetchError> {
         match self.0.local(id)? {
-            Local::Here(object) => {
-                self.0.hit(&object);
-                Ok(Some(object))
-            }
+            Local::Here(object) => Ok(Some(object)),
             Local::Absent | Local::Damaged(_) => Ok(None),
         }
+    }
+
+    /// The same for a reader: what is here is counted as found.
+    pub fn local_to_read(&self, id: &ObjectId) -> Result<Option<Checked>, FetchError> {
+        let found = self.local(id)?;
+        found.iter().for_each(|object| self.0.hit(object));
+        Ok(found)
     }
 
     /// The object, from here or from wherever it can be had within the [`patience`] of `class`. However many ask for

@@ -25,6 +25,8 @@ use crate::swarm::health::{Grade, Health};
 const MAX_KNOWN: usize = 1024;
 /// Addresses remembered for one peer.
 const MAX_ADDRESSES: usize = 8;
+/// Trials of own addresses that are so far apart say nothing about the same place.
+const TOGETHER: Duration = Duration::from_secs(600);
 
 /// Bytes of objects, with all peers since the start: also with those that are not remembered any more.
 #[derive(Default)]
@@ -112,7 +114,7 @@ struct Inner {
     relays: HashSet<PeerId>,
     listening: Vec<Multiaddr>,
     /// Own addresses that others have tried from outside, the latest last, and whether they got through.
-    tried: Vec<(Multiaddr, bool)>,
+    tried: Vec<(Instant, Multiaddr, bool)>,
 }
 
 impl Table {
@@ -331,14 +333,18 @@ impl Table {
     /// Somebody outside has tried to connect to this address of this node.
     pub(super) fn tried(&self, address: Multiaddr, got_through: bool) {
         let mut inner = self.inner();
-        inner.tried.retain(|(known, _)| *known != address);
-        inner.tried.push((address, got_through));
+        inner.tried.retain(|(_, known, _)| *known != address);
+        inner.tried.push((Instant::now(), address, got_through));
         let old = inner.tried.len().saturating_sub(MAX_ADDRESSES);
         inner.tried.drain(..old);
     }
 
+    /// The latest of them, and those not long before it: what was so at another place is not so here.
     pub(super) fn trials(&self) -> Vec<(Multiaddr, bool)> {
-        self.inner().tried.clone()
+        let inner = self.inner();
+        let Some((latest, ..)) = inner.tried.last() else { return Vec::new() };
+        let recent = inner.tried.iter().filter(|(at, ..)| latest.saturating_duration_since(*at) < TOGETHER);
+        recent.map(|(_, address, got_through)| (address.clone(), *got_through)).collect()
     }
 
     /// Forgets everybody.

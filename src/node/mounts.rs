@@ -30,6 +30,12 @@ pub(super) const READ_DEADLINE: Duration = Duration::from_secs(60);
 /// Pause between two tries to restore a mount whose peers do not answer.
 const RESTORE_EVERY: Duration = Duration::from_secs(5);
 
+/// A directory under the name that the kernel has for it. A dead mountpoint does not resolve itself, but what it is in does.
+fn settled(dir: &Path) -> PathBuf {
+    let beside = || Some(dir.parent()?.canonicalize().ok()?.join(dir.file_name()?));
+    dir.canonicalize().ok().or_else(beside).unwrap_or_else(|| dir.to_owned())
+}
+
 /// Below this mean size of a file, in bytes, what an open costs counts for more than what a read costs.
 const SMALL_FILES: u64 = 1 << 20;
 
@@ -72,10 +78,11 @@ fn io_of_encrypted(wish: Io) -> (bcai_mount::Io, String) {
 impl Node {
     /// Mounts what a reference means; when this returns, the directory can be read.
     pub async fn mount(self: &Arc<Self>, request: &MountRequest) -> Result<Mounted, Error> {
+        let request = MountRequest { dir: off(|| settled(&request.dir)), ..request.clone() };
         let _claim = self.mounts.claim_in_turn(&request.dir).await?;
-        let mounted = match self.mounts.take_restored(request) {
+        let mounted = match self.mounts.take_restored(&request) {
             Some(mounted) => mounted,
-            None => self.mount_in_turn(request).await?,
+            None => self.mount_in_turn(&request).await?,
         };
         Ok(self.with_withdrawal(mounted))
     }

@@ -1,6 +1,6 @@
 //! What can be told of a node that does not run.
 //!
-//! Owns: what has to be right for it to start: its keys, its facts, its ports; and why the last start failed.
+//! Owns: what has to be right for it to start: its keys, its facts, its ports; and how it failed last.
 //! Must not know: who asks.
 //! Invariant: nothing is changed, and nothing started. Trust: our own files, still checked.
 //! Threads: the caller's; deriving a key from a passphrase takes a fraction of a second.
@@ -20,7 +20,7 @@ use crate::net::{self, Mode};
 const TAIL: u64 = 64 << 10;
 /// What a daemon logs when it has started.
 pub(super) const READY: &str = "node is ready";
-/// The clock is written down hourly, so that it may seem to have been set back by as much, in milliseconds.
+/// Corrections of a clock, as NTP makes them, are no more than this, in milliseconds.
 const CLOCK_SLACK_MS: u64 = 60_000;
 
 /// Something that was looked at, and what was found: how it is, or what is wrong.
@@ -30,11 +30,10 @@ pub struct Finding {
     pub found: Result<String, Error>,
 }
 
-/// Looks at all of it. With `passphrase`, keys that are locked are opened.
-pub fn examine(paths: &Paths, config: &Config, passphrase: Option<Passphrase>) -> Vec<Finding> {
+/// Looks at all of it but the keys.
+pub fn examine(paths: &Paths, config: &Config) -> Vec<Finding> {
     let state = State::open(&paths.state());
-    let is_new = state.as_ref().is_ok_and(State::is_new);
-    let mut findings = vec![Finding { name: "identity", found: identity(paths, is_new, passphrase) }];
+    let mut findings = Vec::new();
     match state.map(|state| state.get()) {
         Ok(facts) => {
             findings.push(Finding { name: "ports", found: ports(config, &facts) });
@@ -43,13 +42,23 @@ pub fn examine(paths: &Paths, config: &Config, passphrase: Option<Passphrase>) -
         Err(error) => findings.push(Finding { name: "state", found: Err(error) }),
     }
     if let Some(error) = last_failure(&paths.daemon_log()) {
-        findings.push(Finding { name: "last start", found: Err(error) });
+        findings.push(Finding { name: "last failure", found: Err(error) });
     }
     findings
 }
 
-fn identity(paths: &Paths, is_new: bool, passphrase: Option<Passphrase>) -> Result<String, Error> {
+/// References and directories that the node would go on with.
+pub fn remembered(paths: &Paths) -> Vec<String> {
+    let facts = State::open(&paths.state()).map(|state| state.get()).unwrap_or_default();
+    let mounts = facts.mounts.into_iter();
+    let mounts = mounts.flat_map(|mount| [mount.reference, mount.dir.display().to_string()]);
+    mounts.chain(facts.unfinished.into_iter().map(|job| job.subject)).collect()
+}
+
+/// The key of the node. With `passphrase`, one that is locked is opened.
+pub fn examine_identity(paths: &Paths, passphrase: Option<Passphrase>) -> Result<String, Error> {
     let path = paths.identity();
+    let is_new = State::open(&paths.state()).is_ok_and(|state| state.is_new());
     if is_key_locked(paths) && passphrase.is_none() {
         check_mode(&path)?;
         return Ok(format!("{}, locked with a passphrase", path.display()));
@@ -97,7 +106,7 @@ fn clock(last_ms: u64, now_ms: u64) -> Result<String, Error> {
     ))
 }
 
-/// What the daemon said when it last failed to start, unless it has started since.
+/// What the daemon said when it last failed, unless it has started since.
 fn last_failure(log: &Path) -> Option<Error> {
     let mut file = File::open(log).ok()?;
     let len = file.metadata().ok()?.len();

@@ -206,8 +206,10 @@ pub(super) fn clock(peers: &[PeerInfo]) -> Option<ClockStatus> {
     let mut ahead: Vec<i128> =
         told.map(|(beacon, now_ms)| i128::from(*now_ms) - i128::from(beacon.time_ms)).collect();
     ahead.sort_unstable();
-    let middle = *ahead.get(ahead.len() / 2)?;
-    let ahead_ms = i64::try_from(middle).unwrap_or(if middle > 0 { i64::MAX } else { i64::MIN });
+    // Of an even number the one of the two in the middle that is the nearer: the other may be the one that is wrong.
+    let middles = [ahead.len().saturating_sub(1) / 2, ahead.len() / 2];
+    let middle = middles.into_iter().filter_map(|at| ahead.get(at)).min_by_key(|ahead| ahead.abs())?;
+    let ahead_ms = i64::try_from(*middle).unwrap_or(if *middle > 0 { i64::MAX } else { i64::MIN });
     Some(ClockStatus { ahead_ms, peers: ahead.len() })
 }
 
@@ -255,6 +257,7 @@ mod tests {
         let told =
             [connected(Some(50)), connected(Some(u64::MAX - 10_000)), connected(Some(20)), connected(None)];
         assert_eq!(clock(&told), Some(ClockStatus { ahead_ms: 50, peers: 3 }));
+        assert_eq!(clock(&told[..2]), Some(ClockStatus { ahead_ms: 50, peers: 2 }));
         assert_eq!(clock(&told[1..2]), Some(ClockStatus { ahead_ms: i64::MAX, peers: 1 }));
     }
 }

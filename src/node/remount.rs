@@ -53,7 +53,7 @@ impl Node {
         let (resolved, quorum) = self.resolve_for(&mount).await?;
         let followed = self.follow(&dir, &mount, resolved.version.as_ref());
         let mut changed = self.change(&dir, mount, resolved, followed).await?;
-        changed.mounted.quorum = quorum;
+        changed.mounted = Mounted { quorum, ..self.with_withdrawal(changed.mounted) };
         Ok(changed)
     }
 

@@ -38,6 +38,7 @@ fn needs_key(roles: RoleSet) -> bool {
 pub(super) struct Locked(Mutex<VecDeque<Refused>>);
 
 /// One of them.
+#[derive(Clone)]
 struct Refused {
     genesis: Genesis,
     name: Name,
@@ -65,9 +66,15 @@ impl Locked {
 impl Node {
     /// Those that are still locked: their names, what was said, and the remedy.
     pub(super) fn locked(&self) -> Vec<(String, Error)> {
-        let mut list = self.locked.list();
-        list.retain(|refused| refused.at.elapsed() < LOCKED_FOR && !self.has_got_key(refused));
-        list.iter().map(|refused| (refused.name.to_string(), refused.error.clone())).collect()
+        // Whether there is a key now may be a question for the disk.
+        let known: Vec<Refused> = self.locked.list().iter().cloned().collect();
+        let (left, over): (Vec<_>, Vec<_>) = known
+            .into_iter()
+            .partition(|refused| refused.at.elapsed() < LOCKED_FOR && !self.has_got_key(refused));
+        self.locked.list().retain(|refused| over.iter().all(|gone| gone.at != refused.at));
+        left.into_iter()
+            .map(|refused| (format!("{}/{}", refused.genesis, refused.name), refused.error))
+            .collect()
     }
 
     fn has_got_key(&self, refused: &Refused) -> bool {

@@ -22,7 +22,7 @@ impl Node {
         let acknowledged = alerts.iter().filter(|alert| alert.state == AlertState::Acknowledged).count();
         alerts.retain(|alert| alert.state == AlertState::Active);
         Ok(Status {
-            version: env!("BCAI_VERSION").into(),
+            version: env!("PROGRAM_VERSION").into(),
             pid: std::process::id(),
             supervisor: self.mounts.keeper().is_there().then(supervisor),
             uptime_s: self.started.elapsed().as_secs(),

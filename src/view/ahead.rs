@@ -153,6 +153,8 @@ impl Ahead {
         if self.is_off() {
             return false;
         }
+        // Only of one that had to wait, and before the lock: it may be read from the disk.
+        let size = if read.was_here { None } else { Some(size().unwrap_or(u64::MAX)) };
         let mut readers = lock(&self.readers);
         let unasked = self.rest_of_file(&mut readers, read, size) && !readers.neighbours.have_asked(read.ino);
         if read.offset == 0 {
@@ -166,12 +168,11 @@ impl Ahead {
         lock(&self.readers).latency.add(took);
     }
 
-    /// Whether the read waits, and not for what was asked for ahead of a reader of this file.
-    fn rest_of_file(&self, readers: &mut Readers, read: Read, size: impl FnOnce() -> Option<u64>) -> bool {
+    /// Whether the read waits, and not for what was asked for ahead of a reader of this file, whose `size` is known if so.
+    fn rest_of_file(&self, readers: &mut Readers, read: Read, size: Option<u64>) -> bool {
         let Read { ino, offset, end, was_here } = read;
         let Some(reader) = readers.streams.get_mut(&ino) else {
             // Only one that had to wait is worth watching, if there is more than what it has asked for.
-            let size = (!was_here).then(|| size().unwrap_or(u64::MAX));
             if let Some(size) = size.filter(|size| *size > end) {
                 let begun = readers.bytes.begin(self.started.elapsed(), end, size);
                 if let Some((_, mut oldest)) = readers.streams.push(ino, begun) {

@@ -313,7 +313,7 @@ impl Nodes {
     async fn fetched(&self, id: ObjectId, class: Class) -> Result<Bytes, ViewError> {
         // What the disk cannot give, `get` gets from others, and says what is wrong with the disk if they fail too.
         if mounted::may_block()
-            && let Ok(Some(here)) = self.fetcher.local(&id)
+            && let Ok(Some(here)) = self.fetcher.local_to_read(&id)
         {
             return Ok(here.plain().clone());
         }

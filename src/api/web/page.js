@@ -33,6 +33,8 @@ const known = {
   rates: [],
   answered: 0,
   failure: null,
+  // Whether even its status was not to be had: then nothing is.
+  gone: false,
 };
 
 /** What the reader has asked to see. */
@@ -57,7 +59,9 @@ function heads(status) {
 }
 
 async function refresh() {
+  known.gone = true;
   const status = await ask("/v1/status");
+  known.gone = false;
   const before = known.status ? heads(known.status) : null;
   known.status = status;
   const now = { at: Date.now(), in: 0, out: 0 };

@@ -54,12 +54,15 @@ function bar(share, kind, label) {
 // Alerts
 
 export function alerts(known) {
-  const { status } = known;
-  if (known.failure !== null) {
-    return [
-      h("p", { class: "fine gone", role: "status" }, "The node does not answer: what is below was so before. On its machine, ", h("code", {}, "bcai status"), " and ", h("code", {}, "bcai doctor"), " say more."),
-    ];
-  }
+  if (!known.gone) return found(known.status);
+  const say = (command) => h("code", {}, command);
+  const text = ["The node does not answer: what is below was so before. On its machine, ", say("bcai status"), " and ", say("bcai doctor"), " say more."];
+  const before = known.status.alerts.length > 0 ? found(known.status) : [];
+  return [h("p", { class: "fine gone", role: "status" }, ...text), ...before];
+}
+
+/** What the node says that is wrong. */
+function found(status) {
   const marks = { info: "i", warning: "!", error: "!!", critical: "!!!" };
   const noted = status.alerts_acknowledged;
   const more = noted > 0 ? h("p", { class: "quiet" }, `${some(noted, "alert")} acknowledged; bcai alerts shows all.`) : null;

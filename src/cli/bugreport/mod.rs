@@ -16,11 +16,11 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::doctor::Report;
+use super::doctor::{Keys, Report};
 use super::output::{self, Output};
 use super::{Context, VERSION};
 use crate::api::{Client, route};
-use crate::node::{Error, Kind, Node, now_ms};
+use crate::node::{Error, Kind, Node, now_ms, remembered};
 use redact::Redactor;
 
 mod redact;
@@ -65,11 +65,13 @@ impl Bugreport {
         let mut redactor = Redactor::default();
         hide_user(&mut redactor);
         let mut sections = vec![("program", program()), ("machine", machine(&mut redactor))];
-        sections.push(("doctor", Report::of(ctx.as_ref()).text()));
+        sections.push(("doctor", Report::of(ctx.as_ref(), Keys::Untouched).text()));
         if let Ok(ctx) = &ctx {
             hide_places(&mut redactor, ctx);
             sections.extend(of_node(ctx, &mut redactor));
-            sections.push(("the end of daemon.log", log_tail(&ctx.paths.daemon_log())));
+            let log = log_tail(&ctx.paths.daemon_log());
+            hide_logged(&mut redactor, &log);
+            sections.push(("the end of daemon.log", log));
         }
         let text = report(&sections, &mut redactor);
         if self.file.as_deref() == Some(Path::new("-")) {
@@ -138,6 +140,22 @@ fn hide_user(redactor: &mut Redactor) {
 fn hide_places(redactor: &mut Redactor, ctx: &Context) {
     ctx.paths.home.iter().for_each(|home| redactor.hide("path", &home.display().to_string()));
     ctx.config.origins.iter().for_each(|origin| redactor.hide("origin", &origin.to_string()));
+    // Of a node that does not run, which is when most reports are written.
+    remembered(&ctx.paths).iter().for_each(|subject| hide_subject(redactor, subject));
+}
+
+/// Takes note of the names of datasets that a log has as the values of its fields.
+fn hide_logged(redactor: &mut Redactor, log: &str) {
+    for field in ["dataset=", "reference=", "subject=", "target="] {
+        for (at, _) in log.match_indices(field) {
+            let value = &log[at + field.len()..];
+            let value = match value.strip_prefix('"') {
+                Some(quoted) => quoted.split('"').next(),
+                None => value.split_whitespace().next(),
+            };
+            value.into_iter().for_each(|subject| hide_subject(redactor, subject));
+        }
+    }
 }
 
 /// What a node that runs says of itself.
@@ -185,7 +203,7 @@ fn hide_names(redactor: &mut Redactor, value: &Value) {
                 }
             }
         }
-        // Addresses of peers look the same at the beginning; what names machines in them is found elsewhere.
+        // Whole, since they may have blanks; a text shows only where a path begins. Addresses of nodes look alike.
         Value::String(path)
             if path.starts_with('/') && !path.contains("/tcp/") && !path.contains("/udp/") =>
         {

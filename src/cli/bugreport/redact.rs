@@ -29,11 +29,11 @@ impl Redactor {
         }
     }
 
-    /// The text without the names, and without addresses of machines.
+    /// The text without the names, and without paths and addresses and names of machines, which are known by their form.
     pub fn clean(&mut self, text: &str) -> String {
-        for address in addresses(text) {
-            self.hide("address", &address);
-        }
+        paths(text).for_each(|path| self.hide("path", path));
+        addresses(text).iter().for_each(|address| self.hide("address", address));
+        machines(text).for_each(|name| self.hide("machine", name));
         // Longer ones first: a name may be a part of another.
         let mut marks: Vec<(&String, &String)> = self.marks.iter().collect();
         marks.sort_by_key(|(name, _)| std::cmp::Reverse(name.len()));
@@ -68,6 +68,46 @@ fn replace_words(text: &str, name: &str, mark: &str) -> String {
     }
     clean.push_str(rest);
     clean
+}
+
+/// Where what is the same on every machine is.
+const EVERYWHERE: [&str; 12] = [
+    "/bin",
+    "/dev",
+    "/etc",
+    "/lib",
+    "/metrics",
+    "/proc",
+    "/run/bcai",
+    "/sbin",
+    "/sys",
+    "/usr",
+    "/v1",
+    "/var/lib/bcai",
+];
+/// How addresses of nodes begin.
+const MULTIADDRESSES: [&str; 10] =
+    ["/dns", "/dns4", "/dns6", "/dnsaddr", "/ip4", "/ip6", "/memory", "/p2p", "/tcp", "/udp"];
+
+/// The absolute paths in a text, but for those that are the same everywhere. One with blanks ends at the first.
+fn paths(text: &str) -> impl Iterator<Item = &str> {
+    let ends = |c: char| c.is_whitespace() || "\"'`(),;=<>|".contains(c);
+    let words = text.split(ends).map(|word| word.trim_end_matches([':', '.']));
+    let is_known = |word: &str| {
+        let mut known = EVERYWHERE.iter().chain(&MULTIADDRESSES);
+        known.any(|top| word.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
+    };
+    words.filter(move |word| {
+        word.len() > 1 && word.starts_with('/') && !word.starts_with("//") && !is_known(word)
+    })
+}
+
+/// The names of machines in addresses of nodes.
+fn machines(text: &str) -> impl Iterator<Item = &str> {
+    ["/dns/", "/dns4/", "/dns6/", "/dnsaddr/"].into_iter().flat_map(|kind| {
+        let found = text.match_indices(kind);
+        found.filter_map(|(at, _)| text[at + kind.len()..].split(['/', ' ', ',', '"', '\n']).next())
+    })
 }
 
 /// The addresses of machines in a text, but for those that mean this machine or any.
@@ -110,6 +150,17 @@ mod tests {
         let mut redactor = Redactor::default();
         let text = "/ip4/192.0.2.7/tcp/4001 192.0.2.7:80. fe80::1, [2001:db8::5]:9 node::dead::x 127.0.0.1 ::1 0.0.0.0 0.1.0 12:34:56";
         let clean = "/ip4/<address-1>/tcp/4001 <address-1>:80. <address-2>, [<address-3>]:9 node::dead::x 127.0.0.1 ::1 0.0.0.0 0.1.0 12:34:56";
+        assert_eq!(redactor.clean(text), clean);
+    }
+
+    #[test]
+    fn paths_and_names_of_machines_are_known_by_their_form() {
+        let mut redactor = Redactor::default();
+        let text = "in /srv/x.toml; dir=/mnt/a \"/mnt/a\" /usr/bin/bcai /dev/fuse /ip4/127.0.0.1/tcp/1 /v1/status a/b // /";
+        let clean = "in <path-1>; dir=<path-2> \"<path-2>\" /usr/bin/bcai /dev/fuse /ip4/127.0.0.1/tcp/1 /v1/status a/b // /";
+        assert_eq!(redactor.clean(text), clean);
+        let text = "/dns4/relay.acme.com/tcp/1/p2p/x,/dnsaddr/acme.com and relay.acme.com";
+        let clean = "/dns4/<machine-1>/tcp/1/p2p/x,/dnsaddr/<machine-2> and <machine-1>";
         assert_eq!(redactor.clean(text), clean);
     }
 

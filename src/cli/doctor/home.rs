@@ -6,8 +6,8 @@
 use std::path::Path;
 
 use super::super::{Context, output, passphrase};
-use super::{Check, Verdict};
-use crate::node::{disk_is_low, examine};
+use super::{Check, Keys, Verdict};
+use crate::node::{Finding, disk_is_low, examine, examine_identity};
 
 pub(super) fn disk(ctx: &Context) -> Check {
     let store = ctx.paths.store();
@@ -42,15 +42,15 @@ pub(super) fn disk(ctx: &Context) -> Check {
 }
 
 /// What a node that does not run will need.
-pub(super) fn checks(ctx: &Context) -> Vec<Check> {
-    let given = match passphrase::given() {
-        Ok(given) => given,
-        Err(error) => return vec![Check::failed("identity", error)],
-    };
-    let findings = examine(&ctx.paths, &ctx.config, given).into_iter();
-    let check = |finding: crate::node::Finding| match finding.found {
+pub(super) fn checks(ctx: &Context, keys: Keys) -> Vec<Check> {
+    let mut findings = examine(&ctx.paths, &ctx.config);
+    if keys == Keys::Read {
+        let found = passphrase::given().and_then(|given| examine_identity(&ctx.paths, given));
+        findings.insert(0, Finding { name: "identity", found });
+    }
+    let check = |finding: Finding| match finding.found {
         Ok(found) => Check::ok(finding.name, found),
         Err(error) => Check::failed(finding.name, error),
     };
-    findings.map(check).collect()
+    findings.into_iter().map(check).collect()
 }

@@ -81,6 +81,14 @@ impl Check {
     }
 }
 
+/// Whether keys are looked at, for which they have to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keys {
+    Read,
+    /// What is found is for others.
+    Untouched,
+}
+
 /// What was found, and the settings.
 #[derive(Debug, Serialize)]
 pub struct Report {
@@ -92,7 +100,7 @@ pub struct Report {
 impl Doctor {
     /// Takes settings that may be broken: that is one more thing to find.
     pub fn run(self, ctx: Result<Context, Error>, output: Output) -> Result<ExitCode, Error> {
-        let report = Report::of(ctx.as_ref());
+        let report = Report::of(ctx.as_ref(), Keys::Read);
         output.result(&report, Report::text);
         let failed = report.checks.iter().any(|check| check.verdict == Verdict::Fail);
         Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -101,13 +109,13 @@ impl Doctor {
 
 impl Report {
     /// Looks at everything.
-    pub fn of(ctx: Result<&Context, &Error>) -> Self {
+    pub fn of(ctx: Result<&Context, &Error>, keys: Keys) -> Self {
         let mut checks = machine::checks();
         let mut settings = Vec::new();
         match ctx {
             Ok(ctx) => {
                 checks.extend([Check::ok("settings", "all understood"), home::disk(ctx)]);
-                checks.extend(node(ctx));
+                checks.extend(node(ctx, keys));
                 let all = ctx.config.settings();
                 settings =
                     all.map(|(name, s)| (name.to_owned(), s.value.clone(), s.origin.to_string())).collect();
@@ -143,12 +151,12 @@ impl Report {
 }
 
 /// The node as it runs, or what it will need to start.
-fn node(ctx: &Context) -> Vec<Check> {
+fn node(ctx: &Context, keys: Keys) -> Vec<Check> {
     match Node::running(&ctx.paths) {
-        Ok(Some(_)) => running::checks(ctx),
+        Ok(Some(_)) => running::checks(ctx, keys),
         Ok(None) => {
             let not_running = Check::ok("node", "not running; commands start it when they need it");
-            home::checks(ctx).into_iter().chain([not_running]).collect()
+            home::checks(ctx, keys).into_iter().chain([not_running]).collect()
         }
         Err(error) => vec![Check::failed("node", error)],
     }

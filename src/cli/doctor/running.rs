@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::super::{Context, output};
-use super::{ANSWER, Check, Verdict, home};
+use super::{ANSWER, Check, Keys, Verdict, home};
 use crate::api::{Client, route};
 use crate::config::{Origin, Setting};
 use crate::node::report::{Alert, AlertState, PeerStatus, Status};
@@ -25,13 +25,15 @@ const LINES: [(&str, &[&str]); 7] = [
 /// Alerts that other lines show already.
 const ELSEWHERE: [&str; 2] = ["disk-nearly-full", "no-web-page"];
 
-pub(super) fn checks(ctx: &Context) -> Vec<Check> {
+pub(super) fn checks(ctx: &Context, keys: Keys) -> Vec<Check> {
     let client = Client::new(&ctx.paths.socket());
     let asked = ctx.block_on(async {
         let all = async {
             let status: Status = client.get(route::STATUS).await?;
             let alerts: Vec<Alert> = client.get(route::ALERTS).await?;
-            Ok((status, alerts, client.get::<BTreeMap<String, String>>(route::SETTINGS).await?))
+            // A node of an older program, before `bcai restart`, does not tell them.
+            let settings = client.get::<BTreeMap<String, String>>(route::SETTINGS).await.ok();
+            Ok((status, alerts, settings))
         };
         let answer = tokio::time::timeout(ANSWER, all).await;
         answer.unwrap_or_else(|_| Err(Error::new(Kind::Unreachable, "it does not answer")))
@@ -39,14 +41,14 @@ pub(super) fn checks(ctx: &Context) -> Vec<Check> {
     match asked {
         Ok((status, alerts, settings)) => {
             let mut checks = of_node(&status, alerts);
-            checks.extend(other_settings(ctx, &settings));
+            checks.extend(settings.iter().flat_map(|settings| other_settings(ctx, settings)));
             checks
         }
         Err(error) => {
             let remedy = format!("see {}; bcai stop: nothing is lost", ctx.paths.daemon_log().display());
             // Its ports are its own.
             let is_why = |check: &Check| check.verdict != Verdict::Ok && check.name != "ports";
-            let why = home::checks(ctx).into_iter().filter(is_why);
+            let why = home::checks(ctx, keys).into_iter().filter(is_why);
             [Check::bad("node", Verdict::Fail, error.message, remedy)].into_iter().chain(why).collect()
         }
     }

@@ -108,10 +108,14 @@ fn watch(
             screen.see(Moment { at: Instant::now(), status: status.map_err(|error| error.message) });
         }
         terminal.draw(|frame| screen.draw(frame)).map_err(failed)?;
-        match keys(POLL).map_err(failed)? {
+        let within = match keys(POLL).map_err(failed)? {
             Keys::Gone => return Ok(()),
-            Keys::Pressed if event::poll(Duration::ZERO).map_err(failed)? => {}
-            Keys::None | Keys::Pressed => continue,
+            Keys::Pressed => POLL,
+            // Of several that came together all but the first wait within the library, and so does a change of size.
+            Keys::None => Duration::ZERO,
+        };
+        if !event::poll(within).map_err(failed)? {
+            continue;
         }
         let Event::Key(key) = event::read().map_err(failed)? else { continue };
         if key.kind == KeyEventKind::Release {

@@ -50,8 +50,8 @@ pub struct Observed {
     pub clock: Option<ClockStatus>,
     /// Who decides the networks that this node decides too.
     pub seats: Vec<Seats>,
-    /// Encrypted datasets that somebody has asked for here and that this node has no key of: their names, what was said, and
-    /// the remedy.
+    /// Encrypted datasets that somebody has asked for here and that this node has no key of: network and name, what was said,
+    /// and the remedy.
     pub locked: Vec<(String, Error)>,
     pub mounts: Vec<Mounted>,
 }

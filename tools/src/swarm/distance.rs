@@ -9,7 +9,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -94,7 +94,9 @@ fn join(near: TcpStream, to: SocketAddr, there: &Arc<Link>, back: &Arc<Link>) ->
     far.set_nodelay(true)?;
     for (from, to, link) in [(near.try_clone()?, far.try_clone()?, there.clone()), (far, near, back.clone())]
     {
-        let (sender, receiver) = channel();
+        // What is on the link at a time, and no more: whoever does not take it makes the sender wait.
+        let on_the_way = link.rate * (link.delay + QUEUE).as_secs_f64() / PIECE as f64;
+        let (sender, receiver) = sync_channel(2 * on_the_way as usize + 16);
         thread::spawn(move || take(from, &link, &sender));
         thread::spawn(move || give(to, &receiver));
     }
@@ -102,7 +104,7 @@ fn join(near: TcpStream, to: SocketAddr, there: &Arc<Link>, back: &Arc<Link>) ->
 }
 
 /// Reads as fast as the link carries it.
-fn take(mut from: TcpStream, link: &Link, sender: &Sender<(Instant, Vec<u8>)>) {
+fn take(mut from: TcpStream, link: &Link, sender: &SyncSender<(Instant, Vec<u8>)>) {
     let mut piece = [0; PIECE];
     while let Ok(bytes @ 1..) = from.read(&mut piece) {
         let (left, arrives) = link.carry(Instant::now(), bytes);
