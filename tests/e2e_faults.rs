@@ -8,9 +8,8 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{FileExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use common::{Site, assert_same_tree, install, noise, wait_until};
+use common::{Site, SmallDisk, assert_same_tree, install, noise, wait_until};
 use serde_json::Value;
 
 /// The user that the programs of others run as.
@@ -101,24 +100,11 @@ fn no_user_allow_other() {
     mended(&site, "mounting");
 }
 
-/// A small file system under the home of a node, unmounted with the test.
-struct SmallDisk<'a>(&'a Site);
-
-impl Drop for SmallDisk<'_> {
-    fn drop(&mut self) {
-        self.0.run(["stop"]);
-        let _ = Command::new("umount").arg("-l").arg(&self.0.home).status();
-    }
-}
-
 #[test]
 #[cfg_attr(not(root), ignore = "needs root, to mount a small file system")]
 fn a_full_disk() {
     let site = Site::new();
-    fs::create_dir_all(&site.home).unwrap();
-    let small = ["-t", "tmpfs", "-o", "size=64m", "tmpfs"];
-    assert!(Command::new("mount").args(small).arg(&site.home).status().unwrap().success());
-    let _disk = SmallDisk(&site);
+    let _disk = SmallDisk::under(&site, "64m");
     site.ok(["init"]);
     let (source, other) = (site.dir("source"), site.home.join("other"));
     fs::write(source.join("file"), noise(1, 8 << 20)).unwrap();

@@ -7,10 +7,9 @@ mod common;
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::{Site, install, noise};
+use common::{Site, SmallDisk, install, noise};
 
 const NOBODY: u32 = 65534;
 
@@ -81,25 +80,11 @@ fn a_machine_without_fuse_says_so() {
     assert_eq!(site.ok(["cat", "data/file"]), "content");
 }
 
-/// A small file system under the home of a node, unmounted with the test.
-struct SmallDisk<'a>(&'a Site);
-
-impl Drop for SmallDisk<'_> {
-    fn drop(&mut self) {
-        // Without its socket the daemon could not be told to end, and would outlive the test.
-        self.0.run(["stop"]);
-        let _ = Command::new("umount").arg("-l").arg(&self.0.home).status();
-    }
-}
-
 #[test]
 #[cfg_attr(not(root), ignore = "needs root, to mount a small file system")]
 fn a_full_disk_loses_nothing_that_was_published() {
     let site = Site::new();
-    fs::create_dir_all(&site.home).unwrap();
-    let small = ["-t", "tmpfs", "-o", "size=96m", "tmpfs"];
-    assert!(Command::new("mount").args(small).arg(&site.home).status().unwrap().success());
-    let _disk = SmallDisk(&site);
+    let _disk = SmallDisk::under(&site, "96m");
     site.ok(["init"]);
     let source = site.dir("source");
     fs::write(source.join("a"), noise(1, 1 << 20)).unwrap();

@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 use super::{Context, notify, passphrase};
 use crate::api::{Client, serve, serve_page};
 use crate::config::{Config, LogFormat};
-use crate::node::{Error, Kind, Node, Passphrase};
+use crate::node::{Error, Kind, Node, Passphrase, last_words};
 use crate::supervisor::{self, Keeper, RESTART, SupervisorError};
 
 /// How long a daemon may take until it answers. Opening does not depend on the size of the cache;
@@ -185,15 +185,10 @@ impl Starting {
         let mut said = String::new();
         let _ = self.log.seek(SeekFrom::Start(self.from)).and_then(|_| self.log.read_to_string(&mut said));
         let kind = Kind::of_exit_code(code);
-        match said.lines().position(|line| line.starts_with("bcai: ")) {
-            Some(at) => {
-                let mut words = said.lines().skip(at);
-                let message = words.next().unwrap_or_default().trim_start_matches("bcai: ");
-                let error = Error::new(kind, format!("the daemon could not start: {message}"));
-                match words.next() {
-                    Some(hint) => error.hint(hint.trim()),
-                    None => error,
-                }
+        match last_words(&said) {
+            Some(error) => {
+                let message = format!("the daemon could not start: {}", error.message);
+                Error { kind, message, ..error }
             }
             None => Error::new(kind, format!("the daemon ended at once: {}", said.trim())),
         }

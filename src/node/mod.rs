@@ -82,7 +82,7 @@ pub use error::{Error, Kind};
 pub use job::Job;
 pub use key_files::Passphrase;
 pub use keys::{change_passphrase, has_key, is_key_locked, new_key};
-pub use offline::{Finding, examine, examine_identity, remembered};
+pub use offline::{Finding, examine, examine_identity, last_words, remembered};
 pub use proofs::{Expected, check_proof};
 pub use reference::{Named, Reference, ReferenceError, Uri};
 pub use transfers::JobKind;

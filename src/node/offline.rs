@@ -115,11 +115,18 @@ fn last_failure(log: &Path) -> Option<Error> {
     file.take(TAIL).read_to_end(&mut bytes).ok()?;
     let text = String::from_utf8_lossy(&bytes);
     let since = text.rfind(READY).map_or(&*text, |at| &text[at..]);
-    let mut lines = since.lines().skip_while(|line| !line.starts_with("bcai: "));
+    let error = last_words(since)?;
+    let elsewhere = error.hint.is_none().then(|| format!("see {}", log.display()));
+    Some(Error { hint: error.hint.or(elsewhere), ..error })
+}
+
+/// The error that a daemon ended with, in what it has written: as every command prints one, with what to do next in the line
+/// below.
+pub fn last_words(said: &str) -> Option<Error> {
+    let mut lines = said.lines().skip_while(|line| !line.starts_with("bcai: "));
     let message = lines.next()?.trim_start_matches("bcai: ");
-    let hint = lines.next().filter(|line| line.starts_with("  "));
-    let error = Error::new(Kind::Failed, message);
-    Some(error.hint(hint.map_or_else(|| format!("see {}", log.display()), |hint| hint.trim().to_owned())))
+    let hint = lines.next().filter(|line| line.starts_with("  ")).map(|hint| hint.trim().to_owned());
+    Some(Error { hint, ..Error::new(Kind::Failed, message) })
 }
 
 #[cfg(test)]

@@ -191,6 +191,28 @@ impl Drop for Site {
     }
 }
 
+/// A small file system under the home of a node, unmounted with the test. Making it takes root.
+pub struct SmallDisk<'a>(&'a Site);
+
+impl<'a> SmallDisk<'a> {
+    /// Of `size`, as tmpfs takes it.
+    pub fn under(site: &'a Site, size: &str) -> Self {
+        std::fs::create_dir_all(&site.home).unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]).arg(&site.home);
+        assert!(mount.status().unwrap().success());
+        Self(site)
+    }
+}
+
+impl Drop for SmallDisk<'_> {
+    fn drop(&mut self) {
+        // Without its socket the daemon could not be told to end, and would outlive the test.
+        self.0.run(["stop"]);
+        let _ = Command::new("umount").arg("-l").arg(&self.0.home).status();
+    }
+}
+
 /// Puts a copy of the program at `to`, in place of what is there.
 ///
 /// Another process writes it: a child that another test starts while we write would inherit the open file, and a
