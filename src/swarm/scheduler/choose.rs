@@ -28,8 +28,8 @@ const ANSWER: Duration = Duration::from_millis(500);
 const ANSWER_READAHEAD: Duration = Duration::from_millis(50);
 /// How long an object is left to somebody else to fetch who makes no progress.
 const LEFT: Duration = Duration::from_secs(1);
-/// How long nothing is asked of a peer while all that it has is left to others. (They need not be able to reach it; and
-/// it says itself if it has given an object to somebody else.)
+/// How long nothing is asked of those who had an object from the beginning while it is left to others, though nothing is on
+/// its way here. (They need not be able to reach each other; and it says itself if it has given an object to somebody else.)
 const IDLE: Duration = Duration::from_millis(100);
 /// How long is believed that an object is coming to a peer.
 const COMING: Duration = Duration::from_secs(10);
@@ -49,41 +49,35 @@ enum Standing {
     Out,
 }
 
+/// How long what is known of an object that waits is not looked at again, unless a peer has said something about it. To look
+/// costs as much as there are peers, and is done for every object and every peer that has room.
+const FRESH: Duration = Duration::from_millis(20);
+
 /// How things stand with an object that waits.
-struct Outlook<P> {
+#[derive(Debug, Clone, Copy)]
+pub struct Outlook<P> {
     /// Peers that have it.
     holders: usize,
-    /// To whom it is left to fetch it, unless that is this node, and when something has come to that one last.
-    winner: Option<(P, Duration)>,
+    fetch: Fetch<P>,
 }
 
-/// Whether an object is left to somebody else to fetch.
+/// Who is to fetch an object from those who have had it from the beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Left {
-    /// It falls to this node, or the one to be asked has fetched it itself.
-    Ours,
-    /// To one that may be about to bring it.
-    InTime,
-    /// To one that may be, but this node has nothing else to ask for.
-    Idle,
-    /// To one that makes no progress.
-    StandsStill,
-}
-
-impl<P: Copy + Eq> Outlook<P> {
-    fn left(&self, now: Duration, want: &Want<P>, (from, peer): (P, &Peer)) -> Left {
-        let Some((_, gained)) = self.winner else { return Left::Ours };
-        match want.told(from) {
-            Some(Told::Here { gained: true }) => Left::Ours,
-            _ if now >= want.since + LEFT && now >= gained + LEFT => Left::StandsStill,
-            // An object store may stand idle: what it gives twice is paid for twice.
-            _ if now >= want.since + IDLE && peer.kind != Kind::Origin && peer.is_idle() => Left::Idle,
-            _ => Left::InTime,
-        }
-    }
+enum Fetch<P> {
+    /// Nobody: a peer that wanted it too has got it, and gives it.
+    Brought,
+    /// This node; `late` would have been before it and makes no progress.
+    Ours { late: Option<P> },
+    /// Somebody else, who brings it.
+    Left,
 }
 
 impl<P: Copy + Ord + std::hash::Hash> Scheduler<P> {
+    /// Whether nothing for later use is on its way from anybody, nor has come lately.
+    fn is_starving(&self, now: Duration) -> bool {
+        self.bulk == 0 && now >= self.arrived + IDLE
+    }
+
     /// Whether more than one can be asked, so that it matters who has what.
     pub(super) fn is_crowd(&self) -> bool {
         self.peers.len() > 1
@@ -198,30 +192,33 @@ impl<P: Copy + Ord + std::hash::Hash> Scheduler<P> {
     /// How things stand with an object, whoever is asked for it; nothing while peers are about to say how they stand to it,
     /// which is worth waiting for: what one of them wants too need be fetched once only.
     fn outlook(&self, now: Duration, object: &ObjectId, want: &Want<P>) -> Option<Outlook<P>> {
+        want.outlook.get(now, FRESH, || self.look(now, object, want))
+    }
+
+    fn look(&self, now: Duration, object: &ObjectId, want: &Want<P>) -> Option<Outlook<P>> {
         let answer = if want.class == Class::Readahead { ANSWER_READAHEAD } else { ANSWER };
-        let (mut holders, mut winner, mut heaviest) = (0, None, weight(self.me, object));
+        let (mut holders, mut brought) = (0, false);
+        // The heaviest of those who bring what is left to them, and of the others; if heavier than this node.
+        let mine = weight(self.me, object);
+        let (mut winner, mut late) = ((mine, None), (mine, None));
         for (id, told) in want.tellings() {
-            let is_member = match told {
-                Told::Nothing(at) if now < at + answer => {
-                    if self.peers.get(&id).is_some_and(Peer::answers) {
-                        return None;
-                    }
-                    false
-                }
-                Told::Coming(at) => {
-                    let gained = self.peers.get(&id).map_or(at, Peer::gained);
-                    now < (gained + COMING).clamp(at + COMING, at + COMING_YET)
-                }
+            let Some(peer) = self.peers.get(&id) else { continue };
+            match told {
+                Told::Nothing(at) if now < at + answer && peer.answers() => return None,
                 Told::Here { gained } => {
                     holders += 1;
-                    gained
+                    brought |= gained && peer.is_reliable();
                 }
-                Told::Nothing(_) | Told::Absent => false,
-            };
-            let Some(peer) = self.peers.get(&id).filter(|_| is_member) else { continue };
-            let weight = weight(peer.key, object);
-            if weight > heaviest && peer.is_reliable() {
-                (winner, heaviest) = (Some((id, peer.gained())), weight);
+                Told::Coming(at)
+                    if peer.is_reliable()
+                        && now < (peer.gained() + COMING).clamp(at + COMING, at + COMING_YET) =>
+                {
+                    let since = want.since.max(peer.gained());
+                    let stands_still = now >= since + LEFT && (self.is_starving(now) || self.arrived > since);
+                    let heaviest = if stands_still { &mut late } else { &mut winner };
+                    *heaviest = (*heaviest).max((weight(peer.key, object), Some(id)));
+                }
+                Told::Nothing(_) | Told::Absent | Told::Coming(_) => {}
             }
         }
         // Those who have not even been asked yet.
@@ -231,7 +228,12 @@ impl<P: Copy + Ord + std::hash::Hash> Scheduler<P> {
                 return None;
             }
         }
-        Some(Outlook { holders, winner })
+        let fetch = match () {
+            () if brought => Fetch::Brought,
+            () if winner.1.is_some() => Fetch::Left,
+            () => Fetch::Ours { late: late.1 },
+        };
+        Some(Outlook { holders, fetch })
     }
 
     /// How well an object suits a peer, less being better; nothing if it is not to be asked for it now. First what
@@ -243,22 +245,29 @@ impl<P: Copy + Ord + std::hash::Hash> Scheduler<P> {
         want: &Want<P>,
         (id, peer): (P, &Peer),
     ) -> Option<(bool, usize, u64)> {
-        if !matches!(self.standing(now, object, want, id), Standing::Has | Standing::May) {
-            return None;
-        }
-        let order = u64::MAX - weight(self.me, object);
+        let order = || u64::MAX - weight(self.me, object);
         if want.spread == Spread::Best {
-            return (self.first_choice(now, object, want) == Some(id)).then_some((false, 0, order));
+            return (self.first_choice(now, object, want) == Some(id)).then(|| (false, 0, order()));
         }
         let outlook = self.outlook(now, object, want)?;
-        if peer.kind == Kind::Origin && self.has_holder(now, object, want) {
+        // An object store may stand idle: what it gives twice is paid for twice.
+        let spare = self.is_starving(now) && now >= want.since + IDLE && peer.kind != Kind::Origin;
+        let left = match outlook.fetch {
+            Fetch::Ours { .. } => false,
+            Fetch::Brought if matches!(want.told(id), Some(Told::Here { gained: true })) => false,
+            Fetch::Brought | Fetch::Left if spare => true,
+            Fetch::Brought | Fetch::Left => return None,
+        };
+        let can = match self.standing(now, object, want, id) {
+            Standing::Has => true,
+            // Whoever was not asked whether they have it is not asked for it either while others are known to.
+            Standing::May => outlook.holders == 0 || !peer.answers(),
+            Standing::Later | Standing::Out => false,
+        };
+        if !can || peer.kind == Kind::Origin && self.has_holder(now, object, want) {
             return None;
         }
-        let left = outlook.left(now, want, (id, peer));
-        if left == Left::InTime {
-            return None;
-        }
-        Some((left != Left::Ours, outlook.holders, order))
+        Some((left, outlook.holders, order()))
     }
 
     /// Whether a peer says that it has an object, and nothing is known that speaks against it.
@@ -267,12 +276,12 @@ impl<P: Copy + Ord + std::hash::Hash> Scheduler<P> {
         self.peers.keys().any(|id| self.is_well(now, id) && has(id))
     }
 
-    /// Who has not brought in time what is asked of `from` now.
-    pub(super) fn who_failed_to_bring(&self, now: Duration, object: &ObjectId, from: P) -> Option<P> {
-        let (want, peer) = (self.wants.get(object)?, self.peers.get(&from)?);
-        let outlook = self.outlook(now, object, want)?;
-        let late = outlook.left(now, want, (from, peer)) == Left::StandsStill;
-        outlook.winner.filter(|_| late).map(|(id, _)| id)
+    /// Who has not brought in time what this node fetches now.
+    pub(super) fn who_failed_to_bring(&self, now: Duration, object: &ObjectId) -> Option<P> {
+        match self.outlook(now, object, self.wants.get(object)?)?.fetch {
+            Fetch::Ours { late } => late,
+            Fetch::Brought | Fetch::Left => None,
+        }
     }
 
     /// Why it is in vain to go on wanting an object that is asked of nobody, as far as peers are concerned: what an object
@@ -303,7 +312,7 @@ impl<P: Copy + Ord + std::hash::Hash> Scheduler<P> {
 
 /// The weight of a node for an object, in which the highest wins. Ids are hashes, so that a few rounds of mixing
 /// (splitmix64, Steele and others, 2014) are enough.
-fn weight(key: u64, object: &ObjectId) -> u64 {
+pub(super) fn weight(key: u64, object: &ObjectId) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = object.hash;
     let mut z = (u64::from_le_bytes([a, b, c, d, e, f, g, h]) ^ key).wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

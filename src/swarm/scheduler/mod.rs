@@ -13,8 +13,9 @@
 //! Faults are asked for at once, of the peer that is expected to be done first. Everything else waits until a peer
 //! has room in its window, and then the best of what waits is asked of it (`choose`). So that a crowd that wants the same
 //! thing does not fetch it from the one who has it as often as there are members, each object is left to the member
-//! with the highest rendezvous weight for it (Thaler and Ravishankar, 1998): that one fetches it, the others take it
-//! from there as soon as they are told that it has come.
+//! with the highest rendezvous weight for it (Thaler and Ravishankar, 1998) that makes progress: that one fetches it, the others take it
+//! from there, or from any other to which it has come, as soon as they are told so. Only a node to which nothing at all is on its way asks
+//! those who have had it from the beginning all the same.
 
 mod choose;
 mod hedge;
@@ -81,6 +82,8 @@ pub struct Scheduler<P: Ord + Hash> {
     watch_at: Option<Duration>,
     /// Bytes of bulk classes on their way.
     bulk: u64,
+    /// When something of a bulk class has come last.
+    arrived: Duration,
     /// That these were as many as may be has kept peers from being asked.
     full: bool,
     arrivals: u64,
@@ -103,6 +106,7 @@ impl<P: Copy + Ord + Hash> Scheduler<P> {
             unwatched: Vec::new(),
             watch_at: None,
             bulk: 0,
+            arrived: Duration::ZERO,
             full: false,
             arrivals: 0,
             asks: 0,
@@ -210,6 +214,9 @@ impl<P: Copy + Ord + Hash> Scheduler<P> {
             (want.asked.iter().find(|asked| asked.peer == peer), self.peers.get_mut(&peer))
         {
             known.on_delivered(now, asked.at, class, bytes);
+            if class != Class::Fault {
+                self.arrived = now;
+            }
             if gained {
                 known.has_brought(true);
             }
@@ -401,7 +408,7 @@ impl<P: Copy + Ord + Hash> Scheduler<P> {
     }
 
     fn ask_waiting(&mut self, now: Duration, object: ObjectId, peer: P) {
-        if let Some(winner) = self.who_failed_to_bring(now, &object, peer) {
+        if let Some(winner) = self.who_failed_to_bring(now, &object) {
             self.peers.get_mut(&winner).into_iter().for_each(|winner| winner.has_brought(false));
         }
         if let Some(want) = self.wants.get(&object) {

@@ -124,11 +124,6 @@ impl Peer {
         self.delivered <= then
     }
 
-    /// Whether nothing of a bulk class is on its way from it.
-    pub fn is_idle(&self) -> bool {
-        self.bulk == 0
-    }
-
     /// Whether about `bytes` more of a bulk class fit in the window. One object always does.
     pub fn has_room(&self, bytes: u64) -> bool {
         // The delays of an object store are those of its requests, and say nothing about a queue on a link.

@@ -6,10 +6,12 @@
 //! Trust: what peers say about having an object is a hint: it costs a request when it is wrong.
 //! Threads: a pure value. Time comes in as `now`.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::time::Duration;
 
+use super::choose::Outlook;
 use crate::id::ObjectId;
 use crate::swarm::choice::Failure;
 use crate::swarm::{Class, Spread};
@@ -52,12 +54,53 @@ pub struct Want<P> {
     /// Who has sent us elsewhere, and until when they are not asked.
     redirected: Vec<(P, Duration)>,
     told: Vec<(P, Told)>,
+    pub outlook: Lately<Option<Outlook<P>>>,
+}
+
+/// Something that was computed lately.
+pub struct Lately<T>(Cell<Option<(Duration, T)>>);
+
+impl<T> std::fmt::Debug for Lately<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Lately")
+    }
+}
+
+impl<T: Copy> Lately<T> {
+    /// It, computed anew if that was longer than `fresh` ago.
+    pub fn get(&self, now: Duration, fresh: Duration, compute: impl FnOnce() -> T) -> T {
+        match self.0.get() {
+            Some((at, value)) if now < at + fresh => value,
+            _ => {
+                let value = compute();
+                self.0.set(Some((now, value)));
+                value
+            }
+        }
+    }
+
+    /// It is not so any more.
+    pub fn forget(&self) {
+        self.0.set(None);
+    }
 }
 
 impl<P: Copy + Eq> Want<P> {
     pub fn new(class: Class, spread: Spread, bytes: u64, since: Duration, number: u64) -> Want<P> {
         let (asked, failed, redirected, told) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Want { class, spread, bytes, since, number, asked, hedge_at: None, failed, redirected, told }
+        Want {
+            class,
+            spread,
+            bytes,
+            since,
+            number,
+            asked,
+            hedge_at: None,
+            failed,
+            redirected,
+            told,
+            outlook: Lately(Cell::new(None)),
+        }
     }
 
     pub fn has_failed(&self, peer: P) -> bool {
@@ -105,6 +148,7 @@ impl<P: Copy + Eq> Want<P> {
     }
 
     pub fn forget(&mut self, peer: P) {
+        self.outlook.forget();
         self.told.retain(|(by, _)| *by != peer);
     }
 
@@ -114,6 +158,7 @@ impl<P: Copy + Eq> Want<P> {
     }
 
     fn set(&mut self, peer: P, told: Told) {
+        self.outlook.forget();
         match self.told.iter_mut().find(|(by, _)| *by == peer) {
             Some((_, known)) => *known = told,
             None => self.told.push((peer, told)),

@@ -6,17 +6,20 @@
 //! Trust: that of [`super`].
 //! Threads: a pure part of the scheduler.
 
+use std::collections::BTreeMap;
 use std::hash::Hash;
 use std::time::Duration;
 
+use super::choose::weight;
 use super::want::Told;
 use super::{Action, Scheduler};
 use crate::id::ObjectId;
 use crate::swarm::Class;
 use crate::swarm::wire::MAX_NAMED;
 
-/// Peers of whom is asked whether they have an object.
-const WATCHED: usize = 32;
+/// Peers of whom is asked whether they have an object: the quickest, and beside them those with the highest weight for it.
+const QUICK: usize = 16;
+const HEAVY: usize = 16;
 /// How long objects are collected before peers are asked whether they have them.
 const COLLECT: Duration = Duration::from_millis(5);
 
@@ -42,17 +45,13 @@ impl<P: Copy + Ord + Hash> Scheduler<P> {
         }
     }
 
-    /// Asks peers, those expected first before others, which of the new objects they have.
+    /// Asks peers which of the new objects they have.
     pub(super) fn watch(&mut self, now: Duration) {
         self.watch_at = None;
         let mut objects = std::mem::take(&mut self.unwatched);
         objects.retain(|object| self.wants.get(object).is_some_and(|want| want.class != Class::Fault));
-        let mut peers: Vec<_> = self.peers.iter().filter(|(_, peer)| peer.watches()).collect();
-        peers.sort_by_key(|(id, peer)| (peer.speed.expected(now), **id));
-        let peers: Vec<P> = peers.into_iter().take(WATCHED).map(|(id, _)| *id).collect();
-        for peer in peers {
-            let unknown = |object: &&ObjectId| self.wants[object].told(peer).is_none();
-            let named: Vec<ObjectId> = objects.iter().filter(unknown).copied().collect();
+        for (peer, mut named) in self.watched(now, &objects) {
+            named.retain(|object| self.wants[object].told(peer).is_none());
             for object in &named {
                 if let Some(want) = self.wants.get_mut(object) {
                     want.on_watched(now, peer);
@@ -61,6 +60,24 @@ impl<P: Copy + Ord + Hash> Scheduler<P> {
             let batches = named.chunks(MAX_NAMED);
             self.actions.extend(batches.map(|batch| Action::Watch { peer, objects: batch.to_vec() }));
         }
+    }
+
+    /// Who is asked about what: those expected first about everything, of the others those with the highest weight for an
+    /// object about that one. So everybody looks at the one whom the object is left to, however many there are.
+    fn watched(&self, now: Duration, objects: &[ObjectId]) -> Vec<(P, Vec<ObjectId>)> {
+        let mut quick: Vec<_> = self.peers.iter().filter(|(_, peer)| peer.watches()).collect();
+        quick.sort_by_key(|(id, peer)| (peer.speed.expected(now), **id));
+        let others = quick.split_off(quick.len().min(QUICK));
+        let mut heavy: BTreeMap<P, Vec<ObjectId>> = BTreeMap::new();
+        for object in objects {
+            let mut weights: Vec<_> =
+                others.iter().map(|(id, peer)| (weight(peer.key, object), **id)).collect();
+            weights.sort_unstable_by(|a, b| b.cmp(a));
+            for (_, id) in weights.into_iter().take(HEAVY) {
+                heavy.entry(id).or_default().push(*object);
+            }
+        }
+        quick.into_iter().map(|(id, _)| (*id, objects.to_vec())).chain(heavy).collect()
     }
 
     pub(super) fn watch_soon(&mut self, now: Duration) {

@@ -1,7 +1,7 @@
 //! A crowd of schedulers that fetch the same objects from one source, in one simulation with a seed.
 //!
 //! The links: each node sends and receives so many bytes a second. It sends one object at a time, to those who have asked in
-//! turn, and decides only then whether it sends an object or names another who has just been given it (as `net` does);
+//! turn, and decides only then whether it sends an object or, having more to send, names another who has just been given it (as `net` does);
 //! what comes is received in that order. A message takes [`LATENCY`]. Nobody can be done before the source has sent each
 //! object once and every receiver has received each, which takes as long as one receiver alone.
 
@@ -19,7 +19,6 @@ use crate::swarm::choice::Failure;
 use crate::swarm::scheduler::{Action, Kind, Scheduler, Told};
 use crate::swarm::{Class, Spread};
 
-const RATE: f64 = 25e6;
 const LATENCY: Duration = Duration::from_millis(2);
 const SOURCE: usize = 0;
 /// As in `net`: how long an object is taken to be with whom it was given to; when what was asked for is given up; when what
@@ -35,6 +34,11 @@ struct Setting {
     objects: u64,
     /// Of each object.
     bytes: u64,
+    /// Bytes a second that each sends and receives.
+    rate: f64,
+    /// The source knows how much waits to be sent, and sends readers on while it does. (Where the kernel takes at once what a
+    /// link carries later, it does not know.)
+    sends_on: bool,
     /// Neighbours that each receiver connects to; as many more connect to it on average.
     degree: usize,
     /// Receivers that the source takes.
@@ -100,6 +104,7 @@ struct Node {
     lately: HashMap<ObjectId, (usize, Duration)>,
     receive_free: Duration,
     rate: f64,
+    slow: bool,
     lies: bool,
     stalls: bool,
     online: bool,
@@ -113,7 +118,7 @@ struct Node {
 impl Node {
     /// Whether the figures are about it.
     fn counts(&self) -> bool {
-        !self.leaves && !self.lies && !self.stalls && self.rate == RATE
+        !self.leaves && !self.lies && !self.stalls && !self.slow
     }
 
     /// The next that was asked of it, and by whom.
@@ -176,7 +181,8 @@ impl Crowd {
                 sending: false,
                 lately: HashMap::new(),
                 receive_free: Duration::ZERO,
-                rate: if one_in(setting.slow_in, 3) { RATE / 10.0 } else { RATE },
+                rate: setting.rate / if one_in(setting.slow_in, 3) { 10.0 } else { 1.0 },
+                slow: one_in(setting.slow_in, 3),
                 lies: one_in(setting.liar_in, 1),
                 stalls: one_in(setting.stalls_in, 5),
                 online: true,
@@ -217,7 +223,7 @@ impl Crowd {
 
     /// How long nobody can be faster than.
     fn bound(&self) -> Duration {
-        Duration::from_secs_f64(self.setting.objects as f64 * self.setting.bytes as f64 / RATE)
+        Duration::from_secs_f64(self.setting.objects as f64 * self.setting.bytes as f64 / self.setting.rate)
     }
 
     fn reaches(&self, a: usize, b: usize) -> bool {
@@ -413,7 +419,7 @@ impl Crowd {
             let lately = node.lately.get(&object).copied();
             // What it has only just got itself it gives to everybody.
             if let Some((other, when)) = lately
-                && at == SOURCE
+                && self.setting.sends_on
                 && !node.turns.is_empty()
                 && other != by
                 && now < when + LATELY
@@ -481,6 +487,8 @@ const EIGHT: Setting = Setting {
     receivers: 8,
     objects: 600,
     bytes: 64 << 10,
+    rate: 25e6,
+    sends_on: true,
     degree: 8,
     at_source: 8,
     liar_in: 0,
@@ -526,16 +534,55 @@ fn eight_receivers_take_about_as_long_as_one() {
     }
 }
 
+/// What 50 Mbit/s carry, by a source that sends nobody on.
+const FIFTY_MBIT: Setting = Setting { objects: 842, bytes: 71 << 10, rate: 6.25e6, sends_on: false, ..EIGHT };
+
+/// The source sent 0.15 to 0.2 copies more than one: who had nothing left to fetch for others asked it for what was left to
+/// others, and so did those to whom that was left, though the former had it by then.
+#[test]
+fn nobody_asks_the_source_for_what_another_has_got_or_brings() {
+    for seed in 0..2 {
+        let (time, copies) = figures("50 Mbit/s", Setting { seed, ..FIFTY_MBIT });
+        assert!(time <= 1.06 && copies <= 1.02, "{time} {copies}");
+    }
+}
+
+/// Few objects over slow links: what is asked of a peer at a time has to be little, or all wait for the one to which an object
+/// has come first.
+#[test]
+fn twelve_receivers_over_slow_links_share_the_work() {
+    let few = Setting {
+        receivers: 12,
+        objects: 96,
+        bytes: 32 << 10,
+        rate: 1e6,
+        degree: 12,
+        at_source: 12,
+        ..EIGHT
+    };
+    let (time, copies) = figures("twelve", few);
+    assert!(time <= 1.35 && copies <= 1.1, "{time} {copies}");
+}
+
+/// Each knows all others, and looks at few of them. It took eight times the bound.
+#[test]
+#[ignore = "on demand: 4 million events, minutes without optimisation"]
+fn a_hundred_receivers_who_all_know_each_other_are_done_in_time() {
+    let hundred = Setting { receivers: 99, objects: 400, rate: 2e6, degree: 99, at_source: 99, ..EIGHT };
+    let (time, copies) = figures("a hundred", hundred);
+    assert!(time <= 1.25 && copies <= 1.1, "{time} {copies}");
+}
+
 #[test]
 fn a_liar_among_eight_delays_nobody_for_long() {
-    let (time, copies) = figures("a liar", Setting { liar_in: 8, ..EIGHT });
-    assert!(time <= 1.4 && copies <= 1.25, "{time} {copies}");
+    let (time, copies) = figures("a liar", Setting { liar_in: 8, ..FIFTY_MBIT });
+    assert!(time <= 1.25 && copies <= 1.25, "{time} {copies}");
 }
 
 #[test]
 fn a_slow_one_delays_nobody_but_itself() {
     let (time, _) = figures("one in ten is slow", Setting { slow_in: 10, ..FORTY });
-    assert!(time <= 2.75, "{time}");
+    assert!(time <= 1.8, "{time}");
 }
 
 #[test]

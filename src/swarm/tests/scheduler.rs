@@ -70,7 +70,7 @@ fn what_is_for_later_waits_for_room_in_the_window() {
     for n in 0..100 {
         flying.extend(asked(&want(&mut scheduler, ms(0), n, Class::Prefetch)));
     }
-    assert_eq!(flying.len(), 8, "512 KiB in the beginning");
+    assert_eq!(flying.len(), 4, "256 KiB in the beginning");
     // A fault does not wait.
     assert_eq!(asked(&want(&mut scheduler, ms(0), 200, Class::Fault)), [(object(200), 1)]);
     // All that comes in time makes the window larger.
@@ -169,7 +169,7 @@ fn what_is_left_to_somebody_who_does_not_bring_it_is_fetched_all_the_same() {
         let actions = scheduler.actions();
         assert_eq!(
             asked(&actions).iter().filter(|(_, peer)| *peer == 1).count() + first,
-            8,
+            4,
             "the window is full"
         );
     }
@@ -253,7 +253,7 @@ fn who_is_being_given_an_object_is_asked_when_it_says_that_it_has_come() {
 /// The last objects of a prefetch lay with peers that never answered until these were given up, after half a minute.
 #[test]
 fn what_is_left_with_peers_that_deliver_nothing_is_asked_of_others() {
-    let mut scheduler = with_peers(&[1, 2]);
+    let mut scheduler = with_peers(&[1, 2, 3]);
     for n in 0..16 {
         want(&mut scheduler, ms(0), n, Class::Prefetch);
     }
@@ -261,17 +261,19 @@ fn what_is_left_with_peers_that_deliver_nothing_is_asked_of_others() {
     for n in 0..16 {
         scheduler.told(ms(6), 1, object(n), Told::Here { gained: false });
         scheduler.told(ms(6), 2, object(n), Told::Here { gained: false });
+        scheduler.told(ms(6), 3, object(n), Told::Here { gained: false });
     }
     let first = asked(&scheduler.actions());
-    let silent = first.iter().filter(|(_, peer)| *peer == 1).count();
-    assert!(silent > 4, "more than may be asked twice otherwise: {first:?}");
+    let silent: Vec<_> = first.iter().filter(|(_, peer)| *peer != 2).collect();
+    assert!(silent.len() > 4, "more than may be asked twice otherwise: {first:?}");
     for (object, _) in first.iter().filter(|(_, peer)| *peer == 2) {
         scheduler.delivered(ms(20), 2, *object, KIB64);
     }
     let mut again = asked(&scheduler.actions());
     scheduler.tick(ms(3000));
     again.extend(asked(&scheduler.actions()));
-    assert_eq!(again.iter().filter(|(_, peer)| *peer == 2).count(), silent);
+    let of_another = |(object, of): &(ObjectId, u8)| again.iter().any(|(id, by)| id == object && by != of);
+    assert!(silent.iter().all(|asked| of_another(asked)), "{silent:?} {again:?}");
 }
 
 #[test]
