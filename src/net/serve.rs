@@ -341,13 +341,9 @@ impl Server {
     }
 
     /// Who else can give an object that is wanted for later: whoever was given it a moment ago or is being given it, while
-    /// this node has more to send than it can at once. What it has only just got itself it gives to everybody who asks:
-    /// there are others who have it, and they cannot all reach each other.
+    /// this node has more to send than it can at once.
     fn elsewhere(&self, served: &Served, object: ObjectId, class: Class) -> Option<PeerId> {
         if class <= Class::Readahead || self.loaded[Lane::Bulk as usize].available_permits() > 0 {
-            return None;
-        }
-        if self.shared.hot.has(&object) {
             return None;
         }
         let (peer, at) = self.lately().get(&object).copied()?;

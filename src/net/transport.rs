@@ -38,6 +38,10 @@ const IDLE: Duration = Duration::from_secs(24 * 3600);
 /// A peer that has gone without a word is noticed within this time twice.
 const PING: Duration = Duration::from_secs(15);
 
+/// Bytes that the kernel has taken on a TCP connection and cannot send yet, about. It would take megabytes, and whoever serves many
+/// could not tell a link that is full from one that is idle.
+const UNSENT: u32 = 128 << 10;
+
 /// What a relay carries for others. The defaults of libp2p allow 128 KiB a circuit, which no object of data fits.
 const CIRCUITS: usize = 64;
 const CIRCUITS_EACH: usize = 8;
@@ -210,7 +214,9 @@ fn transport(
     rules: Rules,
 ) -> Result<Connections, secure::SetupError> {
     let by_number = || {
-        let tcp = || tcp::tokio::Transport::new(tcp::Config::new().nodelay(true));
+        let tcp = || {
+            tcp::tokio::Transport::new(tcp::Config::new().nodelay(true)).map(|stream, _| held_back(stream))
+        };
         #[cfg(test)]
         let tcp = || super::tests::links::linked(tcp(), keypair);
         let quic = quic::tokio::Transport::new(quic::Config::new(keypair))
@@ -223,6 +229,15 @@ fn transport(
     };
     let inner = either(secure::secured(relayed, keypair)?, named(by_number)?);
     Ok(Guarded { rules, inner }.boxed())
+}
+
+/// Lets the kernel take no more than [`UNSENT`] ahead of what the link carries.
+fn held_back(stream: tcp::tokio::TcpStream) -> tcp::tokio::TcpStream {
+    // Without it everything works, but for the moment at which this node notices how busy it is.
+    if let Err(error) = socket2::SockRef::from(&stream.0).set_tcp_notsent_lowat(UNSENT) {
+        tracing::debug!(%error, "the kernel takes as much as it likes of what is sent");
+    }
+    stream
 }
 
 type Connections = Boxed<(PeerId, StreamMuxerBox)>;
