@@ -317,7 +317,7 @@ impl Session {
                 Message::Have(have) => have,
                 other => return Err(out_of_place(&other, "Have")),
             };
-            let objects = self.state().watching.objects(&have.watches)?;
+            let objects = self.state().watching.answered(&have)?;
             self.shared.schedule(|scheduler, now| {
                 let told = match have.presence {
                     Presence::Here => Told::Here { gained: false },

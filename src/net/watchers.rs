@@ -3,11 +3,11 @@
 //! Owns: what the readers of this node watch, and the news that they have not been sent.
 //! Must not know: where objects come from, streams.
 //! Invariant: a session has at most [`MAX_EACH`] watches, of which the oldest are forgotten, and news of these only. Every watch is answered
-//! once when it is made; after that only by better news.
+//! once when it is made; after that only by better news, and forgotten when there can be none.
 //! Trust: watches come from strangers; they cost a fixed few bytes each.
 //! Threads: any; the lock is held for bookkeeping only.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -35,8 +35,8 @@ struct Watching {
 
 /// What one reader watches.
 struct Watched {
-    /// In the order in which they were made.
-    objects: VecDeque<ObjectId>,
+    /// By their numbers, which are in the order in which they were made.
+    objects: BTreeMap<u64, ObjectId>,
     news: BTreeMap<Presence, Vec<u64>>,
     wake: Arc<Notify>,
 }
@@ -52,15 +52,16 @@ impl Watchers {
         let mut state = self.state();
         state.readers += 1;
         let number = state.readers;
-        state.by_reader.insert(number, Watched { objects: VecDeque::new(), news: BTreeMap::new(), wake });
+        state.by_reader.insert(number, Watched { objects: BTreeMap::new(), news: BTreeMap::new(), wake });
         Reader { watchers: self.clone(), number }
     }
 
     /// An object can be had here from now on.
     pub(super) fn here(&self, object: ObjectId) {
         let mut state = self.state();
-        for watching in state.by_object.remove(&object).unwrap_or_default() {
-            state.tell(watching.reader, Presence::Here, watching.number);
+        for Watching { reader, number } in state.by_object.remove(&object).unwrap_or_default() {
+            state.tell(reader, Presence::Here, number);
+            state.by_reader.get_mut(&reader).and_then(|watched| watched.objects.remove(&number));
         }
     }
 
@@ -82,9 +83,10 @@ impl State {
         }
     }
 
-    fn forget(&mut self, reader: u64, object: &ObjectId) {
+    /// Forgets a watch that [`Watched`] has not any more.
+    fn forget(&mut self, reader: u64, number: u64, object: &ObjectId) {
         if let Some(watching) = self.by_object.get_mut(object) {
-            watching.retain(|watching| watching.reader != reader);
+            watching.retain(|watching| (watching.reader, watching.number) != (reader, number));
             if watching.is_empty() {
                 self.by_object.remove(object);
             }
@@ -104,10 +106,11 @@ impl Reader {
         let mut state = self.watchers.state();
         for (number, object) in (watch.first..).zip(&watch.objects) {
             let Some(watched) = state.by_reader.get_mut(&self.number) else { return };
-            watched.objects.push_back(*object);
-            let oldest = if watched.objects.len() > MAX_EACH { watched.objects.pop_front() } else { None };
-            if let Some(oldest) = oldest {
-                state.forget(self.number, &oldest);
+            // Numbers are a stranger's: one that comes again stands for the latest object.
+            let before = watched.objects.insert(number, *object).map(|before| (number, before));
+            let oldest = if watched.objects.len() > MAX_EACH { watched.objects.pop_first() } else { None };
+            for (number, object) in before.into_iter().chain(oldest) {
+                state.forget(self.number, number, &object);
             }
             state.by_object.entry(*object).or_default().push(Watching { reader: self.number, number });
         }
@@ -129,7 +132,8 @@ impl Reader {
             let mine = |watching: &Watching| watching.reader == self.number && watching.number == number;
             if state.by_object.get(object).is_some_and(|watching| watching.iter().any(mine)) {
                 if presence == Presence::Here {
-                    state.forget(self.number, object);
+                    state.forget(self.number, number, object);
+                    state.by_reader.get_mut(&self.number).and_then(|watched| watched.objects.remove(&number));
                 }
                 state.tell(self.number, presence, number);
             }
@@ -154,8 +158,8 @@ impl Drop for Reader {
     fn drop(&mut self) {
         let mut state = self.watchers.state();
         if let Some(watched) = state.by_reader.remove(&self.number) {
-            for object in &watched.objects {
-                state.forget(self.number, object);
+            for (number, object) in &watched.objects {
+                state.forget(self.number, *number, object);
             }
         }
     }
@@ -191,8 +195,26 @@ mod tests {
         watchers.here(object(2));
         watchers.here(object(1));
         assert_eq!(reader.news(), [have(Presence::Here, &[6])]);
+        // Nothing more can be said of any of them.
+        assert!(watchers.state().by_object.is_empty());
+        assert!(watchers.state().by_reader.values().all(|watched| watched.objects.is_empty()));
         drop(reader);
-        assert!(watchers.state().by_object.is_empty() && watchers.state().by_reader.is_empty());
+        assert!(watchers.state().by_reader.is_empty());
+    }
+
+    #[test]
+    fn a_number_that_comes_again_leaves_nothing_behind() {
+        let watchers = Arc::new(Watchers::default());
+        let reader = watchers.reader(Arc::default());
+        for n in 1..4 {
+            reader.watch(&Watch { first: 9, objects: vec![object(n)] });
+        }
+        watchers.here(object(1));
+        watchers.here(object(3));
+        assert_eq!(reader.news(), [have(Presence::Here, &[9])]);
+        reader.watch(&Watch { first: 9, objects: vec![object(4)] });
+        drop(reader);
+        assert!(watchers.state().by_object.is_empty());
     }
 
     #[test]
