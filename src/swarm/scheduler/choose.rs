@@ -251,7 +251,9 @@ impl<P: Copy + Ord + std::hash::Hash> Scheduler<P> {
         }
         let outlook = self.outlook(now, object, want)?;
         // An object store may stand idle: what it gives twice is paid for twice.
-        let spare = self.is_starving(now) && now >= want.since + IDLE && peer.kind != Kind::Origin;
+        let spare = peer.kind != Kind::Origin
+            && now >= want.since + IDLE
+            && (self.is_starving(now) || peer.has_spare(now, self.peers.len()));
         let left = match outlook.fetch {
             Fetch::Ours { .. } => false,
             Fetch::Brought if matches!(want.told(id), Some(Told::Here { gained: true })) => false,

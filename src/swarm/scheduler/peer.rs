@@ -41,6 +41,10 @@ const ENOUGH: usize = 8;
 const UNKNOWN_P95: Duration = Duration::from_millis(250);
 /// Questions on end that a peer may leave unanswered.
 const SILENT: u32 = 64;
+/// How long what comes from a peer that could do more has waited in queues at most.
+const SPARE: Duration = Duration::from_millis(25);
+/// How long one that could not is left alone, for each member of the crowd: all together try a few times a second.
+const AGAIN: Duration = Duration::from_millis(150);
 /// What a peer must have brought of what it was left to fetch, so that more is left to it.
 const RELIABLE: f64 = 0.5;
 
@@ -122,6 +126,14 @@ impl Peer {
     /// Whether it has delivered nothing since `then`.
     pub fn is_silent_since(&self, then: Duration) -> bool {
         self.delivered <= then
+    }
+
+    /// Whether it could do more, for all that is known in a crowd of so many: nothing of a bulk class is on its way from it, and what
+    /// came last did not wait in a queue, or is so long ago that it is worth trying again.
+    pub fn has_spare(&self, now: Duration, crowd: usize) -> bool {
+        let last = self.window.last_queueing();
+        self.bulk == 0
+            && last.is_some_and(|(at, queueing)| queueing < SPARE || now >= at + AGAIN * crowd as u32)
     }
 
     /// Whether about `bytes` more of a bulk class fit in the window. One object always does.

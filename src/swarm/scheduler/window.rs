@@ -38,8 +38,9 @@ pub struct Window {
     bytes: f64,
     /// No queueing was seen yet.
     starting: bool,
-    /// Smoothed, to be shown.
+    /// Smoothed, to be shown; and when anything came last, however small, with its own.
     queueing: Duration,
+    last: Option<(Duration, Duration)>,
     /// The shortest delay of this and of the last [`BASE_FOR`].
     base: [Option<Duration>; 2],
     since: Duration,
@@ -51,6 +52,7 @@ impl Default for Window {
             bytes: INITIAL as f64,
             starting: true,
             queueing: Duration::ZERO,
+            last: None,
             base: [None; 2],
             since: Duration::ZERO,
         }
@@ -68,10 +70,16 @@ impl Window {
         self.queueing
     }
 
+    /// When something came last, and how long it has waited in queues.
+    pub fn last_queueing(&self) -> Option<(Duration, Duration)> {
+        self.last
+    }
+
     /// An object of `bytes` has come, `delay` after it was asked for.
     pub fn on_come(&mut self, now: Duration, delay: Duration, bytes: u64) {
         let queueing = delay.saturating_sub(self.base(now, delay));
         self.queueing = (self.queueing * 7 + queueing) / 8;
+        self.last = Some((now, queueing));
         self.starting &= queueing < TARGET;
         let off = (1.0 - queueing.as_secs_f64() / TARGET.as_secs_f64()).clamp(-1.0, 1.0);
         let grown = match bytes as f64 {
@@ -84,7 +92,7 @@ impl Window {
 
     /// A small message was answered within `rtt`: no delay is shorter. (The first object may have stood in a queue.)
     pub fn on_rtt(&mut self, now: Duration, rtt: Duration) {
-        self.base(now, rtt);
+        self.last = Some((now, rtt.saturating_sub(self.base(now, rtt))));
     }
 
     /// Something that was asked for was not delivered for want of time.

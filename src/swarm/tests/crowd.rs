@@ -21,6 +21,8 @@ use crate::swarm::{Class, Spread};
 
 const LATENCY: Duration = Duration::from_millis(2);
 const SOURCE: usize = 0;
+/// How long a link lets messages wait at most.
+const QUEUE: Duration = Duration::from_millis(50);
 /// As in `net`: how long an object is taken to be with whom it was given to; when what was asked for is given up; when what
 /// nobody had is asked for again.
 const LATELY: Duration = Duration::from_secs(10);
@@ -36,6 +38,8 @@ struct Setting {
     bytes: u64,
     /// Bytes a second that each sends and receives.
     rate: f64,
+    /// What the source sends in parts of that, and what each receiver sends.
+    up: (f64, f64),
     /// The source knows how much waits to be sent, and sends readers on while it does. (Where the kernel takes at once what a
     /// link carries later, it does not know.)
     sends_on: bool,
@@ -370,7 +374,10 @@ impl Crowd {
                 watchers.push(by);
             }
         }
-        self.at(now + LATENCY, by, Event::Told { from: at, news });
+        // It waits behind what is being sent, in a queue of the link.
+        let waiting: usize = self.nodes[at].asked.values().map(VecDeque::len).sum();
+        let waits = self.takes(self.up(at)) * (waiting as u32 + u32::from(self.nodes[at].sending));
+        self.at(now + LATENCY + waits.min(QUEUE), by, Event::Told { from: at, news });
     }
 
     fn on_come(&mut self, now: Duration, at: usize, from: usize, object: ObjectId, wrong: bool) {
@@ -433,14 +440,25 @@ impl Crowd {
         }
     }
 
+    /// How long an object takes at a rate.
+    fn takes(&self, rate: f64) -> Duration {
+        Duration::from_secs_f64(self.setting.bytes as f64 / rate)
+    }
+
+    /// Bytes a second that a node sends.
+    fn up(&self, at: usize) -> f64 {
+        let (of_source, of_others) = self.setting.up;
+        self.nodes[at].rate * if at == SOURCE { of_source } else { of_others }
+    }
+
     fn send(&mut self, now: Duration, at: usize, by: usize, object: ObjectId) {
-        let takes = |rate: f64| Duration::from_secs_f64(self.setting.bytes as f64 / rate);
-        let (sent, slowest) =
-            (now + takes(self.nodes[at].rate), self.nodes[at].rate.min(self.nodes[by].rate));
+        let up = self.up(at);
+        let (sent, slowest) = (now + self.takes(up), up.min(self.nodes[by].rate));
         // It cannot be received faster than it is sent, nor while something else is received.
         let begins = self.nodes[by].receive_free.max(now + LATENCY);
-        let came = (begins + takes(self.nodes[by].rate)).max(now + LATENCY + takes(slowest));
-        self.nodes[by].receive_free = came;
+        let received = begins + self.takes(self.nodes[by].rate);
+        let came = received.max(now + LATENCY + self.takes(slowest));
+        self.nodes[by].receive_free = received;
         self.nodes[at].sending = true;
         self.sent += u64::from(at == SOURCE);
         self.nodes[at].lately.insert(object, (by, now));
@@ -488,6 +506,7 @@ const EIGHT: Setting = Setting {
     objects: 600,
     bytes: 64 << 10,
     rate: 25e6,
+    up: (1.0, 1.0),
     sends_on: true,
     degree: 8,
     at_source: 8,
@@ -543,7 +562,7 @@ const FIFTY_MBIT: Setting = Setting { objects: 842, bytes: 71 << 10, rate: 6.25e
 fn nobody_asks_the_source_for_what_another_has_got_or_brings() {
     for seed in 0..2 {
         let (time, copies) = figures("50 Mbit/s", Setting { seed, ..FIFTY_MBIT });
-        assert!(time <= 1.06 && copies <= 1.02, "{time} {copies}");
+        assert!(time <= 1.06 && copies <= 1.04, "{time} {copies}");
     }
 }
 
@@ -571,6 +590,17 @@ fn a_hundred_receivers_who_all_know_each_other_are_done_in_time() {
     let hundred = Setting { receivers: 99, objects: 400, rate: 2e6, degree: 99, at_source: 99, ..EIGHT };
     let (time, copies) = figures("a hundred", hundred);
     assert!(time <= 1.25 && copies <= 1.1, "{time} {copies}");
+}
+
+/// Lines whose way up is narrow, and a source that could feed all of them: they took nine times the bound, when who has got an object
+/// gave it to the others and nobody else.
+#[test]
+fn a_source_that_has_room_is_asked_though_others_have_it_too() {
+    for sends_on in [false, true] {
+        let narrow = Setting { up: (8.0, 0.1), sends_on, ..FIFTY_MBIT };
+        let (time, _) = figures("narrow ways up", narrow);
+        assert!(time <= 4.0, "{time}");
+    }
 }
 
 #[test]
