@@ -90,7 +90,7 @@ where
         .map(|stream, _| BufReader::with_capacity(READ_BUFFER, stream))
         .upgrade(Version::V1Lazy)
         .authenticate(Secure::new(keypair)?)
-        .multiplex(mux::Config)
+        .multiplex(mux::Config::default())
         .timeout(super::transport::CONNECTING)
         .boxed())
 }
