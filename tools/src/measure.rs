@@ -30,15 +30,22 @@ pub fn median(values: &[f64]) -> f64 {
     sorted.get(sorted.len().saturating_sub(1) / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// Resident bytes of a process, now and at the most.
-pub fn resident(pid: u32) -> anyhow::Result<(f64, f64)> {
+/// Resident bytes of a process: now, at the most so far, and of that what is read from files, its program above all, which the
+/// kernel can let go at any time.
+pub struct Resident {
+    pub now: f64,
+    pub most: f64,
+    pub of_files: f64,
+}
+
+pub fn resident(pid: u32) -> anyhow::Result<Resident> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).context("cannot examine a daemon")?;
-    let kib = |name: &str| {
+    let bytes = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-        line.trim().trim_end_matches("kB").trim().parse::<f64>().ok()
+        line.trim().trim_end_matches("kB").trim().parse::<f64>().ok().map(|kib| kib * 1024.0)
     };
-    match (kib("VmRSS:"), kib("VmHWM:")) {
-        (Some(now), Some(most)) => Ok((now * 1024.0, most * 1024.0)),
+    match (bytes("VmRSS:"), bytes("VmHWM:"), bytes("RssFile:")) {
+        (Some(now), Some(most), Some(of_files)) => Ok(Resident { now, most, of_files }),
         _ => bail!("the kernel does not say how much memory the daemon has"),
     }
 }

@@ -23,6 +23,9 @@ use super::state::Shared;
 
 /// Pieces that are written together: enough for all that is taken, unless it came in small ones.
 const TOGETHER: usize = 6;
+/// Bytes that are read before those who want them are let in. What waits for long is not in the processor's cache any more, and needs
+/// more memory.
+const AT_ONCE: usize = 256 << 10;
 /// Why the connection is given up, as the specification numbers it.
 const PROTOCOL_ERROR: u32 = 1;
 
@@ -40,6 +43,8 @@ pub(super) struct Task<C> {
     /// Bytes of the header that have come.
     come: usize,
     body: Option<Body>,
+    /// Bytes that were read since others had their turn.
+    read: usize,
 }
 
 impl<C> Drop for Task<C> {
@@ -61,6 +66,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Task<C> {
             header: [0; HEADER_LEN],
             come: 0,
             body: None,
+            read: 0,
         }
     }
 
@@ -74,6 +80,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Task<C> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<MuxError> {
+        self.read = 0;
         loop {
             match self.poll_send(cx) {
                 Poll::Ready(Ok(true)) | Poll::Pending => {}
@@ -85,6 +92,10 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Task<C> {
             }
             if let Err(error) = ready!(self.poll_receive(cx)) {
                 return Poll::Ready(error);
+            }
+            if self.read >= AT_ONCE {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
         }
     }
@@ -169,6 +180,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Task<C> {
                 Poll::Ready(Ok(read)) => {
                     piece.fill(read);
                     body.left -= read;
+                    self.read += read;
                     continue;
                 }
                 Poll::Ready(Err(error)) => result = Poll::Ready(Err(error.into())),

@@ -15,7 +15,7 @@ use super::Bench;
 use super::Report;
 use super::rows::Row;
 use crate::corpus::{self, Kind};
-use crate::measure::{alternately, count, epoch, median, resident, walk};
+use crate::measure::{Resident, alternately, count, epoch, median, resident, walk};
 use crate::report::Row as _;
 use crate::scratch::{number, say};
 use crate::site::Site;
@@ -86,7 +86,7 @@ fn memory(bench: &Bench, site: &Site, path: &Path, report: &mut Report) -> anyho
     let (mounted, _, _) = site.mount("million@v1")?;
     let (files, bytes) = corpus::files(path)?;
     let rate = epoch(&mounted, &files, bytes, READERS, &bench.scratch.stop)?;
-    let (now, peak) = resident(number(&site.status()?, "/pid")? as u32)?;
+    let Resident { now, most: peak, .. } = resident(number(&site.status()?, "/pid")? as u32)?;
     report.value(Row::Memory, peak / 1e6);
     let seconds = bytes as f64 / rate;
     report.note(

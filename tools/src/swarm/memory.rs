@@ -2,7 +2,8 @@
 //!
 //! Owns: the node that is watched, and what it does meanwhile.
 //! Must not know: what its memory is used for.
-//! Invariant: the node has run before it is weighed idle, with all it has published; all that comes on top counts, whatever it is.
+//! Invariant: the node has run before it is weighed idle, with all it has published; all that comes on top counts, whatever it is, but for the pages
+//! of the program, which it reads in as it first gets there.
 //! Trust: as `swarm`; the kernel says how much memory a process has. Threads: the main thread watches, another one fetches.
 
 use std::collections::BTreeSet;
@@ -16,7 +17,7 @@ use anyhow::{Context, bail};
 use super::field::{self, Helper};
 use super::rows::Row;
 use super::{Report, Settings};
-use crate::measure::{median, resident};
+use crate::measure::{Resident, median, resident};
 use crate::scratch::{Scratch, number, say};
 use crate::site::Site;
 
@@ -48,7 +49,7 @@ pub fn run(
     node.stop()?;
     node.json(&["daemon"])?;
     let pid = number(&node.status()?, "/pid")? as u32;
-    let (idle, _) = resident(pid)?;
+    let idle = resident(pid)?;
 
     let dir = scratch.dir.join("crowd");
     fs::create_dir(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
@@ -70,7 +71,8 @@ pub fn run(
     let Ok(rounds) = rounds else { bail!("fetching panicked") };
     let (rounds, connected) = rounds?;
     let served = number(&crowd.end()?, "/fetched")?;
-    report.value(Row::Memory, (peak - idle) / 1e6);
+    let program = peak.of_files - idle.of_files;
+    report.value(Row::Memory, (peak.most - idle.now - program) / 1e6);
     let (first, last) = halves(&samples);
     report.note(
         Row::Memory,
@@ -83,9 +85,10 @@ pub fn run(
     report.note(
         Row::Memory,
         format!(
-            "idle {:.1} MB, peak {:.1} MB; median of the first half {:.1} MB, of the second {:.1} MB",
-            idle / 1e6,
-            peak / 1e6,
+            "idle {:.1} MB, peak {:.1} MB, of which {:.1} MB more of the program than at first; median of the first half {:.1} MB, of the second {:.1} MB",
+            idle.now / 1e6,
+            peak.most / 1e6,
+            program / 1e6,
             first / 1e6,
             last / 1e6
         ),
@@ -107,18 +110,19 @@ fn fetch_again(node: &Site, uri: &str, done: &AtomicBool) -> anyhow::Result<(u64
     Ok((rounds, most))
 }
 
-/// Looks at a process for so long; returns what it had, in bytes, and the most that it ever had.
-fn watch(scratch: &Scratch, pid: u32, time: Duration) -> anyhow::Result<(Vec<f64>, f64)> {
+/// Looks at a process for at least a moment and for so long; returns what it had, in bytes, and how it stood at last.
+fn watch(scratch: &Scratch, pid: u32, time: Duration) -> anyhow::Result<(Vec<f64>, Resident)> {
     let begun = Instant::now();
-    let (mut samples, mut peak) = (Vec::new(), 0.0);
-    while begun.elapsed() < time {
+    let mut samples = Vec::new();
+    loop {
         scratch.stop.check()?;
         thread::sleep(LOOK);
-        let (now, most) = resident(pid)?;
-        samples.push(now);
-        peak = most;
+        let found = resident(pid)?;
+        samples.push(found.now);
+        if begun.elapsed() >= time {
+            return Ok((samples, found));
+        }
     }
-    Ok((samples, peak))
 }
 
 /// The medians of both halves of what was seen, without the first fifth, in which everything is new.
