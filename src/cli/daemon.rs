@@ -28,8 +28,8 @@ use crate::supervisor::{self, Keeper, RESTART, SupervisorError};
 const START_DEADLINE: Duration = Duration::from_secs(60);
 /// How long clients are waited for at the end.
 const ANSWERS: Duration = Duration::from_secs(5);
-/// Threads for what waits for the disk or the kernel, at most. More would only queue there.
-const BLOCKING_THREADS: usize = 64;
+/// Threads for what waits for the disk or the kernel, at most. More would only queue there, and each has a stack of 0.15 MB.
+const BLOCKING_THREADS: usize = 32;
 /// The C library keeps what was freed in arenas, eight for each processor unless told otherwise. Objects are allocated
 /// by one thread and freed by another: a node that had fetched a million small ones stayed at 330 MB, and with few
 /// arenas below 100.

@@ -18,7 +18,7 @@ use crate::id::ObjectId;
 use crate::pack::Packed;
 
 /// Bytes kept at most, as stored.
-const MAX: usize = 16 << 20;
+const MAX: usize = 8 << 20;
 
 pub(super) struct Hot(Mutex<State>);
 
@@ -82,7 +82,7 @@ mod tests {
             assert!(hot.get(&objects[0].id()).is_some());
         }
         let kept: Vec<_> = objects.iter().map(|object| hot.has(&object.id())).collect();
-        assert_eq!(kept.iter().filter(|kept| **kept).count(), 15);
+        assert_eq!(kept.iter().filter(|kept| **kept).count(), 7);
         assert!(kept[0] && !kept[1] && kept[39]);
         assert!(hot.state().bytes <= MAX);
         // Again is no second copy.

@@ -157,6 +157,7 @@ impl<C: AsyncRead + AsyncWrite + Unpin> Task<C> {
         }
         let read = ready!(Pin::new(&mut self.io).poll_read(cx, &mut self.header[self.come..]))?;
         self.come += read;
+        self.read += read;
         if read == 0 {
             return Poll::Ready(Err(if self.come == 0 { MuxError::Closed } else { cut_off() }));
         }

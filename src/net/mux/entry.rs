@@ -84,7 +84,7 @@ impl Entry {
     }
 
     /// The peer announces `len` bytes.
-    pub(super) fn expect(&mut self, stream: u32, len: u32) -> Result<(), MuxError> {
+    pub(super) fn announce(&mut self, stream: u32, len: u32) -> Result<(), MuxError> {
         if len > 0 && self.is_finished {
             return Err(MuxError::AfterEnd { stream });
         }
@@ -194,7 +194,7 @@ mod tests {
         let mut granted = 0;
         for _ in 0..parts {
             *now += pause;
-            entry.expect(1, part).unwrap();
+            entry.announce(1, part).unwrap();
             granted += entry.on_read(part as usize, *now, Some(ROUND_TRIP), room).unwrap_or(0);
             assert_eq!(entry.window + entry.read, entry.size);
         }
@@ -224,11 +224,11 @@ mod tests {
         let now = Instant::now();
         let (mut entry, mut room) = (Entry::new(false, 0, now), GROWTH);
         for _ in 0..9 {
-            entry.expect(1, WINDOW).unwrap();
+            entry.announce(1, WINDOW).unwrap();
             assert_eq!(entry.on_read(WINDOW as usize, now, None, &mut room), Some(WINDOW));
         }
         entry.is_finished = true;
-        entry.expect(1, 0).unwrap();
+        entry.announce(1, 0).unwrap();
         assert_eq!(entry.on_read(0, now, None, &mut room), None, "who has finished needs no credit");
     }
 }

@@ -48,7 +48,7 @@ impl State {
         }
         self.on_flags(header)?;
         if let Some(entry) = self.streams.get_mut(&stream).filter(|entry| !entry.is_reset) {
-            entry.expect(stream, len)?;
+            entry.announce(stream, len)?;
         }
         let body = Body { stream, left: len as usize, is_last: flags.has(Flags::FIN) };
         self.on_progress(&body);

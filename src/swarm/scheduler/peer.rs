@@ -44,7 +44,7 @@ const SILENT: u32 = 64;
 /// How long what comes from a peer that could do more has waited in queues at most.
 const SPARE: Duration = Duration::from_millis(25);
 /// How long one that could not is left alone, for each member of the crowd: all together try a few times a second.
-const AGAIN: Duration = Duration::from_millis(150);
+const AGAIN: Duration = Duration::from_millis(250);
 /// What a peer must have brought of what it was left to fetch, so that more is left to it.
 const RELIABLE: f64 = 0.5;
 

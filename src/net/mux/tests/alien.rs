@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::net::mux::{GROWTH, MAX_STREAMS, WINDOW};
+use crate::net::mux::{MAX_STREAMS, WINDOW};
 
 #[tokio::test]
 async fn a_peer_that_breaks_the_protocol_is_told_and_the_connection_ends() {
@@ -213,9 +213,7 @@ proptest! {
                 let _ = within(stream.read_to_end(&mut Vec::new())).await;
             }
             drop(streams);
-            let state = muxer.shared.state();
-            assert_eq!(state.held(), 0, "{error}");
-            drop(state);
+            assert_eq!(muxer.shared.state().held(), 0, "{error}");
             drop(muxer);
             // What was said is whole frames.
             let mut said = Vec::new();
