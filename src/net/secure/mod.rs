@@ -43,8 +43,8 @@ use super::mux;
 const TLS: &str = "/tls/1.0.0";
 const NOISE: &str = "/noise";
 const ALPN: &[u8] = b"libp2p";
-/// TLS and Noise read a few KiB at a time; this saves them most of their system calls.
-const READ_BUFFER: usize = 64 << 10;
+/// TLS and Noise read a few KiB at a time; this saves them most of their system calls. Each connection has one.
+const READ_BUFFER: usize = 32 << 10;
 
 /// Bytes that TLS has encrypted and not sent at most. By default it is as long as one frame of data without its headers, so that
 /// each frame would be followed by a record of a few bytes.
