@@ -195,6 +195,7 @@ impl<P: Copy + Ord + std::hash::Hash> Scheduler<P> {
         want.outlook.get(now, FRESH, || self.look(now, object, want))
     }
 
+    /// The same, looked at now.
     fn look(&self, now: Duration, object: &ObjectId, want: &Want<P>) -> Option<Outlook<P>> {
         let answer = if want.class == Class::Readahead { ANSWER_READAHEAD } else { ANSWER };
         let (mut holders, mut brought) = (0, false);
@@ -221,12 +222,10 @@ impl<P: Copy + Ord + std::hash::Hash> Scheduler<P> {
                 Told::Nothing(_) | Told::Absent | Told::Coming(_) => {}
             }
         }
-        // Those who have not even been asked yet.
-        if self.watch_at.is_some() && self.is_crowd() && now < want.since + answer {
-            let unasked = |(id, peer): (&P, &Peer)| peer.answers() && want.told(*id).is_none();
-            if self.peers.iter().any(unasked) {
-                return None;
-            }
+        // They are about to be asked.
+        let is_unasked = self.watch_at.is_some() && want.tellings().next().is_none();
+        if is_unasked && self.is_crowd() && now < want.since + answer && self.peers.values().any(Peer::answers) {
+            return None;
         }
         let fetch = match () {
             () if brought => Fetch::Brought,
