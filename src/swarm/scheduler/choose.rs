@@ -224,7 +224,11 @@ impl<P: Copy + Ord + std::hash::Hash> Scheduler<P> {
         }
         // They are about to be asked.
         let is_unasked = self.watch_at.is_some() && want.tellings().next().is_none();
-        if is_unasked && self.is_crowd() && now < want.since + answer && self.peers.values().any(Peer::answers) {
+        if is_unasked
+            && self.is_crowd()
+            && now < want.since + answer
+            && self.peers.values().any(Peer::answers)
+        {
             return None;
         }
         let fetch = match () {
