@@ -38,8 +38,8 @@ const IDLE: Duration = Duration::from_secs(24 * 3600);
 /// A peer that has gone without a word is noticed within this time twice.
 const PING: Duration = Duration::from_secs(15);
 
-/// Bytes that the kernel has taken on a TCP connection and cannot send yet, about. It would take megabytes, and whoever serves many
-/// could not tell a link that is full from one that is idle.
+/// Bytes that the kernel has taken on a TCP connection and cannot send yet, about. It would take megabytes, which nothing can overtake
+/// and which look sent to whoever serves many.
 const UNSENT: u32 = 128 << 10;
 
 /// What a relay carries for others. The defaults of libp2p allow 128 KiB a circuit, which no object of data fits.
@@ -233,7 +233,7 @@ fn transport(
 
 /// Lets the kernel take no more than [`UNSENT`] ahead of what the link carries.
 fn held_back(stream: tcp::tokio::TcpStream) -> tcp::tokio::TcpStream {
-    // Without it everything works, but for the moment at which this node notices how busy it is.
+    // Without it everything works; what is to be sent only waits where nothing can be done about it.
     if let Err(error) = socket2::SockRef::from(&stream.0).set_tcp_notsent_lowat(UNSENT) {
         tracing::debug!(%error, "the kernel takes as much as it likes of what is sent");
     }

@@ -61,7 +61,7 @@ impl Watchers {
         let mut state = self.state();
         for Watching { reader, number } in state.by_object.remove(&object).unwrap_or_default() {
             state.tell(reader, Presence::Here, number);
-            state.by_reader.get_mut(&reader).and_then(|watched| watched.objects.remove(&number));
+            state.forget(reader, number, &object);
         }
     }
 
@@ -83,8 +83,14 @@ impl State {
         }
     }
 
-    /// Forgets a watch that [`Watched`] has not any more.
+    /// Forgets a watch.
     fn forget(&mut self, reader: u64, number: u64, object: &ObjectId) {
+        self.by_reader.get_mut(&reader).and_then(|watched| watched.objects.remove(&number));
+        self.unlist(reader, number, object);
+    }
+
+    /// Forgets a watch that its reader has not any more.
+    fn unlist(&mut self, reader: u64, number: u64, object: &ObjectId) {
         if let Some(watching) = self.by_object.get_mut(object) {
             watching.retain(|watching| (watching.reader, watching.number) != (reader, number));
             if watching.is_empty() {
@@ -107,10 +113,10 @@ impl Reader {
         for (number, object) in (watch.first..).zip(&watch.objects) {
             let Some(watched) = state.by_reader.get_mut(&self.number) else { return };
             // Numbers are a stranger's: one that comes again stands for the latest object.
-            let before = watched.objects.insert(number, *object).map(|before| (number, before));
+            let before = watched.objects.insert(number, *object);
             let oldest = if watched.objects.len() > MAX_EACH { watched.objects.pop_first() } else { None };
-            for (number, object) in before.into_iter().chain(oldest) {
-                state.forget(self.number, number, &object);
+            for (number, object) in before.map(|before| (number, before)).into_iter().chain(oldest) {
+                state.unlist(self.number, number, &object);
             }
             state.by_object.entry(*object).or_default().push(Watching { reader: self.number, number });
         }
@@ -133,7 +139,6 @@ impl Reader {
             if state.by_object.get(object).is_some_and(|watching| watching.iter().any(mine)) {
                 if presence == Presence::Here {
                     state.forget(self.number, number, object);
-                    state.by_reader.get_mut(&self.number).and_then(|watched| watched.objects.remove(&number));
                 }
                 state.tell(self.number, presence, number);
             }
@@ -159,7 +164,7 @@ impl Drop for Reader {
         let mut state = self.watchers.state();
         if let Some(watched) = state.by_reader.remove(&self.number) {
             for (number, object) in &watched.objects {
-                state.forget(self.number, *number, object);
+                state.unlist(self.number, *number, object);
             }
         }
     }

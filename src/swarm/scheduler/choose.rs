@@ -36,6 +36,10 @@ const COMING: Duration = Duration::from_secs(10);
 /// The same of a peer to which other things have come meanwhile.
 const COMING_YET: Duration = Duration::from_secs(30);
 
+/// How long what is known of an object that waits is not looked at again, unless a peer has said something about it. To look
+/// costs as much as there are peers, and is done for every object and every peer that has room.
+const FRESH: Duration = Duration::from_millis(20);
+
 /// How a peer stands to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {
@@ -48,10 +52,6 @@ enum Standing {
     /// It has not, or has failed.
     Out,
 }
-
-/// How long what is known of an object that waits is not looked at again, unless a peer has said something about it. To look
-/// costs as much as there are peers, and is done for every object and every peer that has room.
-const FRESH: Duration = Duration::from_millis(20);
 
 /// How things stand with an object that waits.
 #[derive(Debug, Clone, Copy)]

@@ -54,19 +54,21 @@ pub struct Want<P> {
     /// Who has sent us elsewhere, and until when they are not asked.
     redirected: Vec<(P, Duration)>,
     told: Vec<(P, Told)>,
-    pub outlook: Lately<Option<Outlook<P>>>,
+    /// How things stand with it, as long as that is not forgotten.
+    pub outlook: Computed<Option<Outlook<P>>>,
 }
 
-/// Something that was computed lately.
-pub struct Lately<T>(Cell<Option<(Duration, T)>>);
+/// Something that was computed, and when.
+pub struct Computed<T>(Cell<Option<(Duration, T)>>);
 
-impl<T> std::fmt::Debug for Lately<T> {
+/// Not derived, as a cell shows only what can be copied, and not every `P` is known to be.
+impl<T> std::fmt::Debug for Computed<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Lately")
+        f.write_str("Computed")
     }
 }
 
-impl<T: Copy> Lately<T> {
+impl<T: Copy> Computed<T> {
     /// It, computed anew if that was longer than `fresh` ago.
     pub fn get(&self, now: Duration, fresh: Duration, compute: impl FnOnce() -> T) -> T {
         match self.0.get() {
@@ -99,7 +101,7 @@ impl<P: Copy + Eq> Want<P> {
             failed,
             redirected,
             told,
-            outlook: Lately(Cell::new(None)),
+            outlook: Computed(Cell::new(None)),
         }
     }
 

@@ -562,7 +562,7 @@ const FIFTY_MBIT: Setting = Setting { objects: 842, bytes: 71 << 10, rate: 6.25e
 fn nobody_asks_the_source_for_what_another_has_got_or_brings() {
     for seed in 0..2 {
         let (time, copies) = figures("50 Mbit/s", Setting { seed, ..FIFTY_MBIT });
-        assert!(time <= 1.06 && copies <= 1.04, "{time} {copies}");
+        assert!(time <= 1.06 && copies <= 1.02, "{time} {copies}");
     }
 }
 
@@ -599,14 +599,16 @@ fn a_source_that_has_room_is_asked_though_others_have_it_too() {
     for sends_on in [false, true] {
         let narrow = Setting { up: (8.0, 0.1), sends_on, ..FIFTY_MBIT };
         let (time, _) = figures("narrow ways up", narrow);
-        assert!(time <= 5.0, "{time}");
+        assert!(time <= 4.5, "{time}");
     }
 }
 
 #[test]
 fn a_liar_among_eight_delays_nobody_for_long() {
-    let (time, copies) = figures("a liar", Setting { liar_in: 8, ..FIFTY_MBIT });
-    assert!(time <= 1.25 && copies <= 1.25, "{time} {copies}");
+    for (setting, most) in [(EIGHT, 1.4), (FIFTY_MBIT, 1.25)] {
+        let (time, copies) = figures("a liar", Setting { liar_in: 8, ..setting });
+        assert!(time <= most && copies <= 1.25, "{time} {copies}");
+    }
 }
 
 #[test]

@@ -2,8 +2,7 @@
 //!
 //! Owns: the node that is watched, and what it does meanwhile.
 //! Must not know: what its memory is used for.
-//! Invariant: the node has run before it is weighed idle, with all it has published; all that comes on top counts, whatever it is, but for the pages
-//! of the program, which it reads in as it first gets there.
+//! Invariant: the node has run before it is weighed idle, with all it has published; all that comes on top counts, whatever it is.
 //! Trust: as `swarm`; the kernel says how much memory a process has. Threads: the main thread watches, another one fetches.
 
 use std::collections::BTreeSet;
@@ -72,7 +71,7 @@ pub fn run(
     let (rounds, connected) = rounds?;
     let served = number(&crowd.end()?, "/fetched")?;
     let program = peak.of_files - idle.of_files;
-    report.value(Row::Memory, (peak.most - idle.now - program) / 1e6);
+    report.value(Row::Memory, (peak.most - idle.now) / 1e6);
     let (first, last) = halves(&samples);
     report.note(
         Row::Memory,
