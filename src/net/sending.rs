@@ -7,7 +7,10 @@
 //! Threads: async; the store is read on the blocking pool.
 
 use std::collections::VecDeque;
+use std::io::{self, IoSlice};
 
+use bytes::Bytes;
+use futures::io::{AsyncWrite, AsyncWriteExt};
 use tokio::sync::SemaphorePermit;
 
 use super::shared::{Shared, blocking};
@@ -57,18 +60,57 @@ pub(super) fn at_once(loaded: &VecDeque<Loaded<'_>>) -> usize {
     (READ * loaded.len() / bytes.max(1)).clamp(1, MAX_READ)
 }
 
-/// Adds the data frame with `len` bytes of an object from byte `sent` on.
-pub(super) fn append(frames: &mut Vec<u8>, request: u64, packed: &Packed, sent: u32, len: u32) {
-    let first = sent == 0;
-    let head_len = if first { DATA_HEAD_LEN as u32 } else { 0 };
-    frames.extend_from_slice(&Header::data(request, first, head_len + len).encode());
-    if first {
-        let stored_len = packed.stored().len() as u32;
-        let head = DataHead { codec: packed.codec() as u8, plain_len: packed.plain_len(), stored_len };
-        frames.extend_from_slice(&head.encode());
+/// Data frames that are written together: their heads, and the bytes of objects where they lie.
+#[derive(Default)]
+pub(super) struct Frames {
+    heads: Vec<u8>,
+    /// Where each head ends, and the bytes that follow it.
+    parts: Vec<(usize, Bytes)>,
+    /// Bytes of content.
+    content: usize,
+}
+
+impl Frames {
+    /// Adds the frame with `len` bytes of an object from byte `sent` on.
+    pub(super) fn push(&mut self, request: u64, packed: &Packed, sent: u32, len: u32) {
+        let first = sent == 0;
+        let head_len = if first { DATA_HEAD_LEN as u32 } else { 0 };
+        self.heads.extend_from_slice(&Header::data(request, first, head_len + len).encode());
+        if first {
+            let stored_len = packed.stored().len() as u32;
+            let head = DataHead { codec: packed.codec() as u8, plain_len: packed.plain_len(), stored_len };
+            self.heads.extend_from_slice(&head.encode());
+        }
+        // `take` stays within the length that `found` was told, which is that of these bytes.
+        self.parts.push((self.heads.len(), packed.stored().slice(sent as usize..(sent + len) as usize)));
+        self.content += len as usize;
     }
-    // `take` stays within the length that `found` was told, which is that of these bytes.
-    frames.extend_from_slice(&packed.stored()[sent as usize..(sent + len) as usize]);
+
+    /// Bytes of content.
+    pub(super) fn content(&self) -> usize {
+        self.content
+    }
+
+    /// Bytes in all.
+    pub(super) fn len(&self) -> usize {
+        self.heads.len() + self.content
+    }
+
+    pub(super) async fn write(self, stream: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+        let starts = std::iter::once(0).chain(self.parts.iter().map(|(end, _)| *end));
+        let frames = starts.zip(&self.parts).flat_map(|(start, (end, content))| {
+            [IoSlice::new(&self.heads[start..*end]), IoSlice::new(content)]
+        });
+        let mut slices: Vec<IoSlice<'_>> = frames.collect();
+        let mut left = &mut slices[..];
+        while !left.is_empty() {
+            match stream.write_vectored(left).await? {
+                0 => return Err(io::ErrorKind::WriteZero.into()),
+                written => IoSlice::advance_slices(&mut left, written),
+            }
+        }
+        stream.flush().await
+    }
 }
 
 /// An object of the store, checked: one rotten sector must not make a liar of an honest node, whom every reader
@@ -83,4 +125,55 @@ fn verified(store: &Store, id: &ObjectId) -> Result<Option<Packed>, StoreError> 
     };
     tracing::error!(object = %id, %cause, "a stored object is damaged; `bcai verify` finds what it belongs to");
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use super::*;
+    use crate::id::Kind;
+    use crate::pack::{Checked, Compression};
+
+    /// Takes a few bytes at a time, other numbers of them again and again.
+    struct Sips(Vec<u8>, usize);
+
+    impl AsyncWrite for Sips {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            let this = self.get_mut();
+            this.1 = (this.1 * 7 + 3) % 1009;
+            let len = bytes.len().min(1 + this.1);
+            this.0.extend_from_slice(&bytes[..len]);
+            Poll::Ready(Ok(len))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn frames_are_written_whole_however_little_is_taken_at_a_time() {
+        let plain: Vec<u8> = (0..5000u32).map(|n| n as u8).collect();
+        let packed = Checked::pack(Kind::Chunk, plain.clone().into(), Compression::None).packed().clone();
+        let parts = [(7, 0, 3000), (7, 3000, 2000), (8, 0, 1), (9, 4999, 1), (10, 0, 0)];
+        let (mut frames, mut expected) = (Frames::default(), Vec::new());
+        for (request, sent, len) in parts {
+            frames.push(request, &packed, sent, len);
+            let head = DataHead { codec: packed.codec() as u8, plain_len: 5000, stored_len: 5000 }.encode();
+            let head = if sent == 0 { &head[..] } else { &[] };
+            expected.extend(Header::data(request, sent == 0, head.len() as u32 + len).encode());
+            expected.extend(head);
+            expected.extend(&plain[sent as usize..(sent + len) as usize]);
+        }
+        assert_eq!((frames.len(), frames.content()), (expected.len(), 5002));
+        let mut written = Sips(Vec::new(), 5);
+        frames.write(&mut written).await.unwrap();
+        assert!(written.0 == expected);
+    }
 }

@@ -14,7 +14,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use futures::io::{AsyncReadExt, AsyncWrite};
 use libp2p::{PeerId, Stream};
 use lru::LruCache;
 use tokio::sync::{Notify, Semaphore};
@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::frames::{self, FrameError, FrameReader, out_of_place};
-use super::sending::{self, Found, Loaded, Wanted, append};
+use super::sending::{self, Found, Frames, Loaded, Wanted};
 use super::shared::{Shared, blocking};
 use super::streams::Incoming;
 use super::table::Link;
@@ -52,6 +52,9 @@ const WRITE: usize = 64 << 10;
 const HOLD: Duration = Duration::from_secs(2);
 /// A reader that takes no frame for so long is gone.
 const STALLED: Duration = Duration::from_secs(30);
+
+/// News of what is watched is told no more often. Each message costs its reader far more than what it says, and in a crowd each object is news for all.
+const GATHER: Duration = Duration::from_millis(10);
 
 /// How long whoever was given an object is taken to have it, and how many objects are remembered.
 const LATELY: Duration = Duration::from_secs(10);
@@ -190,14 +193,11 @@ impl Server {
     ) -> Result<(), FrameError> {
         let lane = attach.lane;
         frames::write(writer, &Message::Attach(attach)).await?;
-        let mut frames = Vec::new();
         // As many as are not too much to be read at a time, by what they had last.
         let mut at_once = 1;
         loop {
             let wanted = self.next(served, lane, at_once, writer).await?;
             if wanted.is_empty() {
-                // There are many readers, and few who want something.
-                frames = Vec::new();
                 served.work[lane as usize].notified().await;
                 continue;
             }
@@ -208,7 +208,7 @@ impl Server {
             });
             let loaded = found.collect();
             at_once = sending::at_once(&loaded);
-            self.send(served, loaded, &mut frames, writer).await?;
+            self.send(served, loaded, writer).await?;
         }
     }
 
@@ -280,22 +280,17 @@ impl Server {
         &self,
         served: &Served,
         mut loaded: VecDeque<Loaded<'_>>,
-        frames: &mut Vec<u8>,
         writer: &mut (impl AsyncWrite + Unpin),
     ) -> Result<(), FrameError> {
         let until = tokio::time::Instant::now() + HOLD;
         while !loaded.is_empty() {
-            frames.clear();
-            let (class, content) = self.fill(served, &mut loaded, frames);
-            if frames.is_empty() {
+            let (class, frames) = self.fill(served, &mut loaded);
+            if frames.len() == 0 {
                 continue;
             }
             self.shared.limits.upload(class, frames.len() as u64).await;
-            served.link.sent(content);
-            let mut write = std::pin::pin!(async {
-                writer.write_all(frames).await?;
-                writer.flush().await
-            });
+            served.link.sent(frames.content() as u64);
+            let mut write = std::pin::pin!(frames.write(writer));
             match tokio::time::timeout_at(until, &mut write).await {
                 Ok(written) => written?,
                 Err(_) => {
@@ -311,10 +306,10 @@ impl Server {
         Ok(())
     }
 
-    /// Fills `frames` with the next frames of what is loaded, about [`WRITE`] bytes. Objects that are done with leave the queue.
-    /// Returns the most urgent of their classes, and the bytes of content.
-    fn fill(&self, served: &Served, loaded: &mut VecDeque<Loaded<'_>>, frames: &mut Vec<u8>) -> (Class, u64) {
-        let (mut class, mut content) = (Class::Replicate, 0);
+    /// The next frames of what is loaded, about [`WRITE`] bytes, and the most urgent of their classes. Objects that are done with
+    /// leave the queue.
+    fn fill(&self, served: &Served, loaded: &mut VecDeque<Loaded<'_>>) -> (Class, Frames) {
+        let (mut class, mut frames) = (Class::Replicate, Frames::default());
         let mut state = served.state();
         while frames.len() < WRITE
             && let Some(Loaded { wanted: Wanted { request, object, .. }, packed }) = loaded.front()
@@ -323,8 +318,7 @@ impl Server {
             let most = (MAX_PAYLOAD - DATA_HEAD_LEN) as u32;
             match state.serving.take(*request, most) {
                 Take::Bytes { sent, len, last } => {
-                    append(frames, *request, packed, sent, len);
-                    content += u64::from(len);
+                    frames.push(*request, packed, sent, len);
                     if sent == 0 {
                         self.lately().put(*object, (served.peer, tokio::time::Instant::now()));
                     }
@@ -337,7 +331,7 @@ impl Server {
             }
             loaded.pop_front();
         }
-        (class, content)
+        (class, frames)
     }
 
     /// Who else can give an object that is wanted for later: whoever was given it a moment ago or is being given it, while
@@ -418,13 +412,14 @@ impl Served {
         });
     }
 
-    /// Sends news of what is watched as it comes.
+    /// Sends news of what is watched: what comes after a pause at once, and what comes soon after that together.
     async fn write_news(&self, writer: &mut (impl AsyncWrite + Unpin)) -> Result<(), FrameError> {
         loop {
+            self.news.notified().await;
             for have in self.watching.news() {
                 timeout(STALLED, frames::write(writer, &Message::Have(have))).await.map_err(stalled)??;
             }
-            self.news.notified().await;
+            tokio::time::sleep(GATHER).await;
         }
     }
 

@@ -46,9 +46,9 @@ const ALPN: &[u8] = b"libp2p";
 /// TLS and Noise read a few KiB at a time; this saves them most of their system calls. Each connection has one.
 const READ_BUFFER: usize = 32 << 10;
 
-/// Bytes that TLS has encrypted and not sent at most. By default it is as long as one frame of data without its headers, so that
-/// each frame would be followed by a record of a few bytes.
-const WRITE_BUFFER: usize = 128 << 10;
+/// Bytes that TLS has encrypted and not sent at most: one frame of data and a record. By default it is as long as a frame without its
+/// headers, so that each frame would be followed by a record of a few bytes.
+const WRITE_BUFFER: usize = 80 << 10;
 
 /// Why this node's side of TLS or Noise could not be made.
 #[derive(Debug, thiserror::Error)]
