@@ -22,11 +22,13 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::frames::{self, FrameError, FrameReader, out_of_place};
+use super::replica_calls::key_of;
 use super::sending::{self, Found, Frames, Loaded, Wanted};
 use super::shared::{Shared, blocking};
 use super::streams::Incoming;
 use super::table::Link;
 use super::watchers::Reader;
+use crate::crypto::PublicKey;
 use crate::id::ObjectId;
 use crate::pack::Packed;
 use crate::store::Keep;
@@ -74,6 +76,8 @@ type Lately = LruCache<ObjectId, (PeerId, tokio::time::Instant)>;
 /// One session, seen from the side that serves.
 struct Served {
     peer: PeerId,
+    /// What the peer id says, which takes a curve to read.
+    key: Option<PublicKey>,
     link: Arc<Link>,
     watching: Reader,
     /// There is news of what is watched.
@@ -173,6 +177,7 @@ impl Server {
         let news = Arc::new(Notify::new());
         let served = Arc::new(Served {
             peer,
+            key: key_of(&peer),
             link,
             watching: self.shared.watchers.reader(news.clone()),
             news,
@@ -368,7 +373,7 @@ impl Served {
                 Some(message) => message?,
             };
             if let Message::Watch(watch) = message {
-                match shared.admits(&self.peer) {
+                match shared.chains.admits(self.key.as_ref()) {
                     true => self.on_watch(watch, shared).await,
                     false => self.watching.deny(&watch),
                 }
@@ -380,7 +385,7 @@ impl Served {
                     Message::Want(want) => {
                         let requests = want.first..want.first.saturating_add(want.objects.len() as u64);
                         serving.on_want(shared.started.elapsed(), want)?;
-                        if !shared.admits(&self.peer) {
+                        if !shared.chains.admits(self.key.as_ref()) {
                             requests.for_each(|request| serving.refuse(request, Reason::Missing));
                         }
                     }

@@ -24,7 +24,6 @@ use super::lender::Lender;
 use super::letters::Letters;
 use super::limits::Limits;
 use super::log_wire::{self, LogWireError};
-use super::replica_calls::key_of;
 use super::streams::{Control, Route};
 use super::table::Table;
 use super::trackers::Trackers;
@@ -109,11 +108,6 @@ impl Shared {
             tracing::warn!(%peer, %violation, "a peer broke the protocol and is disconnected");
             self.command(Command::Disconnect(peer)).await;
         }
-    }
-
-    /// Whether a peer may be given what is here.
-    pub(super) fn admits(&self, peer: &PeerId) -> bool {
-        self.chains.admits(key_of(peer).as_ref())
     }
 
     /// One question and its answer, of at most `max` bytes and called `what`, on a stream of their own.

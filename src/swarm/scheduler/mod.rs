@@ -136,7 +136,7 @@ impl<P: Copy + Ord + Hash> Scheduler<P> {
         if self.is_crowd() {
             let waiting = self.waiting.iter().flat_map(BTreeMap::values);
             self.unwatched = waiting.take(MAX_NAMED).copied().collect();
-            self.watch_soon(now);
+            self.watch_soon(now, Class::Readahead);
         }
         self.fill(now, peer);
     }
@@ -190,7 +190,7 @@ impl<P: Copy + Ord + Hash> Scheduler<P> {
         self.wants.insert(object, Want::new(class, spread, bytes, now, self.arrivals));
         if class != Class::Fault && self.is_crowd() {
             self.unwatched.push(object);
-            self.watch_soon(now);
+            self.watch_soon(now, class);
         }
         self.dispatch(now, object);
     }

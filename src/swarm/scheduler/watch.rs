@@ -22,6 +22,10 @@ const QUICK: usize = 16;
 const HEAVY: usize = 16;
 /// How long objects are collected before peers are asked whether they have them.
 const COLLECT: Duration = Duration::from_millis(5);
+/// The same for a few that are wanted for later, while many others wait before them: to ask everybody costs about as much for all as
+/// for one.
+const COLLECT_BEHIND: Duration = Duration::from_millis(50);
+const FEW: usize = 64;
 
 impl<P: Copy + Ord + Hash> Scheduler<P> {
     /// `peer` says how things stand with an object.
@@ -80,9 +84,16 @@ impl<P: Copy + Ord + Hash> Scheduler<P> {
         quick.into_iter().map(|(id, _)| (*id, objects.to_vec())).chain(heavy).collect()
     }
 
-    pub(super) fn watch_soon(&mut self, now: Duration) {
-        if !self.unwatched.is_empty() && self.watch_at.is_none() {
-            self.watch_at = Some(now + COLLECT);
-        }
+    /// Sees to it that peers are asked about objects that are wanted as `class`.
+    pub(super) fn watch_soon(&mut self, now: Duration, class: Class) {
+        let waiting: usize = self.waiting.iter().map(BTreeMap::len).sum();
+        let collected = self.unwatched.len();
+        let is_behind = class > Class::Readahead && collected < FEW && waiting > collected + FEW;
+        let after = match () {
+            () if collected == 0 => return,
+            () if is_behind => COLLECT_BEHIND,
+            () => COLLECT,
+        };
+        self.watch_at = Some(self.watch_at.map_or(now + after, |at| at.min(now + after)));
     }
 }
