@@ -11,8 +11,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::timeout;
 
 use crate::id::ObjectId;
 use crate::pack::Checked;
@@ -24,6 +26,9 @@ pub(super) const QUEUE: usize = 32 << 20;
 const UNIT: usize = 1 << 10;
 /// Objects given to the store at a time.
 const BATCH: usize = 64;
+/// So much is written at once; less is collected for a moment, as a thread that is woken for each object costs as much as writing it.
+const ENOUGH: usize = 1 << 20;
+const COLLECT: Duration = Duration::from_millis(20);
 
 #[derive(Default)]
 struct Queue {
@@ -39,6 +44,8 @@ pub(super) struct Behind {
     store: Store,
     queue: Mutex<Queue>,
     room: Arc<Semaphore>,
+    /// What is in the queue is to be written without waiting for more.
+    enough: Notify,
     /// Objects ever given to the store.
     written: watch::Sender<u64>,
     bypassed: AtomicU64,
@@ -55,6 +62,7 @@ impl Behind {
             store,
             queue: Mutex::default(),
             room: Arc::new(Semaphore::new(QUEUE / UNIT)),
+            enough: Notify::new(),
             written: watch::Sender::new(0),
             bypassed: AtomicU64::new(0),
             slow: AtomicBool::new(false),
@@ -114,6 +122,7 @@ impl Behind {
     /// Waits until everything that was added before has been given to the store.
     pub(super) async fn flush(&self) {
         let added = self.queue().added;
+        self.enough.notify_one();
         // The sender lives as long as `self`.
         let _ = self.written.subscribe().wait_for(|written| *written >= added).await;
     }
@@ -127,9 +136,16 @@ impl Behind {
         queue.order.push_back(id);
         queue.added += 1;
         if !std::mem::replace(&mut queue.writing, true) {
-            let behind = Arc::clone(self);
-            tokio::task::spawn_blocking(move || behind.write());
+            tokio::spawn(Arc::clone(self).write_soon());
         }
+        if QUEUE - self.room.available_permits() * UNIT >= ENOUGH {
+            self.enough.notify_one();
+        }
+    }
+
+    async fn write_soon(self: Arc<Self>) {
+        let _ = timeout(COLLECT, self.enough.notified()).await;
+        tokio::task::spawn_blocking(move || self.write());
     }
 
     /// Empties the queue. An object stays in it until it is in the store, so that it is found all the time.
