@@ -31,7 +31,7 @@ use super::watchers::Reader;
 use crate::crypto::PublicKey;
 use crate::id::ObjectId;
 use crate::pack::Packed;
-use crate::store::Keep;
+use crate::store::{Keep, Store};
 use crate::swarm::serving::{Job, MAX_WANTS, Serving, Take};
 use crate::swarm::wire::{
     Attach, DATA_HEAD_LEN, Hello, MAX_PAYLOAD, Message, Presence, Reason, Redirect, WATCHES, Watch,
@@ -398,22 +398,24 @@ impl Served {
         }
     }
 
-    /// Says which objects are here; one message at a time, so that whoever asks much waits.
+    /// Says which objects are here; one message at a time, so that whoever asks much waits. In a crowd most of them have just come
+    /// or are wanted, which is known without the disk.
     async fn on_watch(&self, watch: Watch, shared: &Shared) {
         self.watching.watch(&watch);
-        let (store, objects) = (shared.store.clone(), watch.objects.clone());
-        let missing = blocking(move || store.missing(&objects, Keep::Cache)).await;
-        let missing: HashSet<ObjectId> = match missing {
-            Ok(missing) => missing.into_iter().collect(),
-            Err(error) => {
-                tracing::warn!(%error, "the index cannot say what is here");
-                watch.objects.iter().copied().collect()
-            }
+        let at_hand = |object: &ObjectId| match object {
+            object if shared.hot.has(object) => Some(Presence::Here),
+            object if shared.desk.wants(object) => Some(Presence::Coming),
+            _ => None,
         };
-        self.watching.answer(&watch, |object| match object {
-            object if shared.hot.has(object) || !missing.contains(object) => Presence::Here,
-            object if shared.desk.wants(object) => Presence::Coming,
-            _ => Presence::Absent,
+        let known: HashMap<ObjectId, Presence> =
+            watch.objects.iter().filter_map(|object| Some((*object, at_hand(object)?))).collect();
+        let unknown: Vec<ObjectId> =
+            watch.objects.iter().filter(|object| !known.contains_key(object)).copied().collect();
+        let missing = if unknown.is_empty() { HashSet::new() } else { missing(&shared.store, unknown).await };
+        self.watching.answer(&watch, |object| match known.get(object).copied().or_else(|| at_hand(object)) {
+            Some(presence) => presence,
+            None if missing.contains(object) => Presence::Absent,
+            None => Presence::Here,
         });
     }
 
@@ -443,6 +445,17 @@ impl Served {
         // A panic between two steps leaves at worst a request unanswered, which times out at its reader.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Those of `objects` that the store has not, or cannot find.
+async fn missing(store: &Store, objects: Vec<ObjectId>) -> HashSet<ObjectId> {
+    let (store, looked_for) = (store.clone(), objects.clone());
+    let missing = blocking(move || store.missing(&looked_for, Keep::Cache)).await;
+    let missing = missing.unwrap_or_else(|error| {
+        tracing::warn!(%error, "the index cannot say what is here");
+        objects
+    });
+    missing.into_iter().collect()
 }
 
 fn stalled(_: tokio::time::error::Elapsed) -> FrameError {
