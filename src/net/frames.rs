@@ -2,7 +2,8 @@
 //!
 //! Owns: reading and writing whole frames.
 //! Must not know: what the messages mean.
-//! Invariant: no more than the longest frame that has come, 64 KiB and a header at most, is held for a stream.
+//! Invariant: no more than the longest message that has come, 64 KiB and a header at most, is held for a stream; content goes to where it
+//! belongs.
 //! Trust: reads what a stranger sends; what is no frame is a [`Violation`].
 //! Threads: async; each half of a stream belongs to one task.
 
@@ -34,7 +35,7 @@ pub(super) enum FrameError {
 /// The reading half of a stream.
 pub(super) struct FrameReader<R> {
     stream: R,
-    /// It only grows, so that nothing is cleared that is about to be filled.
+    /// It only grows, so that nothing is cleared that is about to be read over.
     buffer: Vec<u8>,
     /// What has come and was not taken. A read takes what there is: it goes through many layers.
     unread: Range<usize>,
@@ -45,22 +46,71 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         Self { stream, buffer: vec![0; FIRST], unread: 0..0 }
     }
 
-    /// The next frame, of any type.
-    pub(super) async fn frame(&mut self) -> Result<(Header, &[u8]), FrameError> {
+    /// The next header. Its payload has to be read before the next.
+    pub(super) async fn header(&mut self) -> Result<Header, FrameError> {
+        // An end before the first byte is an orderly one.
+        if self.unread.is_empty() && self.more(HEADER_LEN).await? == 0 {
+            return Err(FrameError::Closed);
+        }
         self.read(HEADER_LEN).await?;
         let mut bytes = [0; HEADER_LEN];
-        bytes.copy_from_slice(&self.buffer[self.unread.start..][..HEADER_LEN]);
+        bytes.copy_from_slice(self.take(HEADER_LEN));
         // Decoding bounds the length.
-        let header = Header::decode(&bytes).map_err(Violation::from)?;
-        let whole = HEADER_LEN + header.len as usize;
-        self.read(whole).await?;
-        let payload = self.unread.start + HEADER_LEN..self.unread.start + whole;
-        self.unread.start += whole;
-        Ok((header, &self.buffer[payload]))
+        Ok(Header::decode(&bytes).map_err(Violation::from)?)
+    }
+
+    /// The next frame, of any type.
+    pub(super) async fn frame(&mut self) -> Result<(Header, &[u8]), FrameError> {
+        let header = self.header().await?;
+        let payload = self.payload(&header).await?;
+        Ok((header, payload))
+    }
+
+    /// The payload after `header`.
+    pub(super) async fn payload(&mut self, header: &Header) -> Result<&[u8], FrameError> {
+        let len = header.len as usize;
+        self.read(len).await?;
+        Ok(self.take(len))
+    }
+
+    /// The next bytes of a payload, as many as `to` has. What has not come yet is read to where it belongs.
+    pub(super) async fn fill(&mut self, to: &mut [u8]) -> Result<(), FrameError> {
+        let come = self.unread.len().min(to.len());
+        let (at_hand, rest) = to.split_at_mut(come);
+        at_hand.copy_from_slice(self.take(come));
+        Ok(self.stream.read_exact(rest).await?)
+    }
+
+    /// Passes over the next `len` bytes of a payload.
+    pub(super) async fn skip(&mut self, mut len: usize) -> Result<(), FrameError> {
+        while len > 0 {
+            let part = len.min(FIRST);
+            self.read(part).await?;
+            self.take(part);
+            len -= part;
+        }
+        Ok(())
+    }
+
+    /// The first `len` bytes of what has come.
+    fn take(&mut self, len: usize) -> &[u8] {
+        let taken = self.unread.start..self.unread.start + len;
+        self.unread.start = taken.end;
+        &self.buffer[taken]
     }
 
     /// Waits until `len` bytes have come and were not taken.
     async fn read(&mut self, len: usize) -> Result<(), FrameError> {
+        while self.unread.len() < len {
+            if self.more(len).await? == 0 {
+                return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads what there is, with room for `len` bytes that were not taken. Returns how much that was.
+    async fn more(&mut self, len: usize) -> Result<usize, FrameError> {
         if self.unread.is_empty() {
             self.unread = 0..0;
         } else if self.buffer.len() - self.unread.start < len {
@@ -70,15 +120,9 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         if self.buffer.len() < self.unread.start + len {
             self.buffer.resize(self.unread.start + len, 0);
         }
-        while self.unread.len() < len {
-            match self.stream.read(&mut self.buffer[self.unread.end..]).await? {
-                // An end before the first byte is an orderly one.
-                0 if self.unread.is_empty() => return Err(FrameError::Closed),
-                0 => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-                read => self.unread.end += read,
-            }
-        }
-        Ok(())
+        let read = self.stream.read(&mut self.buffer[self.unread.end..]).await?;
+        self.unread.end += read;
+        Ok(read)
     }
 
     /// The next message of a type known here. Data is out of place where this is called; `expected` says what is not.
@@ -156,6 +200,40 @@ mod tests {
         }
         assert!(matches!(reader.frame().await, Err(FrameError::Closed)));
         assert!(reader.buffer.len() <= HEADER_LEN + MAX_PAYLOAD);
+
+        // Filled in two parts or passed over, in turn, with no more in memory than a short message has.
+        let mut reader = FrameReader::new(Trickle(&bytes, 5));
+        for (at, len) in lens.iter().enumerate() {
+            let header = reader.header().await.unwrap();
+            let mut payload = vec![0; *len];
+            let (first, second) = payload.split_at_mut(len / 3);
+            match at % 3 {
+                2 => reader.skip(*len).await.unwrap(),
+                _ => {
+                    reader.fill(first).await.unwrap();
+                    reader.fill(second).await.unwrap();
+                    assert_eq!((header.request, payload), (at as u64 + 1, content(at, *len)));
+                }
+            }
+        }
+        assert!(matches!(reader.header().await, Err(FrameError::Closed)));
+        assert_eq!(reader.buffer.len(), FIRST);
+    }
+
+    #[tokio::test]
+    async fn a_payload_that_is_cut_off_is_no_orderly_end() {
+        let frame = [&Header::data(1, false, 900).encode()[..], &[7; 900]].concat();
+        for cut in [HEADER_LEN, HEADER_LEN + 1, HEADER_LEN + 899] {
+            let mut reader = FrameReader::new(&frame[..cut]);
+            let header = reader.header().await.unwrap();
+            assert!(matches!(reader.payload(&header).await, Err(FrameError::Io(_))), "cut at {cut}");
+            let mut reader = FrameReader::new(&frame[..cut]);
+            reader.header().await.unwrap();
+            assert!(matches!(reader.fill(&mut [0; 900]).await, Err(FrameError::Io(_))), "cut at {cut}");
+            let mut reader = FrameReader::new(&frame[..cut]);
+            reader.header().await.unwrap();
+            assert!(matches!(reader.skip(900).await, Err(FrameError::Io(_))), "cut at {cut}");
+        }
     }
 
     #[tokio::test]

@@ -155,8 +155,8 @@ impl Shared {
         let largest = delivery.head.plain_len.max(delivery.head.stored_len);
         let verify = move || {
             // Until then the bytes count as received.
-            let _lease = delivery.lease;
-            Packed::from_parts(delivery.head.codec, delivery.head.plain_len, delivery.bytes)?.verify(&id)
+            let Delivery { head, bytes, _loan } = delivery;
+            Packed::from_parts(head.codec, head.plain_len, bytes)?.verify(&id)
         };
         if largest <= AT_ONCE {
             return verify();

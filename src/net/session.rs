@@ -1,11 +1,12 @@
 //! Asking one peer for objects: the three streams of a session, seen from the side that wants.
 //!
-//! Owns: opening the streams, the tasks that read and write them, and the bytes of objects on their way.
+//! Owns: opening the streams, the tasks that read and write them; what comes is the matter of `arriving`.
 //! Must not know: which peer is chosen and why, or whether an object is right.
-//! Invariant: bytes are held only under a lease of the node's budget; what a request holds is let go at the moment when
-//! nobody waits for it any more. However the session ends, every request is told.
+//! Invariant: bytes are held only under a lease of the node's budget. However the session ends, every request is told.
 //! Trust: the peer is a stranger. What breaks the protocol ends the session and the connection.
 //! Threads: async; one task writes (control) and one reads each stream, as a single one would deadlock on Yamux.
+
+mod arriving;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,11 +14,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use futures::io::AsyncReadExt;
 use libp2p::{PeerId, Stream};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
+
+pub(super) use arriving::Delivery;
+use arriving::{Loan, Waiting};
 
 use super::desk::Who;
 use super::frames::{self, FrameError, FrameReader, out_of_place};
@@ -27,30 +31,20 @@ use super::shared::{SWARM_PROTOCOL, Shared};
 use super::streams::{OpenError, Route};
 use super::table::Link;
 use crate::id::ObjectId;
-use crate::swarm::asking::{Arrived, Asking, batch};
+use crate::swarm::asking::{Asking, batch};
 use crate::swarm::choice;
 use crate::swarm::credit::Stage;
 use crate::swarm::scheduler::Told;
 use crate::swarm::serving::MAX_WANTS;
 use crate::swarm::watching::Watching;
-use crate::swarm::wire::{
-    Attach, Cancel, Credit, DataHead, Hello, MAX_NAMED, Message, Presence, Reason, WATCHES, Want, Watch,
-};
-use crate::swarm::{Class, Lane, MAX_OBJECT, Violation};
+use crate::swarm::wire::{Attach, Cancel, Credit, Hello, MAX_NAMED, Message, Presence, WATCHES, Want, Watch};
+use crate::swarm::{Class, Lane, MAX_OBJECT};
 
 /// How asking a peer failed.
 pub(super) type Failure = choice::Failure<Who>;
 
 /// How long the peer may take to open a session, however often that is tried. Less than any [`attempt`].
 const OPENING: Duration = Duration::from_secs(4);
-
-/// An object as it came, unverified.
-pub(super) struct Delivery {
-    pub(super) head: DataHead,
-    pub(super) bytes: Bytes,
-    /// Keeps the bytes counted until they are verified.
-    pub(super) lease: Lease,
-}
 
 pub(super) struct Session {
     shared: Arc<Shared>,
@@ -77,18 +71,6 @@ struct State {
     cancels: Vec<u64>,
     watching: Watching,
     watches: VecDeque<Watch>,
-}
-
-/// Somebody who waits for an object, and what has come of it.
-struct Waiting {
-    class: Class,
-    reply: oneshot::Sender<Result<Delivery, Failure>>,
-    lease: Lease,
-    head: Option<DataHead>,
-    bytes: BytesMut,
-    progress: Arc<AtomicU64>,
-    /// Its share of what may be lent to finish objects.
-    large: Option<OwnedSemaphorePermit>,
 }
 
 impl Session {
@@ -267,8 +249,8 @@ impl Session {
             let request = want.first;
             state.wants.push_back(want);
             let progress = progress.clone();
-            let waiting =
-                Waiting { class, reply, lease, head: None, bytes: BytesMut::new(), progress, large: None };
+            let loan = Loan::new(lease);
+            let waiting = Waiting { class, reply, loan, head: None, bytes: BytesMut::new(), progress };
             state.waiting.insert(request, waiting);
             request
         };
@@ -328,125 +310,6 @@ impl Session {
                 objects.into_iter().for_each(|object| scheduler.told(now, peer, object, told));
             });
         }
-    }
-
-    async fn read_lane(
-        self: Arc<Self>,
-        lane: Lane,
-        mut stream: FrameReader<impl futures::AsyncRead + Unpin>,
-    ) -> Result<(), FrameError> {
-        loop {
-            let (header, payload) = stream.frame().await?;
-            match header.as_data() {
-                Some(true) => {
-                    let (head, bytes) = DataHead::split(payload).map_err(Violation::from)?;
-                    self.on_data(lane, header.request, Some(head), bytes)?;
-                }
-                Some(false) => self.on_data(lane, header.request, None, payload)?,
-                None => match Message::decode(&header, payload).map_err(Violation::from)? {
-                    Some(Message::Reject(reject)) => {
-                        for request in reject.requests {
-                            self.on_reject(lane, request, reject.reason)?;
-                        }
-                    }
-                    Some(Message::Redirect(redirect)) => {
-                        let to = PeerId::from_bytes(&redirect.peer).ok().map(Who::Peer);
-                        for request in redirect.requests {
-                            self.on_answered(lane, request, Failure::Redirected(to))?;
-                        }
-                    }
-                    Some(other) => return Err(out_of_place(&other, "Data or Reject")),
-                    None => {}
-                },
-            }
-        }
-    }
-
-    fn on_data(
-        self: &Arc<Self>,
-        lane: Lane,
-        request: u64,
-        head: Option<DataHead>,
-        bytes: &[u8],
-    ) -> Result<(), Violation> {
-        self.link.received(bytes.len() as u64);
-        let mut state = self.state();
-        let room = state.asking.room();
-        let arrived = state.asking.on_data(lane, request, head, bytes.len())?;
-        self.room.add_permits(state.asking.room() - room);
-        // It is gone when it was cancelled, and when the session is ending.
-        let Some(waiting) = state.waiting.get_mut(&request) else { return Ok(()) };
-        waiting.progress.fetch_add(1, Ordering::Relaxed);
-        let complete = match arrived {
-            Arrived::Unwanted => false,
-            Arrived::More { complete } => complete,
-            Arrived::First { head, spare, lacking, complete } => {
-                waiting.head = Some(head);
-                waiting.lease.shrink(spare);
-                self.shared.limits.spare_download(spare.into());
-                // What is lent bounds what is allocated; the rest follows with the rest of the credit.
-                waiting.bytes.reserve(waiting.lease.bytes() as usize);
-                if lacking > 0 {
-                    self.clone().finish(request, waiting.class, lacking);
-                }
-                complete
-            }
-        };
-        waiting.bytes.extend_from_slice(bytes);
-        if complete
-            && let Some(Waiting { reply, lease, head: Some(head), bytes, .. }) =
-                state.waiting.remove(&request)
-        {
-            // Whoever has gone needs no answer.
-            let _ = reply.send(Ok(Delivery { head, bytes: bytes.freeze(), lease }));
-        }
-        Ok(())
-    }
-
-    fn on_reject(&self, lane: Lane, request: u64, reason: Reason) -> Result<(), Violation> {
-        let failure = match reason {
-            Reason::Missing => Failure::Missing,
-            Reason::Busy | Reason::Cancelled | Reason::Other(_) => Failure::Busy,
-        };
-        self.on_answered(lane, request, failure)
-    }
-
-    /// A request is answered, and not with its object.
-    fn on_answered(&self, lane: Lane, request: u64, failure: Failure) -> Result<(), Violation> {
-        let mut state = self.state();
-        state.asking.on_reject(lane, request)?;
-        self.room.add_permits(1);
-        if let Some(waiting) = state.waiting.remove(&request) {
-            let _ = waiting.reply.send(Err(failure));
-        }
-        Ok(())
-    }
-
-    /// Borrows what an object lacks, as soon as it is to be had, and grants it to the peer.
-    fn finish(self: Arc<Self>, request: u64, class: Class, lacking: u32) {
-        let shared = self.shared.clone();
-        shared.tasks.spawn(async move {
-            let lease = async {
-                // The semaphore is never closed; its permits go back when the request ends.
-                let large = self.large.clone().acquire_many_owned(lacking.div_ceil(1 << 10)).await;
-                self.shared.limits.download(class, lacking.into()).await;
-                (self.shared.lender.borrow(class, Stage::Finish, lacking).await, large)
-            };
-            let Some((lease, large)) = self.ended.run_until_cancelled(lease).await else { return };
-            let mut state = self.state();
-            let state = &mut *state;
-            // If nobody waits any more, the lease ends here.
-            if let Some(waiting) = state.waiting.get_mut(&request)
-                && state.asking.grant(request, lacking)
-            {
-                waiting.lease.merge(lease);
-                waiting.large = large.ok();
-                waiting.bytes.reserve(lacking as usize);
-                waiting.progress.fetch_add(1, Ordering::Relaxed);
-                state.grants.push((request, lacking));
-                self.work.notify_one();
-            }
-        });
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
