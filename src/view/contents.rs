@@ -4,11 +4,13 @@
 //! Owns: the walk over tree nodes and blob nodes, and which of them and of the chunks a file needs.
 //! Must not know: what is done with the objects.
 //! Invariant: all files that match are met, each hard link as its file, in the order of positions. Memory: one promise
-//! for each node on the way down, and the files of one tree node.
+//! for each node on the way down, and the files of one tree node. Where everything is meant, [`AHEAD`] tree nodes are fetched at a time.
 //! Trust: that of `view`; nodes keep the promises of their parents, so that a walk ends.
 //! Threads: that of `view`.
 
 use std::sync::Arc;
+
+use tokio::task::JoinSet;
 
 use super::globs::Globs;
 use super::nodes::{BlobPromise, TreePromise};
@@ -127,6 +129,8 @@ struct Frame {
     promise: TreePromise,
     /// Which of its entries or children comes next.
     next: usize,
+    /// Those before it have been looked at for what to fetch ahead.
+    ahead: usize,
     /// Length of the path of the directory.
     path: usize,
     /// The directory matches, and so all below it.
@@ -145,13 +149,15 @@ pub struct Contents {
     way: Vec<ObjectId>,
     frames: Vec<Frame>,
     path: Vec<u8>,
+    /// Tree nodes that are fetched before the walk comes to them: peers that are asked for one after the other let it wait for each.
+    ahead: JoinSet<()>,
 }
 
 impl Contents {
     /// Begins at the root. Nodes are fetched as `class`, or passed over if they are not here and it is `None`.
     pub fn new(view: Arc<View>, globs: Globs, class: Option<Class>) -> Self {
         let promise = TreePromise::of_directory(view.snapshot.tree, view.snapshot.totals);
-        let root = Frame { promise, next: 0, path: 0, whole: globs.is_all() };
+        let root = Frame { promise, next: 0, ahead: 0, path: 0, whole: globs.is_all() };
         let local = class.is_none();
         let class = class.unwrap_or(Class::Fault);
         Self {
@@ -163,6 +169,7 @@ impl Contents {
             way: Vec::new(),
             frames: vec![root],
             path: Vec::new(),
+            ahead: JoinSet::new(),
         }
     }
 
@@ -186,6 +193,10 @@ impl Contents {
                 found.trees.push(id);
             }
             let tree = self.view.nodes.tree(&frame.promise, self.class).await?;
+            if frame.whole && !self.local {
+                while self.ahead.try_join_next().is_some() {}
+                fetch_ahead(&self.view, self.class, frame, tree.index.node(), &mut self.ahead);
+            }
             self.path.truncate(frame.path);
             match tree.index.node() {
                 TreeNode::Branch(children) => {
@@ -195,7 +206,7 @@ impl Contents {
                     };
                     frame.next += 1;
                     let promise = frame.promise.of_child(children, child);
-                    let below = Frame { promise, next: 0, path: frame.path, whole: frame.whole };
+                    let below = Frame { promise, next: 0, ahead: 0, path: frame.path, whole: frame.whole };
                     self.push(below)?;
                 }
                 TreeNode::Leaf(entries) => {
@@ -252,7 +263,7 @@ impl Contents {
                 }
                 Node::Dir { tree, totals, .. } if meant || self.globs.may_match_below(&self.path) => {
                     let promise = TreePromise::of_directory(*tree, *totals);
-                    self.push(Frame { promise, next: 0, path: self.path.len(), whole: meant })?;
+                    self.push(Frame { promise, next: 0, ahead: 0, path: self.path.len(), whole: meant })?;
                     return Ok(Some(()));
                 }
                 _ => {}
@@ -289,6 +300,37 @@ impl Contents {
 
 /// Tree nodes without files that are told of at a time.
 const TREES: usize = 256;
+/// Tree nodes that are fetched ahead at a time.
+const AHEAD: usize = 64;
+
+/// Begins to fetch what is below the next entries or children of a tree node, as far as there is room in `fetched`.
+fn fetch_ahead(
+    view: &Arc<View>,
+    class: Class,
+    frame: &mut Frame,
+    node: &TreeNode,
+    fetched: &mut JoinSet<()>,
+) {
+    frame.ahead = frame.ahead.max(frame.next);
+    while fetched.len() < AHEAD {
+        let tree = match node {
+            TreeNode::Branch(children) => children.get(frame.ahead).map(|child| Some(child.tree)),
+            TreeNode::Leaf(entries) => entries.get(frame.ahead).map(|entry| match entry.node {
+                Node::Dir { tree, .. } => Some(tree),
+                Node::File { .. } | Node::Symlink { .. } | Node::Link { .. } => None,
+            }),
+        };
+        let Some(tree) = tree else { return };
+        frame.ahead += 1;
+        if let Some(tree) = tree {
+            let view = view.clone();
+            fetched.spawn(async move {
+                // The walk meets the same error, and says so.
+                let _ = view.nodes.bring(view.nodes.stored(tree), class).await;
+            });
+        }
+    }
+}
 
 impl View {
     /// The content of the file `ino`.
