@@ -1,19 +1,23 @@
 //! Objects on their way out: from the store into memory, and into frames.
 //!
-//! Owns: reading and checking what is asked for, and its place in memory until it is sent.
+//! Owns: reading and checking what is asked for, its place in memory until it is sent, and what is under way after that.
 //! Must not know: who asks, what credit there is.
 //! Invariant: every object here was verified after it was read from the disk, or when it came.
 //! Trust: the disk may be damaged.
 //! Threads: async; the store is read on the blocking pool.
 
 use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use libp2p::PeerId;
 use tokio::sync::SemaphorePermit;
 
 use super::shared::{Shared, blocking};
 use crate::id::ObjectId;
 use crate::pack::Packed;
 use crate::store::{Store, StoreError};
+use crate::swarm::uplink::Uplink;
 use crate::swarm::wire::{DATA_HEAD_LEN, DataHead, Header};
 
 /// Bytes of small objects that are read at a time, and objects at most.
@@ -21,6 +25,29 @@ const READ: usize = 256 << 10;
 const MAX_READ: usize = 8;
 /// What was found when an object was looked for.
 pub(super) type Found = Result<Option<Packed>, StoreError>;
+
+/// A session, by the peer that has begun it and its number.
+pub(super) type ReaderId = (PeerId, u64);
+
+/// What is under way to all readers.
+pub(super) struct UnderWay {
+    uplink: Mutex<Uplink<ReaderId>>,
+    started: Instant,
+}
+
+impl UnderWay {
+    /// Nothing is; time is counted from `started`.
+    pub(super) fn new(started: Instant) -> UnderWay {
+        UnderWay { uplink: Mutex::default(), started }
+    }
+
+    /// Runs `change` on it, with the time.
+    pub(super) fn with<T>(&self, change: impl FnOnce(&mut Uplink<ReaderId>, Duration) -> T) -> T {
+        let now = self.started.elapsed();
+        // Each change is one step; a panic leaves no half of one.
+        change(&mut self.uplink.lock().unwrap_or_else(PoisonError::into_inner), now)
+    }
+}
 
 /// A request to be answered with its object, which has a place in memory.
 pub(super) struct Wanted<'a> {

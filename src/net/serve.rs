@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::frames::{self, FrameError, FrameReader, out_of_place};
-use super::sending::{self, Found, Loaded, Wanted, append};
+use super::sending::{self, Found, Loaded, ReaderId, UnderWay, Wanted, append};
 use super::shared::{Shared, blocking};
 use super::streams::Incoming;
 use super::table::Link;
@@ -32,7 +32,8 @@ use crate::pack::Packed;
 use crate::store::Keep;
 use crate::swarm::serving::{Job, MAX_WANTS, Serving, Take};
 use crate::swarm::wire::{
-    Attach, DATA_HEAD_LEN, Hello, MAX_PAYLOAD, Message, Presence, Reason, Redirect, WATCHES, Watch,
+    Attach, Cancel, Credit, DATA_HEAD_LEN, Hello, MAX_PAYLOAD, Message, Presence, Reason, Redirect, TELLS,
+    WATCHES, Watch,
 };
 use crate::swarm::{Class, Lane, Violation};
 
@@ -59,10 +60,11 @@ const REMEMBERED: NonZeroUsize = NonZeroUsize::new(16 << 10).expect("it is not z
 
 pub(super) struct Server {
     shared: Arc<Shared>,
-    sessions: Mutex<HashMap<(PeerId, u64), Arc<Served>>>,
+    sessions: Mutex<HashMap<ReaderId, Arc<Served>>>,
     opening: Arc<Semaphore>,
     loaded: [Semaphore; 2],
     lately: Mutex<Lately>,
+    under_way: Arc<UnderWay>,
 }
 
 /// Whom objects were given to last, and when.
@@ -71,6 +73,10 @@ type Lately = LruCache<ObjectId, (PeerId, tokio::time::Instant)>;
 /// One session, seen from the side that serves.
 struct Served {
     peer: PeerId,
+    session: u64,
+    /// It tells when an object has come.
+    tells: bool,
+    under_way: Arc<UnderWay>,
     link: Arc<Link>,
     watching: Reader,
     /// There is news of what is watched.
@@ -88,9 +94,10 @@ struct State {
 
 impl Server {
     pub(super) fn new(shared: Arc<Shared>) -> Server {
-        let opening = Arc::new(Semaphore::new(MAX_OPENING));
+        let (opening, started) = (Arc::new(Semaphore::new(MAX_OPENING)), shared.started);
         let lately = Mutex::new(LruCache::new(REMEMBERED));
-        Server { shared, sessions: Mutex::default(), opening, loaded: LOADED.map(Semaphore::new), lately }
+        let (loaded, under_way) = (LOADED.map(Semaphore::new), Arc::new(UnderWay::new(started)));
+        Server { shared, sessions: Mutex::default(), opening, loaded, lately, under_way }
     }
 
     /// Takes streams as they come. Whoever is dropped here tries again.
@@ -122,11 +129,11 @@ impl Server {
         drop(opening);
         match first {
             Message::Hello(hello) => {
-                let Some(served) = self.begin(peer, hello.session) else { return Err(FrameError::Closed) };
+                let Some(served) = self.begin(peer, &hello) else { return Err(FrameError::Closed) };
                 let answer = Hello {
                     max_wants: MAX_WANTS as u32,
                     agent: super::shared::agent(),
-                    features: WATCHES,
+                    features: WATCHES | TELLS,
                     ..hello
                 };
                 let answered = frames::write(&mut writer, &Message::Hello(answer)).await;
@@ -139,7 +146,8 @@ impl Server {
                     Err(error) => Err(error.into()),
                 };
                 served.ended.cancel();
-                self.sessions().remove(&(peer, hello.session));
+                self.sessions().remove(&served.id());
+                self.under_way.with(|uplink, _| uplink.forget(served.id()));
                 result
             }
             Message::Attach(attach) => {
@@ -160,7 +168,7 @@ impl Server {
     }
 
     /// Enters a new session, unless the peer has too many.
-    fn begin(&self, peer: PeerId, session: u64) -> Option<Arc<Served>> {
+    fn begin(&self, peer: PeerId, &Hello { session, features, .. }: &Hello) -> Option<Arc<Served>> {
         let link = self.shared.table.link(&peer)?;
         let mut sessions = self.sessions();
         let of_this_peer = sessions.keys().filter(|(other, _)| *other == peer).count();
@@ -170,6 +178,9 @@ impl Server {
         let news = Arc::new(Notify::new());
         let served = Arc::new(Served {
             peer,
+            session,
+            tells: features & TELLS != 0,
+            under_way: self.under_way.clone(),
             link,
             watching: self.shared.watchers.reader(news.clone()),
             news,
@@ -327,6 +338,7 @@ impl Server {
                     content += u64::from(len);
                     if sent == 0 {
                         self.lately().put(*object, (served.peer, tokio::time::Instant::now()));
+                        served.on_sent(*request, packed.stored().len() as u64);
                     }
                     if !last {
                         continue;
@@ -343,12 +355,21 @@ impl Server {
     /// Who else can give an object that is wanted for later: whoever was given it a moment ago or is being given it, while
     /// this node has more to send than it can at once.
     fn elsewhere(&self, served: &Served, object: ObjectId, class: Class) -> Option<PeerId> {
-        if class <= Class::Readahead || self.loaded[Lane::Bulk as usize].available_permits() > 0 {
+        if class <= Class::Readahead {
             return None;
         }
         let (peer, at) = self.lately().get(&object).copied()?;
-        (peer != served.peer && at.elapsed() < LATELY && self.shared.table.is_connected(&peer))
-            .then_some(peer)
+        (peer != served.peer
+            && at.elapsed() < LATELY
+            && self.is_busy()
+            && self.shared.table.is_connected(&peer))
+        .then_some(peer)
+    }
+
+    /// Whether what is sent now has to wait: in memory, or beyond the kernel, as readers tell.
+    fn is_busy(&self) -> bool {
+        self.loaded[Lane::Bulk as usize].available_permits() == 0
+            || self.under_way.with(|uplink, now| uplink.is_busy(now))
     }
 
     fn lately(&self) -> MutexGuard<'_, Lately> {
@@ -390,13 +411,42 @@ impl Served {
                             requests.for_each(|request| serving.refuse(request, Reason::Missing));
                         }
                     }
-                    Message::Cancel(cancel) => serving.on_cancel(&cancel),
-                    Message::Credit(credit) => serving.on_credit(&credit)?,
+                    Message::Cancel(cancel) => {
+                        serving.on_cancel(&cancel);
+                        self.on_gone(&cancel);
+                    }
+                    Message::Credit(credit) => {
+                        serving.on_credit(&credit)?;
+                        self.on_come(&credit);
+                    }
                     other => return Err(out_of_place(&other, CONTROL)),
                 }
             }
             self.work.iter().for_each(Notify::notify_one);
         }
+    }
+
+    fn id(&self) -> ReaderId {
+        (self.peer, self.session)
+    }
+
+    /// An object of `bytes` is on its way.
+    fn on_sent(&self, request: u64, bytes: u64) {
+        if self.tells {
+            self.under_way.with(|uplink, now| uplink.on_sent(now, self.id(), request, bytes));
+        }
+    }
+
+    /// Objects to which nothing is added have come.
+    fn on_come(&self, credit: &Credit) {
+        let come = credit.grants.iter().filter(|(_, bytes)| *bytes == 0);
+        self.under_way
+            .with(|uplink, now| come.for_each(|(request, _)| uplink.on_come(now, self.id(), *request)));
+    }
+
+    fn on_gone(&self, cancel: &Cancel) {
+        let requests = cancel.requests.iter();
+        self.under_way.with(|uplink, _| requests.for_each(|request| uplink.on_gone(self.id(), *request)));
     }
 
     /// Says which objects are here; one message at a time, so that whoever asks much waits.

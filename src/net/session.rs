@@ -34,7 +34,8 @@ use crate::swarm::scheduler::Told;
 use crate::swarm::serving::MAX_WANTS;
 use crate::swarm::watching::Watching;
 use crate::swarm::wire::{
-    Attach, Cancel, Credit, DataHead, Hello, MAX_NAMED, Message, Presence, Reason, WATCHES, Want, Watch,
+    Attach, Cancel, Credit, DataHead, Hello, MAX_NAMED, Message, Presence, Reason, TELLS, WATCHES, Want,
+    Watch,
 };
 use crate::swarm::{Class, Lane, MAX_OBJECT, Violation};
 
@@ -118,9 +119,8 @@ impl Session {
     ) -> Result<Arc<Session>, FrameError> {
         let (control, mut control_writer) = open_stream(shared, peer, Route::Shared).await?.split();
         let mut control = FrameReader::new(control);
-        let session = rand::random();
-        let hello =
-            Hello { session, features: WATCHES, max_wants: MAX_WANTS as u32, agent: super::shared::agent() };
+        let (session, features, agent) = (rand::random(), WATCHES | TELLS, super::shared::agent());
+        let hello = Hello { session, features, max_wants: MAX_WANTS as u32, agent };
         frames::write(&mut control_writer, &Message::Hello(hello)).await?;
         let (max_wants, watches) = match control.message("Hello").await? {
             Message::Hello(hello) if hello.session == session => {
@@ -397,7 +397,9 @@ impl Session {
             && let Some(Waiting { reply, lease, head: Some(head), bytes, .. }) =
                 state.waiting.remove(&request)
         {
-            // Whoever has gone needs no answer.
+            // It has come, which the server is told. Whoever has gone needs no answer.
+            state.grants.push((request, 0));
+            self.work.notify_one();
             let _ = reply.send(Ok(Delivery { head, bytes: bytes.freeze(), lease }));
         }
         Ok(())
