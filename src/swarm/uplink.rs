@@ -17,9 +17,8 @@ use std::time::Duration;
 
 /// How long an object may wait before the node is busy: as long as readers let one wait (the target of their windows).
 const WAIT: Duration = Duration::from_millis(40);
-/// The rate and the shortest time are those of this long at least, and of twice as long at the most. What tells that an object has
-/// come may wait on the reader's own way up: where all are full a rate of a moment ago would be too low.
-const LATELY: Duration = Duration::from_secs(60);
+/// The rate and the shortest time are those of this long at least, and of twice as long at the most.
+const LATELY: Duration = Duration::from_secs(10);
 /// What was not told to have come after this long never will be.
 const FORGOTTEN: Duration = Duration::from_secs(30);
 /// Objects that are remembered of one reader: more than most have under way.
