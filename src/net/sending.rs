@@ -1,22 +1,26 @@
 //! Objects on their way out: from the store into memory, and into frames.
 //!
-//! Owns: reading and checking what is asked for, and its place in memory until it is sent.
+//! Owns: reading and checking what is asked for, its place in memory until it is sent, and what is under way after that.
 //! Must not know: who asks, what credit there is.
 //! Invariant: every object here was verified after it was read from the disk, or when it came.
 //! Trust: the disk may be damaged.
 //! Threads: async; the store is read on the blocking pool.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::io::{self, IoSlice};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::io::{AsyncWrite, AsyncWriteExt};
+use libp2p::PeerId;
 use tokio::sync::SemaphorePermit;
 
 use super::shared::{Shared, blocking};
 use crate::id::ObjectId;
 use crate::pack::Packed;
-use crate::store::{Store, StoreError};
+use crate::store::{Keep, Store, StoreError};
+use crate::swarm::uplink::Uplink;
 use crate::swarm::wire::{DATA_HEAD_LEN, DataHead, Header};
 
 /// Bytes of small objects that are read at a time, and objects at most.
@@ -24,6 +28,29 @@ const READ: usize = 256 << 10;
 const MAX_READ: usize = 8;
 /// What was found when an object was looked for.
 pub(super) type Found = Result<Option<Packed>, StoreError>;
+
+/// A session, by the peer that has begun it and its number.
+pub(super) type ReaderId = (PeerId, u64);
+
+/// What is under way to all readers.
+pub(super) struct UnderWay {
+    uplink: Mutex<Uplink<ReaderId>>,
+    started: Instant,
+}
+
+impl UnderWay {
+    /// Nothing is; time is counted from `started`.
+    pub(super) fn new(started: Instant) -> UnderWay {
+        UnderWay { uplink: Mutex::default(), started }
+    }
+
+    /// Runs `change` on it, with the time.
+    pub(super) fn with<T>(&self, change: impl FnOnce(&mut Uplink<ReaderId>, Duration) -> T) -> T {
+        let now = self.started.elapsed();
+        // Each change is one step; a panic leaves no half of one.
+        change(&mut self.uplink.lock().unwrap_or_else(PoisonError::into_inner), now)
+    }
+}
 
 /// A request to be answered with its object, which has a place in memory.
 pub(super) struct Wanted<'a> {
@@ -111,6 +138,20 @@ impl Frames {
         }
         stream.flush().await
     }
+}
+
+/// Those of `objects` that the store has not, or cannot find.
+pub(super) async fn missing(store: &Store, objects: Vec<ObjectId>) -> HashSet<ObjectId> {
+    if objects.is_empty() {
+        return HashSet::new();
+    }
+    let (store, looked_for) = (store.clone(), objects.clone());
+    let missing = blocking(move || store.missing(&looked_for, Keep::Cache)).await;
+    let missing = missing.unwrap_or_else(|error| {
+        tracing::warn!(%error, "the index cannot say what is here");
+        objects
+    });
+    missing.into_iter().collect()
 }
 
 /// An object of the store, checked: one rotten sector must not make a liar of an honest node, whom every reader

@@ -2,13 +2,12 @@
 //!
 //! Owns: accepting sessions, reading what is wanted, and sending it from the store against credit.
 //! Must not know: who may have what.
-//! Invariant: nothing is sent that is not what was asked for, and nothing without credit; a slow or idle reader holds at most a frame per stream: an object is held
-//! in memory for [`HOLD`] at a time.
+//! Invariant: nothing is sent that is not what was asked for, and nothing without credit; an object is held in memory for [`HOLD`] at a time.
 //! Trust: readers are strangers. What breaks the protocol closes the connection; numbers of streams, sessions and
 //! requests are bounded.
 //! Threads: async, one task reading control and one writing each lane; the store is read on the blocking pool.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroUsize;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,18 +22,18 @@ use tokio_util::sync::CancellationToken;
 
 use super::frames::{self, FrameError, FrameReader, out_of_place};
 use super::replica_calls::key_of;
-use super::sending::{self, Found, Frames, Loaded, Wanted};
-use super::shared::{Shared, blocking};
+use super::sending::{self, Found, Frames, Loaded, ReaderId, UnderWay, Wanted};
+use super::shared::Shared;
 use super::streams::Incoming;
 use super::table::Link;
 use super::watchers::Reader;
 use crate::crypto::PublicKey;
 use crate::id::ObjectId;
 use crate::pack::Packed;
-use crate::store::{Keep, Store};
 use crate::swarm::serving::{Job, MAX_WANTS, Serving, Take};
 use crate::swarm::wire::{
-    Attach, DATA_HEAD_LEN, Hello, MAX_PAYLOAD, Message, Presence, Reason, Redirect, WATCHES, Watch,
+    Attach, Cancel, Credit, DATA_HEAD_LEN, Hello, MAX_PAYLOAD, Message, Presence, Reason, Redirect, TELLS,
+    WATCHES, Watch,
 };
 use crate::swarm::{Class, Lane, Violation};
 
@@ -64,10 +63,11 @@ const REMEMBERED: NonZeroUsize = NonZeroUsize::new(16 << 10).expect("it is not z
 
 pub(super) struct Server {
     shared: Arc<Shared>,
-    sessions: Mutex<HashMap<(PeerId, u64), Arc<Served>>>,
+    sessions: Mutex<HashMap<ReaderId, Arc<Served>>>,
     opening: Arc<Semaphore>,
     loaded: [Semaphore; 2],
     lately: Mutex<Lately>,
+    under_way: Arc<UnderWay>,
 }
 
 /// Whom objects were given to last, and when.
@@ -78,6 +78,10 @@ struct Served {
     peer: PeerId,
     /// What the peer id says, which takes a curve to read.
     key: Option<PublicKey>,
+    session: u64,
+    /// It tells when an object has come.
+    tells: bool,
+    under_way: Arc<UnderWay>,
     link: Arc<Link>,
     watching: Reader,
     /// There is news of what is watched.
@@ -95,9 +99,10 @@ struct State {
 
 impl Server {
     pub(super) fn new(shared: Arc<Shared>) -> Server {
-        let opening = Arc::new(Semaphore::new(MAX_OPENING));
+        let (opening, started) = (Arc::new(Semaphore::new(MAX_OPENING)), shared.started);
         let lately = Mutex::new(LruCache::new(REMEMBERED));
-        Server { shared, sessions: Mutex::default(), opening, loaded: LOADED.map(Semaphore::new), lately }
+        let (loaded, under_way) = (LOADED.map(Semaphore::new), Arc::new(UnderWay::new(started)));
+        Server { shared, sessions: Mutex::default(), opening, loaded, lately, under_way }
     }
 
     /// Takes streams as they come. Whoever is dropped here tries again.
@@ -129,11 +134,11 @@ impl Server {
         drop(opening);
         match first {
             Message::Hello(hello) => {
-                let Some(served) = self.begin(peer, hello.session) else { return Err(FrameError::Closed) };
+                let Some(served) = self.begin(peer, &hello) else { return Err(FrameError::Closed) };
                 let answer = Hello {
                     max_wants: MAX_WANTS as u32,
                     agent: super::shared::agent(),
-                    features: WATCHES,
+                    features: WATCHES | TELLS,
                     ..hello
                 };
                 let answered = frames::write(&mut writer, &Message::Hello(answer)).await;
@@ -146,7 +151,8 @@ impl Server {
                     Err(error) => Err(error.into()),
                 };
                 served.ended.cancel();
-                self.sessions().remove(&(peer, hello.session));
+                self.sessions().remove(&served.id());
+                self.under_way.with(|uplink, _| uplink.forget(served.id()));
                 result
             }
             Message::Attach(attach) => {
@@ -167,7 +173,7 @@ impl Server {
     }
 
     /// Enters a new session, unless the peer has too many.
-    fn begin(&self, peer: PeerId, session: u64) -> Option<Arc<Served>> {
+    fn begin(&self, peer: PeerId, &Hello { session, features, .. }: &Hello) -> Option<Arc<Served>> {
         let link = self.shared.table.link(&peer)?;
         let mut sessions = self.sessions();
         let of_this_peer = sessions.keys().filter(|(other, _)| *other == peer).count();
@@ -178,6 +184,9 @@ impl Server {
         let served = Arc::new(Served {
             peer,
             key: key_of(&peer),
+            session,
+            tells: features & TELLS != 0,
+            under_way: self.under_way.clone(),
             link,
             watching: self.shared.watchers.reader(news.clone()),
             news,
@@ -326,6 +335,7 @@ impl Server {
                     frames.push(*request, packed, sent, len);
                     if sent == 0 {
                         self.lately().put(*object, (served.peer, tokio::time::Instant::now()));
+                        served.on_sent(*request, packed.stored().len() as u64);
                     }
                     if !last {
                         continue;
@@ -342,12 +352,21 @@ impl Server {
     /// Who else can give an object that is wanted for later: whoever was given it a moment ago or is being given it, while
     /// this node has more to send than it can at once.
     fn elsewhere(&self, served: &Served, object: ObjectId, class: Class) -> Option<PeerId> {
-        if class <= Class::Readahead || self.loaded[Lane::Bulk as usize].available_permits() > 0 {
+        if class <= Class::Readahead {
             return None;
         }
         let (peer, at) = self.lately().get(&object).copied()?;
-        (peer != served.peer && at.elapsed() < LATELY && self.shared.table.is_connected(&peer))
-            .then_some(peer)
+        (peer != served.peer
+            && at.elapsed() < LATELY
+            && self.is_busy()
+            && self.shared.table.is_connected(&peer))
+        .then_some(peer)
+    }
+
+    /// Whether what is sent now has to wait: in memory, or beyond the kernel, as readers tell.
+    fn is_busy(&self) -> bool {
+        self.loaded[Lane::Bulk as usize].available_permits() == 0
+            || self.under_way.with(|uplink, now| uplink.is_busy(now))
     }
 
     fn lately(&self) -> MutexGuard<'_, Lately> {
@@ -389,13 +408,42 @@ impl Served {
                             requests.for_each(|request| serving.refuse(request, Reason::Missing));
                         }
                     }
-                    Message::Cancel(cancel) => serving.on_cancel(&cancel),
-                    Message::Credit(credit) => serving.on_credit(&credit)?,
+                    Message::Cancel(cancel) => {
+                        serving.on_cancel(&cancel);
+                        self.on_gone(&cancel);
+                    }
+                    Message::Credit(credit) => {
+                        serving.on_credit(&credit)?;
+                        self.on_come(&credit);
+                    }
                     other => return Err(out_of_place(&other, CONTROL)),
                 }
             }
             self.work.iter().for_each(Notify::notify_one);
         }
+    }
+
+    fn id(&self) -> ReaderId {
+        (self.peer, self.session)
+    }
+
+    /// An object of `bytes` is on its way.
+    fn on_sent(&self, request: u64, bytes: u64) {
+        if self.tells {
+            self.under_way.with(|uplink, now| uplink.on_sent(now, self.id(), request, bytes));
+        }
+    }
+
+    /// Objects to which nothing is added have come.
+    fn on_come(&self, credit: &Credit) {
+        let come = credit.grants.iter().filter(|(_, bytes)| *bytes == 0);
+        self.under_way
+            .with(|uplink, now| come.for_each(|(request, _)| uplink.on_come(now, self.id(), *request)));
+    }
+
+    fn on_gone(&self, cancel: &Cancel) {
+        let requests = cancel.requests.iter();
+        self.under_way.with(|uplink, _| requests.for_each(|request| uplink.on_gone(self.id(), *request)));
     }
 
     /// Says which objects are here; one message at a time, so that whoever asks much waits. In a crowd most of them have just come
@@ -407,11 +455,11 @@ impl Served {
             object if shared.desk.wants(object) => Some(Presence::Coming),
             _ => None,
         };
-        let known: HashMap<ObjectId, Presence> =
-            watch.objects.iter().filter_map(|object| Some((*object, at_hand(object)?))).collect();
-        let unknown: Vec<ObjectId> =
-            watch.objects.iter().filter(|object| !known.contains_key(object)).copied().collect();
-        let missing = if unknown.is_empty() { HashSet::new() } else { missing(&shared.store, unknown).await };
+        let objects = watch.objects.iter().copied();
+        let known: HashMap<_, _> =
+            objects.clone().filter_map(|object| Some((object, at_hand(&object)?))).collect();
+        let unknown = objects.filter(|object| !known.contains_key(object)).collect();
+        let missing = sending::missing(&shared.store, unknown).await;
         self.watching.answer(&watch, |object| match known.get(object).copied().or_else(|| at_hand(object)) {
             Some(presence) => presence,
             None if missing.contains(object) => Presence::Absent,
@@ -445,17 +493,6 @@ impl Served {
         // A panic between two steps leaves at worst a request unanswered, which times out at its reader.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Those of `objects` that the store has not, or cannot find.
-async fn missing(store: &Store, objects: Vec<ObjectId>) -> HashSet<ObjectId> {
-    let (store, looked_for) = (store.clone(), objects.clone());
-    let missing = blocking(move || store.missing(&looked_for, Keep::Cache)).await;
-    let missing = missing.unwrap_or_else(|error| {
-        tracing::warn!(%error, "the index cannot say what is here");
-        objects
-    });
-    missing.into_iter().collect()
 }
 
 fn stalled(_: tokio::time::error::Elapsed) -> FrameError {

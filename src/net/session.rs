@@ -18,6 +18,7 @@ use bytes::BytesMut;
 use futures::io::AsyncReadExt;
 use libp2p::{PeerId, Stream};
 use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 pub(super) use arriving::Delivery;
@@ -37,7 +38,9 @@ use crate::swarm::credit::Stage;
 use crate::swarm::scheduler::Told;
 use crate::swarm::serving::MAX_WANTS;
 use crate::swarm::watching::Watching;
-use crate::swarm::wire::{Attach, Cancel, Credit, Hello, MAX_NAMED, Message, Presence, WATCHES, Want, Watch};
+use crate::swarm::wire::{
+    Attach, Cancel, Credit, Hello, MAX_NAMED, Message, Presence, TELLS, WATCHES, Want, Watch,
+};
 use crate::swarm::{Class, Lane, MAX_OBJECT};
 
 /// How asking a peer failed.
@@ -45,6 +48,8 @@ pub(super) type Failure = choice::Failure<Who>;
 
 /// How long the peer may take to open a session, however often that is tried. Less than any [`attempt`].
 const OPENING: Duration = Duration::from_secs(4);
+/// How long the peer is not told what has come: mostly something else is to be said soon, and each message costs more than what it says.
+const TELL: Duration = Duration::from_millis(5);
 
 pub(super) struct Session {
     shared: Arc<Shared>,
@@ -68,9 +73,22 @@ struct State {
     waiting: HashMap<u64, Waiting>,
     wants: VecDeque<Want>,
     grants: Vec<(u64, u32)>,
+    /// Whose objects have come, which the peer has not been told.
+    come: Vec<u64>,
     cancels: Vec<u64>,
     watching: Watching,
     watches: VecDeque<Watch>,
+}
+
+impl State {
+    /// Whether nothing is to be said but what has come.
+    fn has_only_come(&self) -> bool {
+        !self.come.is_empty()
+            && self.wants.is_empty()
+            && self.grants.is_empty()
+            && self.cancels.is_empty()
+            && self.watches.is_empty()
+    }
 }
 
 impl Session {
@@ -100,9 +118,8 @@ impl Session {
     ) -> Result<Arc<Session>, FrameError> {
         let (control, mut control_writer) = open_stream(shared, peer, Route::Shared).await?.split();
         let mut control = FrameReader::new(control);
-        let session = rand::random();
-        let hello =
-            Hello { session, features: WATCHES, max_wants: MAX_WANTS as u32, agent: super::shared::agent() };
+        let (session, features, agent) = (rand::random(), WATCHES | TELLS, super::shared::agent());
+        let hello = Hello { session, features, max_wants: MAX_WANTS as u32, agent };
         frames::write(&mut control_writer, &Message::Hello(hello)).await?;
         let (max_wants, watches) = match control.message("Hello").await? {
             Message::Hello(hello) if hello.session == session => {
@@ -124,6 +141,7 @@ impl Session {
                 waiting: HashMap::new(),
                 wants: VecDeque::new(),
                 grants: Vec::new(),
+                come: Vec::new(),
                 cancels: Vec::new(),
                 watching: Watching::default(),
                 watches: VecDeque::new(),
@@ -263,11 +281,15 @@ impl Session {
         mut stream: impl futures::AsyncWrite + Unpin,
     ) -> Result<(), FrameError> {
         loop {
+            let until = Instant::now() + TELL;
+            while self.state().has_only_come() && timeout_at(until, self.work.notified()).await.is_ok() {}
             let (wants, grants, cancels, watches) = {
                 let mut state = self.state();
                 let wants = batch(std::mem::take(&mut state.wants));
                 let watches = std::mem::take(&mut state.watches);
-                (wants, std::mem::take(&mut state.grants), std::mem::take(&mut state.cancels), watches)
+                let mut grants = std::mem::take(&mut state.grants);
+                grants.extend(state.come.drain(..).map(|request| (request, 0)));
+                (wants, grants, std::mem::take(&mut state.cancels), watches)
             };
             if wants.is_empty() && grants.is_empty() && cancels.is_empty() && watches.is_empty() {
                 self.work.notified().await;

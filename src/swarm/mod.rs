@@ -17,6 +17,7 @@ pub mod health;
 pub mod scheduler;
 pub mod serving;
 pub mod tracker;
+pub mod uplink;
 pub mod watching;
 pub mod wire;
 

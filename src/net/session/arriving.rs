@@ -173,6 +173,9 @@ impl Session {
         if part.complete
             && let Some(Waiting { reply, loan, head: Some(head), bytes, .. }) = state.waiting.remove(&request)
         {
+            // It has come, which the server is told.
+            state.come.push(request);
+            self.work.notify_one();
             // Whoever has gone needs no answer.
             let _ = reply.send(Ok(Delivery { head, bytes: bytes.freeze(), _loan: loan }));
         }

@@ -8,8 +8,8 @@
 
 use std::time::Duration;
 
-use super::Scheduler;
 use super::want::Asked;
+use super::{Action, Scheduler};
 use crate::id::ObjectId;
 use crate::swarm::choice::Failure;
 use crate::swarm::{Class, Spread};
@@ -18,8 +18,13 @@ use crate::swarm::{Class, Spread};
 pub(super) const HEDGE_SHARE: f64 = 0.05;
 /// Second requests that may be saved up.
 pub(super) const HEDGES: f64 = 4.0;
-/// The least time after which a second peer is asked.
-pub(super) const HEDGE_AFTER: (Duration, Duration) = (Duration::from_millis(10), Duration::from_secs(1));
+/// The least time after which a second peer is asked for a fault.
+pub(super) const HEDGE_AFTER: Duration = Duration::from_millis(10);
+/// What is asked for of a bulk class is late after so many times as long as others took of late, within these bounds.
+const LATE: u32 = 4;
+const LATE_AFTER: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+/// A peer that delivers nothing at all for so long is not waited for.
+const SILENT_AFTER: Duration = Duration::from_secs(1);
 
 impl<P: Copy + Ord + std::hash::Hash> Scheduler<P> {
     /// Asks a second peer for what the first has not delivered in its usual time. Of bulk classes only what is left at
@@ -27,27 +32,61 @@ impl<P: Copy + Ord + std::hash::Hash> Scheduler<P> {
     pub(super) fn hedge(&mut self, now: Duration, object: ObjectId) {
         let Some(want) = self.wants.get_mut(&object) else { return };
         want.hedge_at = None;
-        let want = &self.wants[&object];
-        let &[Asked { peer: first, at }] = &want.asked[..] else { return };
         // Whoever wants one peer alone has it asked alone.
-        if want.spread == Spread::Best {
+        if want.asked.is_empty() || want.spread == Spread::Best {
             return;
         }
         let is_bulk = want.class != Class::Fault;
-        if is_bulk && self.waiting.iter().any(|queue| !queue.is_empty()) {
-            return self.hedge_later(now + HEDGE_AFTER.1, object);
+        let has_others = is_bulk && self.waiting.iter().any(|queue| !queue.is_empty());
+        if has_others || !self.ask_second(now, object) && is_bulk {
+            self.hedge_later(now + self.late_after(), object);
         }
-        let is_silent = is_bulk && self.peers.get(&first).is_some_and(|first| first.is_silent_since(at));
+    }
+
+    /// Asks a second peer, if that may be and there is one; says whether it did.
+    fn ask_second(&mut self, now: Duration, object: ObjectId) -> bool {
+        self.take_back_silent(now, object);
+        let Some(want) = self.wants.get(&object) else { return false };
+        let &[asked] = &want.asked[..] else { return false };
+        let is_silent = self.is_silent(now, want.class, asked);
         if !is_silent && self.hedge_credit < 1.0 {
+            return false;
+        }
+        let Some(other) = self.quickest(now, &object, want) else { return false };
+        match self.peers.get_mut(&asked.peer) {
+            Some(first) if is_silent => first.on_failed(now, asked.at, Failure::<P>::TimedOut),
+            _ => self.hedge_credit -= 1.0,
+        }
+        self.ask(now, object, other);
+        true
+    }
+
+    /// Of two that are asked, takes back what was asked of the first if it delivers nothing.
+    fn take_back_silent(&mut self, now: Duration, object: ObjectId) {
+        let Some(want) = self.wants.get(&object) else { return };
+        let &[first, _] = &want.asked[..] else { return };
+        let (class, bytes, peer) = (want.class, want.bytes, first.peer);
+        if !self.is_silent(now, class, first) {
             return;
         }
-        if let Some(other) = self.quickest(now, &object, want) {
-            match self.peers.get_mut(&first) {
-                Some(first) if is_silent => first.on_failed(now, at, Failure::<P>::TimedOut),
-                _ => self.hedge_credit -= 1.0,
-            }
-            self.ask(now, object, other);
+        if let Some(want) = self.wants.get_mut(&object) {
+            want.asked.remove(0);
+            want.failed.push((peer, Failure::TimedOut));
         }
+        self.settle(peer, class, bytes);
+        self.actions.push(Action::Cancel { object, peer });
+    }
+
+    /// Whether a peer that was asked for a bulk class has delivered nothing at all since.
+    fn is_silent(&self, now: Duration, class: Class, asked: Asked<P>) -> bool {
+        class != Class::Fault
+            && now >= asked.at + SILENT_AFTER
+            && self.peers.get(&asked.peer).is_some_and(|peer| peer.is_silent_since(asked.at))
+    }
+
+    /// When what is asked for now of a bulk class is late.
+    pub(super) fn late_after(&self) -> Duration {
+        (self.delay * LATE).clamp(LATE_AFTER.0, LATE_AFTER.1)
     }
 
     /// What is asked of one peer may be asked of a second one at `at`.

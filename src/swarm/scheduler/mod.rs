@@ -42,13 +42,17 @@ use want::{Asked, Want, Wants};
 /// Bytes of bulk classes on their way from all peers together: within what the node lends, with room to spare.
 const BULK: u64 = 24 << 20;
 /// How long a peer that has sent us elsewhere is not asked for the same object again.
-const ELSEWHERE: Duration = Duration::from_secs(1);
+const ELSEWHERE: Duration = Duration::from_millis(100);
 /// The same where it has sent us to somebody whom we do not reach.
 const FAR: Duration = Duration::from_millis(200);
+/// Taken for the time that an object of a bulk class takes to come before one has, and the share of a new one in the smoothed time.
+const UNKNOWN_DELAY: Duration = Duration::from_millis(250);
+const DELAY_SHARE: u32 = 16;
 /// How often what waits is looked at again though nothing has happened.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// Objects that wait and are looked at then.
 const LOOKED_AT: usize = 256;
+
 /// What is to be done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action<P> {
@@ -84,6 +88,8 @@ pub struct Scheduler<P: Ord + Hash> {
     bulk: u64,
     /// When something of a bulk class has come last.
     arrived: Duration,
+    /// How long what was asked for of bulk classes took to come, smoothed.
+    delay: Duration,
     /// That these were as many as may be has kept peers from being asked.
     full: bool,
     arrivals: u64,
@@ -107,6 +113,7 @@ impl<P: Copy + Ord + Hash> Scheduler<P> {
             watch_at: None,
             bulk: 0,
             arrived: Duration::ZERO,
+            delay: UNKNOWN_DELAY,
             full: false,
             arrivals: 0,
             asks: 0,
@@ -215,6 +222,7 @@ impl<P: Copy + Ord + Hash> Scheduler<P> {
         {
             known.on_delivered(now, asked.at, class, bytes);
             if class != Class::Fault {
+                self.delay = (self.delay * (DELAY_SHARE - 1) + now.saturating_sub(asked.at)) / DELAY_SHARE;
                 self.arrived = now;
             }
             if gained {
@@ -343,6 +351,7 @@ impl<P: Copy + Ord + Hash> Scheduler<P> {
         if want.spread == Spread::Best && self.best.is_none_or(|best| !self.is_well(now, &best)) {
             self.best = Some(peer);
         }
+        let late = self.late_after();
         let Some(want) = self.wants.get_mut(&object) else { return };
         let Some(known) = self.peers.get_mut(&peer) else { return };
         known.on_asked(now, want.class, want.bytes);
@@ -354,8 +363,8 @@ impl<P: Copy + Ord + Hash> Scheduler<P> {
         let is_first = want.asked.is_empty();
         want.asked.push(Asked { peer, at: now });
         let after = match want.class {
-            Class::Fault => known.p95().max(HEDGE_AFTER.0),
-            _ => HEDGE_AFTER.1.max(known.expected(now) * 3),
+            Class::Fault => known.p95().max(HEDGE_AFTER),
+            _ => late.max(known.expected(now) * 3),
         };
         let class = want.class;
         self.hedge_later(now + after, object);

@@ -1,8 +1,10 @@
 //! A crowd of schedulers that fetch the same objects from one source, in one simulation with a seed.
 //!
-//! The links: each node sends and receives so many bytes a second. It sends one object at a time, to those who have asked in
-//! turn, and decides only then whether it sends an object or, having more to send, names another who has just been given it (as `net` does);
-//! what comes is received in that order. A message takes [`LATENCY`]. Nobody can be done before the source has sent each
+//! The links: each node sends and receives so many bytes a second. For each reader its kernel takes [`AHEAD`] of what is to be sent, and the link
+//! carries that, one object at a time, to the readers in turn. An object is sent, or another named who has just been given it (as `net` does), when the kernel
+//! takes it, as far as the node knows then that it is busy: by what readers tell of what has come, which takes its time. What the kernel has is not taken
+//! back. What comes is received in that order. A message takes [`LATENCY`]; what answers a watch, or tells that an object has come, also waits behind
+//! what its sender has to send. Nobody can be done before the source has sent each
 //! object once and every receiver has received each, which takes as long as one receiver alone.
 
 use std::cmp::Reverse;
@@ -17,10 +19,13 @@ use super::object;
 use crate::id::ObjectId;
 use crate::swarm::choice::Failure;
 use crate::swarm::scheduler::{Action, Kind, Scheduler, Told};
+use crate::swarm::uplink::Uplink;
 use crate::swarm::{Class, Spread};
 
 const LATENCY: Duration = Duration::from_millis(2);
 const SOURCE: usize = 0;
+/// Bytes for a reader that a kernel takes ahead of its link (`net::transport`); one object always.
+const AHEAD: u64 = 128 << 10;
 /// How long a link lets messages wait at most.
 const QUEUE: Duration = Duration::from_millis(50);
 /// As in `net`: how long an object is taken to be with whom it was given to; when what was asked for is given up; when what
@@ -40,9 +45,8 @@ struct Setting {
     rate: f64,
     /// What the source sends in parts of that, and what each receiver sends.
     up: (f64, f64),
-    /// The source knows how much waits to be sent, and sends readers on while it does. (Where the kernel takes at once what a
-    /// link carries later, it does not know.)
-    sends_on: bool,
+    /// Readers tell what has come, by which a node knows that it is busy. (Older programs do not.)
+    tells: bool,
     /// Neighbours that each receiver connects to; as many more connect to it on average.
     degree: usize,
     /// Receivers that the source takes.
@@ -67,6 +71,11 @@ enum Event {
     },
     /// What was being sent has left.
     Sent,
+    /// A reader tells that an object has come to it.
+    Arrived {
+        by: usize,
+        object: ObjectId,
+    },
     Came {
         from: usize,
         object: ObjectId,
@@ -102,7 +111,10 @@ struct Node {
     watchers: HashMap<ObjectId, Vec<usize>>,
     /// What others have asked for, and whose turn it is.
     asked: HashMap<usize, VecDeque<ObjectId>>,
+    /// What its kernel has taken of that.
+    taken: HashMap<usize, VecDeque<ObjectId>>,
     turns: VecDeque<usize>,
+    uplink: Uplink<usize>,
     sending: bool,
     /// Whom objects were given to last, and when.
     lately: HashMap<ObjectId, (usize, Duration)>,
@@ -125,24 +137,39 @@ impl Node {
         !self.leaves && !self.lies && !self.stalls && !self.slow
     }
 
-    /// The next that was asked of it, and by whom.
-    fn next_asked(&mut self) -> Option<(usize, ObjectId)> {
+    /// The next that its link carries, and for whom.
+    fn next_taken(&mut self) -> Option<(usize, ObjectId)> {
         let by = self.turns.pop_front()?;
-        let queue = self.asked.get_mut(&by)?;
+        let queue = self.taken.get_mut(&by)?;
         let object = queue.pop_front()?;
         match queue.is_empty() {
-            true => _ = self.asked.remove(&by),
+            true => _ = self.taken.remove(&by),
             false => self.turns.push_back(by),
         }
         Some((by, object))
     }
 
+    /// Objects for which `by` waits in its kernel.
+    fn taken_for(&self, by: usize) -> u64 {
+        self.taken.get(&by).map_or(0, VecDeque::len) as u64
+    }
+
+    /// Objects that wait to be sent.
+    fn waiting(&self) -> usize {
+        let queues = self.asked.values().map(VecDeque::len).chain(self.taken.values().map(VecDeque::len));
+        queues.sum()
+    }
+
     fn forget(&mut self, by: usize, object: Option<ObjectId>) {
+        if object.is_none() {
+            self.taken.remove(&by);
+            self.uplink.forget(by);
+            self.turns.retain(|other| *other != by);
+        }
         let Some(queue) = self.asked.get_mut(&by) else { return };
         queue.retain(|asked| object.is_some_and(|object| object != *asked));
         if queue.is_empty() {
             self.asked.remove(&by);
-            self.turns.retain(|other| *other != by);
         }
     }
 }
@@ -181,7 +208,9 @@ impl Crowd {
                 has: HashSet::new(),
                 watchers: HashMap::new(),
                 asked: HashMap::new(),
+                taken: HashMap::new(),
                 turns: VecDeque::new(),
+                uplink: Uplink::default(),
                 sending: false,
                 lately: HashMap::new(),
                 receive_free: Duration::ZERO,
@@ -274,6 +303,9 @@ impl Crowd {
                 self.nodes[at].sending = false;
                 self.send_next(now, at);
             }
+            Event::Arrived { by, object } => {
+                self.nodes[at].uplink.on_come(now, by, request(object));
+            }
             Event::Came { from, object, wrong } => self.on_come(now, at, from, object, wrong),
             Event::Failed { from, object, failure } => {
                 self.nodes[at].scheduler.failed(now, from, object, failure);
@@ -292,7 +324,8 @@ impl Crowd {
                 self.nodes[at].has.clear();
                 self.nodes[at].watchers.clear();
                 self.nodes[at].lately.clear();
-                (self.nodes[at].asked, self.nodes[at].turns) = Default::default();
+                (self.nodes[at].asked, self.nodes[at].taken, self.nodes[at].turns) = Default::default();
+                self.nodes[at].uplink = Uplink::default();
                 self.nodes[at].sending = false;
                 for other in self.nodes[at].neighbours.clone() {
                     self.lose(now, other, at);
@@ -374,10 +407,14 @@ impl Crowd {
                 watchers.push(by);
             }
         }
-        // It waits behind what is being sent, in a queue of the link.
-        let waiting: usize = self.nodes[at].asked.values().map(VecDeque::len).sum();
-        let waits = self.takes(self.up(at)) * (waiting as u32 + u32::from(self.nodes[at].sending));
-        self.at(now + LATENCY + waits.min(QUEUE), by, Event::Told { from: at, news });
+        self.at(now + self.message(at), by, Event::Told { from: at, news });
+    }
+
+    /// How long a message from a node takes: it waits behind what is being sent, in a queue of the link.
+    fn message(&self, at: usize) -> Duration {
+        let node = &self.nodes[at];
+        let waits = self.takes(self.up(at)) * (node.waiting() as u32 + u32::from(node.sending));
+        LATENCY + waits.min(QUEUE)
     }
 
     fn on_come(&mut self, now: Duration, at: usize, from: usize, object: ObjectId, wrong: bool) {
@@ -409,25 +446,26 @@ impl Crowd {
             let failure = if node.scheduler.wants(&object) { Failure::Busy } else { Failure::Missing };
             return self.at(now + LATENCY, by, Event::Failed { from: at, object, failure });
         }
-        let queue = node.asked.entry(by).or_default();
-        if queue.is_empty() {
-            node.turns.push_back(by);
-        }
-        queue.push_back(object);
+        node.asked.entry(by).or_default().push_back(object);
+        self.take(now, at, by);
         self.send_next(now, at);
     }
 
-    /// Sends what comes next, or names another who has it, while there is more to send.
-    fn send_next(&mut self, now: Duration, at: usize) {
-        while !self.nodes[at].sending
-            && let Some((by, object)) = self.nodes[at].next_asked()
+    /// Lets the kernel take what it can of what one has asked for, or names another who has it.
+    fn take(&mut self, now: Duration, at: usize, by: usize) {
+        while let node = &mut self.nodes[at]
+            && (node.taken_for(by) == 0 || (node.taken_for(by) + 1) * self.setting.bytes <= AHEAD)
+            && let Some(queue) = node.asked.get_mut(&by)
+            && let Some(object) = queue.pop_front()
         {
-            let node = &self.nodes[at];
+            if queue.is_empty() {
+                node.asked.remove(&by);
+            }
             let lately = node.lately.get(&object).copied();
+            let busy = node.uplink.is_busy(now);
             // What it has only just got itself it gives to everybody.
             if let Some((other, when)) = lately
-                && self.setting.sends_on
-                && !node.turns.is_empty()
+                && busy
                 && other != by
                 && now < when + LATELY
                 && self.reaches(at, other)
@@ -436,7 +474,26 @@ impl Crowd {
                 self.at(now + LATENCY, by, Event::Failed { from: at, object, failure });
                 continue;
             }
+            let node = &mut self.nodes[at];
+            node.lately.insert(object, (by, now));
+            if self.setting.tells {
+                node.uplink.on_sent(now, by, request(object), self.setting.bytes);
+            }
+            let queue = node.taken.entry(by).or_default();
+            if queue.is_empty() {
+                node.turns.push_back(by);
+            }
+            queue.push_back(object);
+        }
+    }
+
+    /// Sends what comes next.
+    fn send_next(&mut self, now: Duration, at: usize) {
+        if !self.nodes[at].sending
+            && let Some((by, object)) = self.nodes[at].next_taken()
+        {
             self.send(now, at, by, object);
+            self.take(now, at, by);
         }
     }
 
@@ -461,9 +518,11 @@ impl Crowd {
         self.nodes[by].receive_free = received;
         self.nodes[at].sending = true;
         self.sent += u64::from(at == SOURCE);
-        self.nodes[at].lately.insert(object, (by, now));
         self.at(sent, at, Event::Sent);
         if self.reaches(at, by) {
+            if self.setting.tells {
+                self.at(came + self.message(by), at, Event::Arrived { by, object });
+            }
             let wrong = self.nodes[at].lies;
             self.at(came, by, Event::Came { from: at, object, wrong });
         }
@@ -496,6 +555,11 @@ impl Crowd {
     }
 }
 
+/// What a request for an object is called.
+fn request(object: ObjectId) -> u64 {
+    u64::from_le_bytes(object.hash[..8].try_into().unwrap())
+}
+
 fn key(node: usize) -> u64 {
     let hash = blake3::hash(&node.to_le_bytes());
     u64::from_le_bytes(hash.as_bytes()[..8].try_into().unwrap())
@@ -507,7 +571,7 @@ const EIGHT: Setting = Setting {
     bytes: 64 << 10,
     rate: 25e6,
     up: (1.0, 1.0),
-    sends_on: true,
+    tells: true,
     degree: 8,
     at_source: 8,
     liar_in: 0,
@@ -553,15 +617,15 @@ fn eight_receivers_take_about_as_long_as_one() {
     }
 }
 
-/// What 50 Mbit/s carry, by a source that sends nobody on.
-const FIFTY_MBIT: Setting = Setting { objects: 842, bytes: 71 << 10, rate: 6.25e6, sends_on: false, ..EIGHT };
+/// What 50 Mbit/s carry.
+const FIFTY_MBIT: Setting = Setting { objects: 842, bytes: 71 << 10, rate: 6.25e6, ..EIGHT };
 
 /// The source sent 0.15 to 0.2 copies more than one: who had nothing left to fetch for others asked it for what was left to
 /// others, and so did those to whom that was left, though the former had it by then.
 #[test]
 fn nobody_asks_the_source_for_what_another_has_got_or_brings() {
-    for seed in 0..2 {
-        let (time, copies) = figures("50 Mbit/s", Setting { seed, ..FIFTY_MBIT });
+    for (seed, tells) in [(0, false), (1, false), (0, true), (1, true)] {
+        let (time, copies) = figures("50 Mbit/s", Setting { seed, tells, ..FIFTY_MBIT });
         assert!(time <= 1.06 && copies <= 1.02, "{time} {copies}");
     }
 }
@@ -596,8 +660,8 @@ fn a_hundred_receivers_who_all_know_each_other_are_done_in_time() {
 /// gave it to the others and nobody else.
 #[test]
 fn a_source_that_has_room_is_asked_though_others_have_it_too() {
-    for sends_on in [false, true] {
-        let narrow = Setting { up: (8.0, 0.1), sends_on, ..FIFTY_MBIT };
+    for tells in [false, true] {
+        let narrow = Setting { up: (8.0, 0.1), tells, ..FIFTY_MBIT };
         let (time, _) = figures("narrow ways up", narrow);
         assert!(time <= 4.5, "{time}");
     }
@@ -605,7 +669,8 @@ fn a_source_that_has_room_is_asked_though_others_have_it_too() {
 
 #[test]
 fn a_liar_among_eight_delays_nobody_for_long() {
-    for (setting, most) in [(EIGHT, 1.4), (FIFTY_MBIT, 1.25)] {
+    for (setting, most) in [(EIGHT, 1.4), (FIFTY_MBIT, 1.25), (Setting { tells: false, ..FIFTY_MBIT }, 1.25)]
+    {
         let (time, copies) = figures("a liar", Setting { liar_in: 8, ..setting });
         assert!(time <= most && copies <= 1.25, "{time} {copies}");
     }

@@ -53,6 +53,8 @@ pub const MAX_PEER: usize = 64;
 
 /// Bits of [`Hello::features`]: `Watch`, `Have` and `Redirect` are understood.
 pub const WATCHES: u64 = 1;
+/// The sender tells when an object has come, by a [`Credit`] of nothing for its request.
+pub const TELLS: u64 = 2;
 
 /// Bytes that are not a message. Always the sender's fault.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -165,7 +167,7 @@ pub struct Hello {
     /// Chosen by the side that wants, repeated by the other; names the session when its lanes are attached.
     #[n(0)]
     pub session: u64,
-    /// A bit for each later message type that the sender understands: [`WATCHES`].
+    /// A bit for each later message type that the sender understands, or other thing that it does: [`WATCHES`], [`TELLS`].
     #[n(1)]
     pub features: u64,
     /// How many unanswered wanted objects the sender accepts.
@@ -225,7 +227,7 @@ pub struct Cancel {
     pub requests: Vec<u64>,
 }
 
-/// Further bytes that may be sent, for each request named.
+/// Further bytes that may be sent, for each request named. Nothing, for one that is answered, tells that its object has come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credit {
     /// Request and bytes; 1 to [`MAX_NAMED`] of them.

@@ -1,0 +1,194 @@
+//! Whether what this node sends has to wait on its own way up.
+//!
+//! Owns: what is under way to readers that tell when it has come, and how fast it goes.
+//! Must not know: links and sockets, whose queues cannot be seen from here. `P` names a reader.
+//! Invariant: at most [`EACH`] objects of a reader are remembered, for [`FORGOTTEN`] at most; one reader alone never makes
+//! the node look busy, and a few hardly, as their own links may be what is full.
+//! Trust: readers are strangers. Two that never tell make the node look busy: then others are sent on to whom an object was
+//! given, which costs them a round trip.
+//! Threads: a pure value; the caller locks it. Time comes in as `now`.
+//!
+//! The rate is the highest at which objects have come lately, from when each was sent to when that was told, as in BBR
+//! (draft-ietf-ccwg-bbr). What is under way divided by it is how long an object that is sent now takes to come; where that is more
+//! than the shortest time that one took, it waits. A burst is seen at once, before anything of it has come.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+/// How long an object may wait before the node is busy: as long as readers let one wait (the target of their windows).
+const WAIT: Duration = Duration::from_millis(40);
+/// The rate and the shortest time are those of this long at least, and of twice as long at the most.
+const LATELY: Duration = Duration::from_secs(10);
+/// What was not told to have come after this long never will be.
+const FORGOTTEN: Duration = Duration::from_secs(30);
+/// Objects that are remembered of one reader: more than most have under way.
+const EACH: usize = 64;
+/// Those of one reader that count. Whoever has more under way may have filled a link of its own; where it is this node's that is full,
+/// readers see their windows shrink to about as many.
+const COUNTED: usize = 2;
+
+/// What one node sends.
+#[derive(Debug)]
+pub struct Uplink<P> {
+    under_way: BTreeMap<P, VecDeque<Sent>>,
+    /// Bytes that have come since the node started.
+    come: u64,
+    /// Bytes a second and the shortest time, of the current span of [`LATELY`] and of the one before.
+    measured: [Option<(f64, Duration)>; 2],
+    since: Duration,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Sent {
+    request: u64,
+    bytes: u64,
+    at: Duration,
+    /// What had come when it was sent.
+    come: u64,
+}
+
+impl<P: Copy + Ord> Uplink<P> {
+    /// Nothing is under way, and nothing is known.
+    pub fn new() -> Uplink<P> {
+        Uplink { under_way: BTreeMap::new(), come: 0, measured: [None; 2], since: Duration::ZERO }
+    }
+
+    /// An object of `bytes` is on its way to a reader that will tell when it has come.
+    pub fn on_sent(&mut self, now: Duration, reader: P, request: u64, bytes: u64) {
+        let queue = self.under_way.entry(reader).or_default();
+        if queue.len() == EACH {
+            queue.pop_front();
+        }
+        queue.push_back(Sent { request, bytes, at: now, come: self.come });
+    }
+
+    /// `reader` tells that an object has come.
+    pub fn on_come(&mut self, now: Duration, reader: P, request: u64) {
+        let Some(sent) = self.take(reader, request) else { return };
+        if now >= self.since + LATELY {
+            self.measured = [None, self.measured[0]];
+            self.since = now;
+        }
+        self.come += sent.bytes;
+        let took = now.saturating_sub(sent.at).max(Duration::from_millis(1));
+        let rate = (self.come - sent.come) as f64 / took.as_secs_f64();
+        let (best, shortest) = self.measured[0].unwrap_or((0.0, took));
+        self.measured[0] = Some((rate.max(best), took.min(shortest)));
+    }
+
+    /// An object will not come, or its reader has taken it back.
+    pub fn on_gone(&mut self, reader: P, request: u64) {
+        self.take(reader, request);
+    }
+
+    /// A reader is gone.
+    pub fn forget(&mut self, reader: P) {
+        self.under_way.remove(&reader);
+    }
+
+    /// Whether an object that is sent now has to wait for others.
+    pub fn is_busy(&mut self, now: Duration) -> bool {
+        let known = self.measured.into_iter().flatten();
+        let Some((rate, shortest)) = known.reduce(|a, b| (a.0.max(b.0), a.1.min(b.1))) else { return false };
+        let (mut all, mut most) = (0, 0);
+        self.under_way.retain(|_, queue| {
+            while queue.pop_front_if(|sent| now >= sent.at + FORGOTTEN).is_some() {}
+            let bytes = queue.iter().take(COUNTED).map(|sent| sent.bytes).sum::<u64>();
+            all += bytes;
+            most = most.max(bytes);
+            !queue.is_empty()
+        });
+        (all - most) as f64 / rate > (shortest + WAIT).as_secs_f64()
+    }
+
+    fn take(&mut self, reader: P, request: u64) -> Option<Sent> {
+        let queue = self.under_way.get_mut(&reader)?;
+        let position = queue.iter().position(|sent| sent.request == request)?;
+        let sent = queue.remove(position);
+        if queue.is_empty() {
+            self.under_way.remove(&reader);
+        }
+        sent
+    }
+}
+
+impl<P: Copy + Ord> Default for Uplink<P> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const OBJECT: u64 = 64 << 10;
+    const MS: Duration = Duration::from_millis(1);
+
+    /// Sends so many objects at once, each to a reader of its own, over a link that carries one in `each` and lets it come `way` later.
+    fn burst(uplink: &mut Uplink<u64>, now: Duration, readers: u64, each: Duration, way: Duration) {
+        (0..readers).for_each(|reader| uplink.on_sent(now, reader, 1, OBJECT));
+        (0..readers).for_each(|reader| uplink.on_come(now + each * (reader as u32 + 1) + way, reader, 1));
+    }
+
+    #[test]
+    fn a_burst_is_seen_before_anything_of_it_has_come() {
+        let (mut uplink, now) = (Uplink::new(), Duration::from_secs(1));
+        assert!(!uplink.is_busy(now), "nothing is known");
+        burst(&mut uplink, Duration::ZERO, 4, 33 * MS, 4 * MS);
+        let taken = (0..20).take_while(|reader| {
+            uplink.on_sent(now, *reader, 2, OBJECT);
+            !uplink.is_busy(now)
+        });
+        // One beside the others, what takes 40 ms, and what is on its way within the shortest time.
+        assert!((2..=4).contains(&taken.count()));
+    }
+
+    #[test]
+    fn a_long_way_is_no_queue() {
+        let mut uplink = Uplink::new();
+        for round in 0..10 {
+            let now = round * 200 * MS;
+            burst(&mut uplink, now, 8, MS / 2, 100 * MS);
+            (0..8).for_each(|reader| uplink.on_sent(now + 150 * MS, reader, 2, OBJECT));
+            assert!(!uplink.is_busy(now + 150 * MS));
+            (0..8).for_each(|reader| uplink.on_gone(reader, 2));
+        }
+    }
+
+    #[test]
+    fn readers_whose_own_links_are_full_do_not_make_the_node_busy() {
+        let mut uplink = Uplink::new();
+        burst(&mut uplink, Duration::ZERO, 4, MS, 4 * MS);
+        for reader in [8, 9] {
+            (2..60).for_each(|request| uplink.on_sent(20 * MS, reader, request, OBJECT));
+            assert!(!uplink.is_busy(20 * MS));
+        }
+        // What is under way to many has to wait, though it is less.
+        (10..70).for_each(|reader| uplink.on_sent(20 * MS, reader, 1, OBJECT));
+        assert!(uplink.is_busy(20 * MS));
+        // They are gone, or will never tell.
+        (10..70).for_each(|reader| uplink.forget(reader));
+        assert!(!uplink.is_busy(20 * MS));
+        (10..70).for_each(|reader| uplink.on_sent(20 * MS, reader, 1, OBJECT));
+        assert!(!uplink.is_busy(20 * MS + FORGOTTEN));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_remembered_is_bounded(events in prop::collection::vec((0u64..4, 0u64..9, 0u64..200, 0u64..(4 << 20)), 0..600)) {
+            let (mut uplink, mut now) = (Uplink::new(), Duration::ZERO);
+            for (what, reader, request, bytes) in events {
+                now += 7 * MS;
+                match what {
+                    0 | 1 => uplink.on_sent(now, reader, request, bytes),
+                    2 => uplink.on_come(now, reader, request),
+                    _ => uplink.on_gone(reader, request),
+                }
+                uplink.is_busy(now);
+                prop_assert!(uplink.under_way.values().all(|queue| (1..=EACH).contains(&queue.len())));
+            }
+        }
+    }
+}
