@@ -4,7 +4,7 @@
 //! Must not know: links and sockets, whose queues cannot be seen from here. `P` names a reader.
 //! Invariant: at most [`EACH`] objects of a reader are remembered, for [`FORGOTTEN`] at most; one reader alone never makes
 //! the node look busy, and a few hardly, as their own links may be what is full.
-//! Trust: readers are strangers. Two that never tell make the node look busy: then others are sent on to whom an object was
+//! Trust: readers are strangers. Many that never tell make the node look busy: then others are sent on to whom an object was
 //! given, which costs them a round trip.
 //! Threads: a pure value; the caller locks it. Time comes in as `now`.
 //!

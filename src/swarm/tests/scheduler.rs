@@ -277,6 +277,57 @@ fn what_is_left_with_peers_that_deliver_nothing_is_asked_of_others() {
     assert_eq!(again.iter().filter(|(_, peer)| *peer == 2).count(), silent);
 }
 
+/// Requests that were never answered kept a third peer from being asked until they were given up.
+#[test]
+fn who_delivers_nothing_is_not_waited_for_when_another_is_asked() {
+    let mut scheduler = with_peers(&[1, 2, 3]);
+    want(&mut scheduler, ms(0), 1, Class::Prefetch);
+    scheduler.tick(ms(5));
+    for peer in [1, 2, 3] {
+        scheduler.told(ms(6), peer, object(1), Told::Here { gained: false });
+    }
+    let [(_, first)] = asked(&scheduler.actions())[..] else { panic!("not asked") };
+    scheduler.tick(ms(1100));
+    let [(_, second)] = asked(&scheduler.actions())[..] else { panic!("not late") };
+    assert_ne!(first, second);
+    scheduler.tick(ms(2300));
+    let actions = scheduler.actions();
+    assert!(actions.contains(&Action::Cancel { object: object(1), peer: first }), "{actions:?}");
+    assert_eq!(asked(&actions), [(object(1), 6 - first - second)]);
+}
+
+/// Each object that was wanted was a message to each peer, when they were wanted one by one.
+#[test]
+fn what_is_wanted_behind_many_others_is_asked_about_in_groups() {
+    let mut scheduler = with_peers(&[1, 2]);
+    let watched = |actions: &[Action<u8>]| -> Vec<usize> {
+        let named = actions.iter().filter_map(|action| match action {
+            Action::Watch { objects, .. } => Some(objects.len()),
+            _ => None,
+        });
+        named.collect()
+    };
+    for n in 0..100 {
+        want(&mut scheduler, ms(0), n, Class::Prefetch);
+    }
+    scheduler.tick(ms(5));
+    assert_eq!(watched(&scheduler.actions()), [100, 100]);
+    for n in 0..40 {
+        let mut actions = want(&mut scheduler, ms(10 + n), 100 + n, Class::Prefetch);
+        scheduler.tick(ms(10 + n));
+        actions.extend(scheduler.actions());
+        assert!(watched(&actions).is_empty());
+    }
+    scheduler.tick(ms(60));
+    assert_eq!(watched(&scheduler.actions()), [40, 40]);
+    // What a reader will come to does not wait so long.
+    want(&mut scheduler, ms(61), 200, Class::Prefetch);
+    want(&mut scheduler, ms(62), 201, Class::Readahead);
+    assert_eq!(scheduler.wake_at(ms(62)), Some(ms(67)));
+    scheduler.tick(ms(67));
+    assert_eq!(watched(&scheduler.actions()), [2, 2]);
+}
+
 #[test]
 fn the_banned_are_asked_for_nothing() {
     let mut scheduler = with_peers(&[1, 2]);
