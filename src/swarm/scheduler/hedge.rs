@@ -22,7 +22,7 @@ pub(super) const HEDGES: f64 = 4.0;
 pub(super) const HEDGE_AFTER: Duration = Duration::from_millis(10);
 /// What is asked for of a bulk class is late after so many times as long as others took of late, within these bounds.
 const LATE: u32 = 4;
-const LATE_AFTER: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+const LATE_AFTER: (Duration, Duration) = (Duration::from_millis(300), Duration::from_secs(1));
 /// A peer that delivers nothing at all for so long is not waited for.
 const SILENT_AFTER: Duration = Duration::from_secs(1);
 
