@@ -15,8 +15,15 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-/// How long an object may wait before the node is busy: as long as readers let one wait (the target of their windows).
-const WAIT: Duration = Duration::from_millis(40);
+/// How long an object may wait before the node is busy: half as long as readers let one wait (the target of their windows), which they
+/// come to only where a link is full.
+const WAIT: Duration = Duration::from_millis(20);
+/// What has come is counted over this long at the least: several readers tell at once, and a link that stood idle lets a little through at
+/// any rate.
+const SPAN: Duration = Duration::from_millis(20);
+/// Readers that may have something under way before anything was told to have come. More would wait for each other on a slow link for seconds:
+/// all ask the one to which an object has come first at the same moment.
+const UNKNOWN: usize = 4;
 /// The rate and the shortest time are those of this long at least, and of twice as long at the most.
 const LATELY: Duration = Duration::from_secs(10);
 /// What was not told to have come after this long never will be.
@@ -71,7 +78,7 @@ impl<P: Copy + Ord> Uplink<P> {
         }
         self.come += sent.bytes;
         let took = now.saturating_sub(sent.at).max(Duration::from_millis(1));
-        let rate = (self.come - sent.come) as f64 / took.as_secs_f64();
+        let rate = (self.come - sent.come) as f64 / took.max(SPAN).as_secs_f64();
         let (best, shortest) = self.measured[0].unwrap_or((0.0, took));
         self.measured[0] = Some((rate.max(best), took.min(shortest)));
     }
@@ -89,7 +96,9 @@ impl<P: Copy + Ord> Uplink<P> {
     /// Whether an object that is sent now has to wait for others.
     pub fn is_busy(&mut self, now: Duration) -> bool {
         let known = self.measured.into_iter().flatten();
-        let Some((rate, shortest)) = known.reduce(|a, b| (a.0.max(b.0), a.1.min(b.1))) else { return false };
+        let Some((rate, shortest)) = known.reduce(|a, b| (a.0.max(b.0), a.1.min(b.1))) else {
+            return self.under_way.len() > UNKNOWN;
+        };
         let (mut all, mut most) = (0, 0);
         self.under_way.retain(|_, queue| {
             while queue.pop_front_if(|sent| now >= sent.at + FORGOTTEN).is_some() {}
@@ -143,6 +152,35 @@ mod tests {
         });
         // One beside the others, what takes 40 ms, and what is on its way within the shortest time.
         assert!((2..=4).contains(&taken.count()));
+    }
+
+    /// Each node of a crowd was asked by all others for the first object that came to it, and sent it to all of them: over a slow link
+    /// that took seconds.
+    #[test]
+    fn few_are_sent_to_before_anything_is_known() {
+        let mut uplink = Uplink::new();
+        for reader in 0..UNKNOWN as u64 {
+            assert!(!uplink.is_busy(MS));
+            uplink.on_sent(MS, reader, 1, OBJECT);
+        }
+        assert!(!uplink.is_busy(MS));
+        uplink.on_sent(MS, 99, 1, OBJECT);
+        assert!(uplink.is_busy(MS));
+    }
+
+    /// The rate of a link of 25 MB/s was taken for 142, and the node never for busy.
+    #[test]
+    fn readers_that_tell_together_do_not_make_a_link_look_fast() {
+        let mut uplink = Uplink::new();
+        for turn in 0..50 {
+            // What one millisecond of a link that stood idle lets through.
+            burst(&mut uplink, turn * 100 * MS, 4, Duration::ZERO, MS);
+        }
+        let now = Duration::from_secs(5);
+        for request in 2..4 {
+            (0..8).for_each(|reader| uplink.on_sent(now, reader, request, OBJECT));
+        }
+        assert!(uplink.is_busy(now), "a megabyte takes 40 ms");
     }
 
     #[test]

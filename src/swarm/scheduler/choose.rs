@@ -252,6 +252,11 @@ impl<P: Copy + Ord + std::hash::Hash> Scheduler<P> {
         if want.spread == Spread::Best {
             return (self.first_choice(now, object, want) == Some(id)).then(|| (false, 0, order()));
         }
+        // Most of what waits is nothing that this peer could give, which is found out sooner than how things stand.
+        let standing = self.standing(now, object, want, id);
+        if matches!(standing, Standing::Later | Standing::Out) {
+            return None;
+        }
         let outlook = self.outlook(now, object, want)?;
         // An object store may stand idle: what it gives twice is paid for twice.
         let spare = peer.kind != Kind::Origin
@@ -263,12 +268,8 @@ impl<P: Copy + Ord + std::hash::Hash> Scheduler<P> {
             Fetch::Brought | Fetch::Left if spare => true,
             Fetch::Brought | Fetch::Left => return None,
         };
-        let can = match self.standing(now, object, want, id) {
-            Standing::Has => true,
-            // Whoever was not asked whether they have it is not asked for it either while others are known to.
-            Standing::May => outlook.holders == 0 || !peer.answers(),
-            Standing::Later | Standing::Out => false,
-        };
+        // Whoever was not asked whether they have it is not asked for it either while others are known to.
+        let can = standing == Standing::Has || outlook.holders == 0 || !peer.answers();
         if !can || peer.kind == Kind::Origin && self.has_holder(now, object, want) {
             return None;
         }

@@ -32,7 +32,6 @@ pub use peer::{Flow, Kind};
 pub use want::Told;
 
 use super::choice::{Failure, Judgement, Suspects, Verdict};
-use super::wire::MAX_NAMED;
 use super::{Class, Spread};
 use crate::id::ObjectId;
 use hedge::{HEDGE_AFTER, HEDGE_SHARE, HEDGES};
@@ -142,7 +141,7 @@ impl<P: Copy + Ord + Hash> Scheduler<P> {
         (known.key, known.kind) = (key, kind);
         if self.is_crowd() {
             let waiting = self.waiting.iter().flat_map(BTreeMap::values);
-            self.unwatched = waiting.take(MAX_NAMED).copied().collect();
+            self.unwatched = waiting.copied().collect();
             self.watch_soon(now, Class::Readahead);
         }
         self.fill(now, peer);

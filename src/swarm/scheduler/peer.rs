@@ -45,6 +45,10 @@ const SILENT: u32 = 64;
 const SPARE: Duration = Duration::from_millis(25);
 /// How long one that could not is left alone, for each member of the crowd: all together try a few times a second.
 const AGAIN: Duration = Duration::from_millis(250);
+/// How long a peer is taken to fetch after it has said that it wants something, and after how long from the first time. (What one has got in
+/// the first moments all ask it for at once.)
+const FETCHING: Duration = Duration::from_secs(10);
+const BEGUN: Duration = Duration::from_secs(1);
 /// What a peer must have brought of what it was left to fetch, so that more is left to it.
 const RELIABLE: f64 = 0.5;
 
@@ -66,6 +70,8 @@ pub struct Peer {
     silent: u32,
     /// When it said last that something has come which it wanted.
     gained: Duration,
+    /// When it said first and last that it wants something.
+    wanted: Option<(Duration, Duration)>,
     /// When it has delivered something last.
     delivered: Duration,
     latencies: Vec<Duration>,
@@ -84,6 +90,7 @@ impl Peer {
             brings: 1.0,
             silent: 0,
             gained: Duration::ZERO,
+            wanted: None,
             delivered: Duration::ZERO,
             latencies: Vec::new(),
             next_latency: 0,
@@ -121,6 +128,17 @@ impl Peer {
     /// When it said last that something has come which it wanted.
     pub fn gained(&self) -> Duration {
         self.gained
+    }
+
+    /// It says that it wants something too.
+    pub fn has_wanted(&mut self, now: Duration) {
+        let first = self.wanted.map_or(now, |(first, _)| first);
+        self.wanted = Some((first, now));
+    }
+
+    /// Whether it fetches too, so that what it has may have come to it a moment ago.
+    pub fn is_fetching(&self, now: Duration) -> bool {
+        self.wanted.is_some_and(|(first, last)| now >= first + BEGUN && now < last + FETCHING)
     }
 
     /// Whether it has delivered nothing since `then`.

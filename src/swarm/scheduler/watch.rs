@@ -42,6 +42,14 @@ impl<P: Copy + Ord + Hash> Scheduler<P> {
                 known.has_it(matches!(told, Told::Here { .. }));
             }
         }
+        let told = match told {
+            // It has come to it before it was wanted here.
+            Told::Here { .. } => Told::Here { gained: known.is_fetching(now) },
+            told => told,
+        };
+        if matches!(told, Told::Coming(_)) {
+            known.has_wanted(now);
+        }
         want.on_told(peer, told);
         if want.class != Class::Fault && want.asked.is_empty() {
             self.offer(now, object);

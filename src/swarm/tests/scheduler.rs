@@ -328,6 +328,56 @@ fn what_is_wanted_behind_many_others_is_asked_about_in_groups() {
     assert_eq!(watched(&scheduler.actions()), [2, 2]);
 }
 
+/// Of more than a thousand that waited it was asked about the first thousand only, and those who wanted the rest fetched it three times
+/// from the source.
+#[test]
+fn a_peer_that_comes_later_is_asked_about_all_that_waits() {
+    let mut scheduler = with_peers(&[1, 2]);
+    for n in 0..3000 {
+        want(&mut scheduler, ms(0), n, Class::Prefetch);
+    }
+    scheduler.peer_up(ms(1), 3, 3, NODE);
+    scheduler.tick(ms(10));
+    let mut named = [0; 4];
+    for action in scheduler.actions() {
+        if let Action::Watch { peer, objects } = action {
+            named[usize::from(peer)] += objects.len();
+        }
+    }
+    assert_eq!(named, [0, 3000, 3000, 3000]);
+}
+
+/// The source sent a fifth of its data once more to those who had begun some seconds later.
+#[test]
+fn what_has_come_to_another_who_fetches_is_asked_of_that_one() {
+    let (source, other) = (1, 2);
+    let mut scheduler = with_peers(&[source, other]);
+    let mut later = |now: Duration, n: u64, told: Told| {
+        want(&mut scheduler, now, n, Class::Prefetch);
+        scheduler.tick(now + ms(5));
+        scheduler.actions();
+        scheduler.told(now + ms(6), source, object(n), Told::Here { gained: false });
+        scheduler.told(now + ms(6), other, object(n), told);
+        let asked = asked(&scheduler.actions());
+        for (object, peer) in &asked {
+            scheduler.delivered(now + ms(8), *peer, *object, KIB64);
+        }
+        scheduler.actions();
+        asked
+    };
+    later(ms(0), 0, Told::Coming(ms(6)));
+    for n in 1..50 {
+        let now = ms(1000 + 10 * n);
+        assert_eq!(later(now, n, Told::Here { gained: false }), [(object(n), other)]);
+    }
+    // Long after it wanted anything it is one that has all like the source.
+    let of_either: Vec<u8> = (50..100)
+        .flat_map(|n| later(ms(20_000 + 10 * n), n, Told::Here { gained: false }))
+        .map(|(_, peer)| peer)
+        .collect();
+    assert!(of_either.contains(&source), "{of_either:?}");
+}
+
 #[test]
 fn the_banned_are_asked_for_nothing() {
     let mut scheduler = with_peers(&[1, 2]);
