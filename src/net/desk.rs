@@ -94,6 +94,11 @@ impl Desk {
         self.state().scheduler.wants(object)
     }
 
+    /// Whether anything at all is wanted here.
+    pub(super) fn is_fetching(&self) -> bool {
+        !self.state().waiting.is_empty()
+    }
+
     /// Lets go of everybody who waits.
     pub(super) fn clear(&self) {
         let mut state = self.state();

@@ -53,7 +53,6 @@ const WRITE: usize = 64 << 10;
 const HOLD: Duration = Duration::from_secs(2);
 /// A reader that takes no frame for so long is gone.
 const STALLED: Duration = Duration::from_secs(30);
-
 /// News of what is watched is told no more often. Each message costs its reader far more than what it says, and in a crowd each object is news for all.
 const GATHER: Duration = Duration::from_millis(10);
 
@@ -365,8 +364,9 @@ impl Server {
 
     /// Whether what is sent now has to wait: in memory, or beyond the kernel, as readers tell.
     fn is_busy(&self) -> bool {
+        let fetches = self.shared.desk.is_fetching();
         self.loaded[Lane::Bulk as usize].available_permits() == 0
-            || self.under_way.with(|uplink, now| uplink.is_busy(now))
+            || self.under_way.with(|uplink, now| uplink.is_busy(now, fetches))
     }
 
     fn lately(&self) -> MutexGuard<'_, Lately> {

@@ -15,9 +15,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-/// How long an object may wait before the node is busy: half as long as readers let one wait (the target of their windows), which they
-/// come to only where a link is full.
-const WAIT: Duration = Duration::from_millis(20);
+/// How long an object may wait before the node is busy: as long as readers let one wait (the target of their windows) where it came to the
+/// node like to them, and less where the node had it before, as all of them depend on that one. (Where processors are what is short, everybody
+/// waits a little, and would send everybody on.)
+const WAIT: Duration = Duration::from_millis(40);
+const SOURCE_WAIT: Duration = Duration::from_millis(15);
 /// What has come is counted over this long at the least: several readers tell at once, and a link that stood idle lets a little through at
 /// any rate.
 const SPAN: Duration = Duration::from_millis(20);
@@ -93,8 +95,8 @@ impl<P: Copy + Ord> Uplink<P> {
         self.under_way.remove(&reader);
     }
 
-    /// Whether an object that is sent now has to wait for others.
-    pub fn is_busy(&mut self, now: Duration) -> bool {
+    /// Whether an object that is sent now has to wait for others; `fetches`: the node fetches too, as its readers do.
+    pub fn is_busy(&mut self, now: Duration, fetches: bool) -> bool {
         let known = self.measured.into_iter().flatten();
         let Some((rate, shortest)) = known.reduce(|a, b| (a.0.max(b.0), a.1.min(b.1))) else {
             return self.under_way.len() > UNKNOWN;
@@ -107,7 +109,8 @@ impl<P: Copy + Ord> Uplink<P> {
             most = most.max(bytes);
             !queue.is_empty()
         });
-        (all - most) as f64 / rate > (shortest + WAIT).as_secs_f64()
+        let wait = if fetches { WAIT } else { SOURCE_WAIT };
+        (all - most) as f64 / rate > (shortest + wait).as_secs_f64()
     }
 
     fn take(&mut self, reader: P, request: u64) -> Option<Sent> {
@@ -144,11 +147,11 @@ mod tests {
     #[test]
     fn a_burst_is_seen_before_anything_of_it_has_come() {
         let (mut uplink, now) = (Uplink::new(), Duration::from_secs(1));
-        assert!(!uplink.is_busy(now), "nothing is known");
+        assert!(!uplink.is_busy(now, true), "nothing is known");
         burst(&mut uplink, Duration::ZERO, 4, 33 * MS, 4 * MS);
         let taken = (0..20).take_while(|reader| {
             uplink.on_sent(now, *reader, 2, OBJECT);
-            !uplink.is_busy(now)
+            !uplink.is_busy(now, true)
         });
         // One beside the others, what takes 40 ms, and what is on its way within the shortest time.
         assert!((2..=4).contains(&taken.count()));
@@ -160,12 +163,12 @@ mod tests {
     fn few_are_sent_to_before_anything_is_known() {
         let mut uplink = Uplink::new();
         for reader in 0..UNKNOWN as u64 {
-            assert!(!uplink.is_busy(MS));
+            assert!(!uplink.is_busy(MS, true));
             uplink.on_sent(MS, reader, 1, OBJECT);
         }
-        assert!(!uplink.is_busy(MS));
+        assert!(!uplink.is_busy(MS, true));
         uplink.on_sent(MS, 99, 1, OBJECT);
-        assert!(uplink.is_busy(MS));
+        assert!(uplink.is_busy(MS, true));
     }
 
     /// The rate of a link of 25 MB/s was taken for 142, and the node never for busy.
@@ -180,7 +183,7 @@ mod tests {
         for request in 2..4 {
             (0..8).for_each(|reader| uplink.on_sent(now, reader, request, OBJECT));
         }
-        assert!(uplink.is_busy(now), "a megabyte takes 40 ms");
+        assert!(uplink.is_busy(now, false), "a megabyte takes 40 ms");
     }
 
     #[test]
@@ -190,7 +193,7 @@ mod tests {
             let now = round * 200 * MS;
             burst(&mut uplink, now, 8, MS / 2, 100 * MS);
             (0..8).for_each(|reader| uplink.on_sent(now + 150 * MS, reader, 2, OBJECT));
-            assert!(!uplink.is_busy(now + 150 * MS));
+            assert!(!uplink.is_busy(now + 150 * MS, true));
             (0..8).for_each(|reader| uplink.on_gone(reader, 2));
         }
     }
@@ -201,16 +204,16 @@ mod tests {
         burst(&mut uplink, Duration::ZERO, 4, MS, 4 * MS);
         for reader in [8, 9] {
             (2..60).for_each(|request| uplink.on_sent(20 * MS, reader, request, OBJECT));
-            assert!(!uplink.is_busy(20 * MS));
+            assert!(!uplink.is_busy(20 * MS, true));
         }
         // What is under way to many has to wait, though it is less.
         (10..70).for_each(|reader| uplink.on_sent(20 * MS, reader, 1, OBJECT));
-        assert!(uplink.is_busy(20 * MS));
+        assert!(uplink.is_busy(20 * MS, true));
         // They are gone, or will never tell.
         (10..70).for_each(|reader| uplink.forget(reader));
-        assert!(!uplink.is_busy(20 * MS));
+        assert!(!uplink.is_busy(20 * MS, true));
         (10..70).for_each(|reader| uplink.on_sent(20 * MS, reader, 1, OBJECT));
-        assert!(!uplink.is_busy(20 * MS + FORGOTTEN));
+        assert!(!uplink.is_busy(20 * MS + FORGOTTEN, true));
     }
 
     proptest! {
@@ -224,7 +227,7 @@ mod tests {
                     2 => uplink.on_come(now, reader, request),
                     _ => uplink.on_gone(reader, request),
                 }
-                uplink.is_busy(now);
+                uplink.is_busy(now, true);
                 prop_assert!(uplink.under_way.values().all(|queue| (1..=EACH).contains(&queue.len())));
             }
         }

@@ -38,7 +38,7 @@ pub struct Window {
     bytes: f64,
     /// No queueing was seen yet.
     starting: bool,
-    /// Smoothed, to be shown; and when anything came last, however small, with its own.
+    /// Smoothed, to be shown; and when an object came last, with its own.
     queueing: Duration,
     last: Option<(Duration, Duration)>,
     /// The shortest delay of this and of the last [`BASE_FOR`].
@@ -70,7 +70,7 @@ impl Window {
         self.queueing
     }
 
-    /// When something came last, and how long it has waited in queues.
+    /// When an object came last, and how long it has waited in queues. (A small message overtakes what is sent to others.)
     pub fn last_queueing(&self) -> Option<(Duration, Duration)> {
         self.last
     }
@@ -92,7 +92,7 @@ impl Window {
 
     /// A small message was answered within `rtt`: no delay is shorter. (The first object may have stood in a queue.)
     pub fn on_rtt(&mut self, now: Duration, rtt: Duration) {
-        self.last = Some((now, rtt.saturating_sub(self.base(now, rtt))));
+        self.base(now, rtt);
     }
 
     /// Something that was asked for was not delivered for want of time.

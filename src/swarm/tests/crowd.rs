@@ -462,7 +462,7 @@ impl Crowd {
                 node.asked.remove(&by);
             }
             let lately = node.lately.get(&object).copied();
-            let busy = node.uplink.is_busy(now);
+            let busy = node.uplink.is_busy(now, at != SOURCE && node.done.is_none());
             // What it has only just got itself it gives to everybody.
             if let Some((other, when)) = lately
                 && busy
