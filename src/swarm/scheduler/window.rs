@@ -167,6 +167,17 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_small_message_that_overtakes_says_nothing_of_a_queue() {
+        let mut window = Window::default();
+        window.on_rtt(Duration::ZERO, Duration::from_millis(1));
+        assert_eq!(window.last_queueing(), None);
+        let (now, queueing) = (Duration::from_secs(1), Duration::from_millis(30));
+        window.on_come(now, Duration::from_millis(31), OBJECT);
+        window.on_rtt(2 * now, Duration::from_millis(1));
+        assert_eq!(window.last_queueing(), Some((now, queueing)));
+    }
+
     /// Pauses of the machine look like a queue. The window was small after the first, and grew by one object a round trip.
     #[test]
     fn a_long_link_is_filled_from_a_machine_that_pauses() {
