@@ -97,10 +97,6 @@ impl<P: Copy + Ord> Uplink<P> {
 
     /// Whether an object that is sent now has to wait for others; `fetches`: the node fetches too, as its readers do.
     pub fn is_busy(&mut self, now: Duration, fetches: bool) -> bool {
-        let known = self.measured.into_iter().flatten();
-        let Some((rate, shortest)) = known.reduce(|a, b| (a.0.max(b.0), a.1.min(b.1))) else {
-            return self.under_way.len() > UNKNOWN;
-        };
         let (mut all, mut most) = (0, 0);
         self.under_way.retain(|_, queue| {
             while queue.pop_front_if(|sent| now >= sent.at + FORGOTTEN).is_some() {}
@@ -109,6 +105,10 @@ impl<P: Copy + Ord> Uplink<P> {
             most = most.max(bytes);
             !queue.is_empty()
         });
+        let known = self.measured.into_iter().flatten();
+        let Some((rate, shortest)) = known.reduce(|a, b| (a.0.max(b.0), a.1.min(b.1))) else {
+            return self.under_way.len() > UNKNOWN;
+        };
         let wait = if fetches { WAIT } else { SOURCE_WAIT };
         (all - most) as f64 / rate > (shortest + wait).as_secs_f64()
     }
@@ -169,6 +169,7 @@ mod tests {
         assert!(!uplink.is_busy(MS, true));
         uplink.on_sent(MS, 99, 1, OBJECT);
         assert!(uplink.is_busy(MS, true));
+        assert!(!uplink.is_busy(MS + FORGOTTEN, true), "some may never tell");
     }
 
     /// The rate of a link of 25 MB/s was taken for 142, and the node never for busy. (One that fetches itself sends nobody on so soon.)
@@ -191,7 +192,7 @@ mod tests {
             let now = round * 200 * MS;
             burst(&mut uplink, now, 8, MS / 2, 100 * MS);
             (0..8).for_each(|reader| uplink.on_sent(now + 150 * MS, reader, 2, OBJECT));
-            assert!(!uplink.is_busy(now + 150 * MS, true));
+            assert!([true, false].iter().all(|fetches| !uplink.is_busy(now + 150 * MS, *fetches)));
             (0..8).for_each(|reader| uplink.on_gone(reader, 2));
         }
     }
@@ -202,7 +203,7 @@ mod tests {
         burst(&mut uplink, Duration::ZERO, 4, MS, 4 * MS);
         for reader in [8, 9] {
             (2..60).for_each(|request| uplink.on_sent(20 * MS, reader, request, OBJECT));
-            assert!(!uplink.is_busy(20 * MS, true));
+            assert!([true, false].iter().all(|fetches| !uplink.is_busy(20 * MS, *fetches)));
         }
         // What is under way to many has to wait, though it is less.
         (10..70).for_each(|reader| uplink.on_sent(20 * MS, reader, 1, OBJECT));

@@ -21,7 +21,7 @@ use crate::swarm::{Class, Spread};
 pub enum Told {
     /// It was asked at this time, and has not answered.
     Nothing(Duration),
-    /// It has it; `gained`: it had not when it was first asked.
+    /// It has it; `gained`: it had not when it was first asked, or it fetches such things too.
     Here {
         gained: bool,
     },

@@ -42,14 +42,12 @@ impl<P: Copy + Ord + Hash> Scheduler<P> {
                 known.has_it(matches!(told, Told::Here { .. }));
             }
         }
-        let told = match told {
-            // It has come to it before it was wanted here.
-            Told::Here { .. } => Told::Here { gained: known.is_fetching(now) },
-            told => told,
-        };
         if matches!(told, Told::Coming(_)) {
             known.has_wanted(now);
         }
+        // What one has that fetches too has come to it like to us, though before it was wanted here.
+        let gained = known.is_fetching(now);
+        let told = if matches!(told, Told::Here { .. }) { Told::Here { gained } } else { told };
         want.on_told(peer, told);
         if want.class != Class::Fault && want.asked.is_empty() {
             self.offer(now, object);
