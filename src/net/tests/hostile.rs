@@ -2,7 +2,7 @@
 
 use futures::io::AsyncWriteExt;
 
-use super::raw::{self, Raw, Served};
+use super::raw::{self, Raw, Served, say};
 use super::*;
 use crate::fetch::FetchError;
 use crate::net::frames;
@@ -169,10 +169,8 @@ async fn a_server_that_breaks_the_rules_is_disconnected() {
         let mut served = raw.accept().await;
         let Message::Want(want) = served.heard().await else { panic!("no want") };
         assert_eq!((want.first, want.credit as usize), (1, granted));
-        // The connection may break while this is written.
         let lane = if what.contains("other lane") { &mut served.bulk.1 } else { &mut served.urgent.1 };
-        let _ = lane.write_all(&bytes).await;
-        let _ = lane.flush().await;
+        say(lane, &bytes).await;
         until(what, || raw.closed() == 1).await;
         assert!(fetch.await.unwrap().is_err(), "{what}");
         assert_eq!(reader.net.shared.lender.lent(), 0, "{what}");
@@ -206,20 +204,20 @@ async fn a_reader_that_breaks_the_rules_is_disconnected() {
     for (n, (what, bytes)) in attacks.into_iter().enumerate() {
         let mut raw = Raw::start(10 + n as u8, Some(&server.address())).await;
         let mut asking = raw.session(&id).await;
-        let _ = asking.control.write_all(&bytes).await;
-        let _ = asking.control.flush().await;
+        say(&mut asking.control, &bytes).await;
         until(what, || raw.closed() == 1).await;
     }
     // A stream that says nothing sensible first, or attaches twice, ends the same way.
     let mut raw = Raw::start(50, Some(&server.address())).await;
     let (_reader, mut writer) = raw.open(&id).await;
-    writer.write_all(&[0; HEADER_LEN]).await.unwrap();
-    frames::write(&mut writer, &Message::Credit(Credit { grants: vec![(1, 1)] })).await.unwrap();
+    let credit = Message::Credit(Credit { grants: vec![(1, 1)] });
+    say(&mut writer, &[&[0; HEADER_LEN][..], &credit.encode()].concat()).await;
     until("the end", || raw.closed() == 1).await;
     let mut raw = Raw::start(51, Some(&server.address())).await;
     let _asking = raw.session(&id).await;
     let (_reader, mut writer) = raw.open(&id).await;
-    frames::write(&mut writer, &Message::Attach(Attach { session: 77, lane: Lane::Bulk })).await.unwrap();
+    let attach = Message::Attach(Attach { session: 77, lane: Lane::Bulk });
+    say(&mut writer, &attach.encode()).await;
     until("the end", || raw.closed() == 1).await;
     // And to everybody else it goes on serving.
     let reader = start(60).await;
@@ -277,7 +275,7 @@ async fn one_peer_has_a_few_sessions_and_no_more() {
     }
     let (mut reader, mut writer) = raw.open(&id).await;
     let hello = crate::swarm::wire::Hello { session: 9, features: 0, max_wants: 1, agent: String::new() };
-    frames::write(&mut writer, &Message::Hello(hello)).await.unwrap();
+    say(&mut writer, &Message::Hello(hello).encode()).await;
     assert!(raw::refused(&mut reader).await);
 }
 

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use futures::io::{AsyncReadExt, AsyncWriteExt};
+use futures::io::AsyncReadExt;
 use libp2p::Stream;
 
-use super::raw::Raw;
+use super::raw::{Raw, say};
 use super::*;
 use crate::chain::Chain;
 use crate::id::Genesis;
@@ -50,9 +50,7 @@ impl End {
 async fn begin(raw: &mut Raw, peer: &str, genesis: Genesis, len: u32) -> Stream {
     let mut stream =
         raw.control.open(peer.parse().unwrap(), VALIDATOR_PROTOCOL, Route::Shared).await.unwrap();
-    stream.write_all(genesis.as_bytes()).await.unwrap();
-    stream.write_all(&len.to_le_bytes()).await.unwrap();
-    stream.flush().await.unwrap();
+    say(&mut stream, &[genesis.as_bytes().as_slice(), &len.to_le_bytes()].concat()).await;
     stream
 }
 
@@ -87,8 +85,7 @@ async fn a_stranger_is_not_heard_and_a_member_only_within_its_bounds() {
 
     let mut stranger = Raw::start(3, Some(&node.address())).await;
     let mut stream = begin(&mut stranger, &peer, end.genesis, 3).await;
-    // It may have been closed already.
-    let _ = stream.write_all(b"lie").await;
+    say(&mut stream, b"lie").await;
     given_up(&mut stream).await;
 
     let mut member = Raw::start(1, Some(&node.address())).await;
@@ -97,13 +94,11 @@ async fn a_stranger_is_not_heard_and_a_member_only_within_its_bounds() {
         given_up(&mut begin(&mut member, &peer, end.genesis, len).await).await;
     }
     let mut stream = begin(&mut member, &peer, end.genesis, 4).await;
-    stream.write_all(b"true").await.unwrap();
-    stream.flush().await.unwrap();
+    say(&mut stream, b"true").await;
     assert_eq!(end.next().await, (key(1).public(), Bytes::from_static(b"true")), "and nothing before it");
     // A later stream of the same member takes its place.
     let mut later = begin(&mut member, &peer, end.genesis, 5).await;
     given_up(&mut stream).await;
-    later.write_all(b"later").await.unwrap();
-    later.flush().await.unwrap();
+    say(&mut later, b"later").await;
     assert_eq!(end.next().await.1, Bytes::from_static(b"later"));
 }

@@ -2,9 +2,9 @@
 
 use std::path::Path;
 
-use futures::io::{AsyncReadExt, AsyncWriteExt};
+use futures::io::AsyncReadExt;
 
-use super::raw::Raw;
+use super::raw::{Raw, say};
 use super::*;
 use crate::chain::Chain;
 use crate::log::{
@@ -150,8 +150,7 @@ async fn junk_instead_of_a_request_closes_the_connection() {
     for (n, bytes) in [too_long, junk].into_iter().enumerate() {
         let raw = Raw::start(10 + n as u8, Some(&server.address())).await;
         let mut stream = raw.control.open(id, LOG_PROTOCOL, Route::Shared).await.unwrap();
-        stream.write_all(&bytes).await.unwrap();
-        stream.flush().await.unwrap();
+        say(&mut stream, &bytes).await;
         let mut answer = Vec::new();
         // Whether it ends orderly or not, nothing comes.
         let _ = stream.read_to_end(&mut answer).await;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::StreamExt;
-use futures::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
+use futures::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf};
 use libp2p::swarm::SwarmEvent;
 use libp2p::{Multiaddr, PeerId, Stream};
 use tokio::task::AbortHandle;
@@ -30,6 +30,14 @@ pub(super) struct Raw {
     /// How often the last connection with a node was closed.
     closed: Arc<AtomicUsize>,
     task: AbortHandle,
+}
+
+/// Writes bytes that the other side may refuse: it may have closed the stream before all of them are
+/// written, so that only what comes of them tells.
+pub(super) async fn say(stream: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) {
+    if stream.write_all(bytes).await.is_ok() {
+        let _ = stream.flush().await;
+    }
 }
 
 impl Drop for Raw {

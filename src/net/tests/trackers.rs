@@ -1,8 +1,8 @@
 //! How members of a swarm find each other.
 
-use futures::io::{AsyncReadExt, AsyncWriteExt};
+use futures::io::AsyncReadExt;
 
-use super::raw::Raw;
+use super::raw::{Raw, say};
 use super::*;
 use crate::codec;
 use crate::id::SnapshotId;
@@ -97,8 +97,7 @@ async fn an_announcement_that_breaks_a_rule_closes_the_connection() {
     for (n, bytes) in [framed(&too_many), framed(&[0xff; 4]), too_long].into_iter().enumerate() {
         let raw = Raw::start(10 + n as u8, Some(&server.address())).await;
         let mut stream = raw.control.open(id, PEERS_PROTOCOL, Route::Shared).await.unwrap();
-        stream.write_all(&bytes).await.unwrap();
-        stream.flush().await.unwrap();
+        say(&mut stream, &bytes).await;
         let mut answer = Vec::new();
         // Whether it ends orderly or not, nothing comes.
         let _ = stream.read_to_end(&mut answer).await;
