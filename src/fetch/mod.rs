@@ -25,12 +25,14 @@ use crate::id::ObjectId;
 use crate::pack::Checked;
 use crate::store::{Keep, Store, StoreError};
 pub use crate::swarm::Class;
+pub use lookups::Lookups;
 pub use share::Share;
 
 use behind::Behind;
 use share::Shares;
 
 mod behind;
+mod lookups;
 mod share;
 #[cfg(test)]
 mod tests;
@@ -169,6 +171,7 @@ pub struct Fetcher(Arc<Inner>);
 
 struct Inner {
     store: Store,
+    lookups: Arc<Lookups>,
     behind: Arc<Behind>,
     source: Option<Arc<dyn ChunkSource>>,
     flights: Mutex<Flights>,
@@ -179,15 +182,16 @@ impl Fetcher {
     /// Without a source only the local store is asked.
     pub fn new(store: Store, source: Option<Arc<dyn ChunkSource>>) -> Fetcher {
         let (flights, counters) = (Mutex::default(), Arc::new(Counters::new()));
-        let behind = Arc::new(Behind::new(store.clone()));
-        Fetcher(Arc::new(Inner { store, behind, source, flights, counters }))
+        let (behind, lookups) = (Arc::new(Behind::new(store.clone())), Lookups::new(store.clone()));
+        Fetcher(Arc::new(Inner { store, lookups, behind, source, flights, counters }))
     }
 
     /// One with the same store, cache and counters that asks another source, or only the store.
     pub fn with_source(&self, source: Option<Arc<dyn ChunkSource>>) -> Fetcher {
-        let Inner { store, behind, counters, .. } = &*self.0;
-        let (store, behind, counters) = (store.clone(), behind.clone(), counters.clone());
-        Fetcher(Arc::new(Inner { store, behind, source, flights: Mutex::default(), counters }))
+        let Inner { store, lookups, behind, counters, .. } = &*self.0;
+        let (store, lookups) = (store.clone(), lookups.clone());
+        let (behind, counters) = (behind.clone(), counters.clone());
+        Fetcher(Arc::new(Inner { store, lookups, behind, source, flights: Mutex::default(), counters }))
     }
 
     /// The object if it is here and intact; never asks the network. Blocks for a disk read. What is here but wrong is
@@ -292,6 +296,22 @@ impl Inner {
         Ok(Local::Damaged(error))
     }
 
+    /// The same, for one who comes to it while many others do: most of what is looked for here is absent.
+    async fn look(self: &Arc<Self>, id: ObjectId) -> Result<Local, FetchError> {
+        // The queue first: what leaves it is in the store.
+        if let Some(checked) = self.behind.get(&id) {
+            return Ok(Local::Here(checked));
+        }
+        match self.lookups.missing(vec![id]).await {
+            Ok(missing) if missing.contains(&id) => Ok(Local::Absent),
+            Ok(_) => {
+                let inner = self.clone();
+                blocking(move || inner.local(&id)).await
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
     fn hit(&self, object: &Checked) {
         self.counters.local_hits.fetch_add(1, Ordering::Relaxed);
         self.counters.local_bytes.fetch_add(object.plain().len() as u64, Ordering::Relaxed);
@@ -344,8 +364,7 @@ impl Inner {
     /// The store is asked within the flight, so that whoever comes just after another flight has landed finds what
     /// that one has brought.
     async fn fly(self: Arc<Self>, id: ObjectId, class: watch::Receiver<Class>) -> Landed {
-        let inner = self.clone();
-        let local = blocking(move || inner.local(&id)).await;
+        let local = self.look(id).await;
         // What the disk cannot give others may; if not, the disk is what there is to complain about.
         let (damaged, failed) = match local {
             Ok(Local::Here(here)) => {

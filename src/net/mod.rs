@@ -70,7 +70,7 @@ pub use trackers::SwarmGuard;
 
 use crate::chain::Registry;
 use crate::crypto::{PublicKey, SecretKey};
-use crate::fetch::ChunkSource;
+use crate::fetch::{ChunkSource, Lookups};
 use crate::id::{Genesis, HeaderId, SwarmId};
 use crate::store::Store;
 use crate::swarm::Spread;
@@ -165,6 +165,7 @@ impl Net {
         let (commands, received) = mpsc::channel(COMMANDS);
         let started = Instant::now();
         let shared = Arc::new(Shared {
+            lookups: Lookups::new(store.clone()),
             store,
             control,
             table: table::Table::new(started),

@@ -8,7 +8,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::io::{self, IoSlice};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -17,9 +17,10 @@ use libp2p::PeerId;
 use tokio::sync::SemaphorePermit;
 
 use super::shared::{Shared, blocking};
+use crate::fetch::Lookups;
 use crate::id::ObjectId;
 use crate::pack::Packed;
-use crate::store::{Keep, Store, StoreError};
+use crate::store::{Store, StoreError};
 use crate::swarm::uplink::Uplink;
 use crate::swarm::wire::{DATA_HEAD_LEN, DataHead, Header};
 
@@ -140,18 +141,12 @@ impl Frames {
     }
 }
 
-/// Those of `objects` that the store has not, or cannot find.
-pub(super) async fn missing(store: &Store, objects: Vec<ObjectId>) -> HashSet<ObjectId> {
-    if objects.is_empty() {
-        return HashSet::new();
-    }
-    let (store, looked_for) = (store.clone(), objects.clone());
-    let missing = blocking(move || store.missing(&looked_for, Keep::Cache)).await;
-    let missing = missing.unwrap_or_else(|error| {
+/// Those of `objects` that the store has not, or cannot find, and perhaps others that it has not.
+pub(super) async fn missing(lookups: &Arc<Lookups>, objects: Vec<ObjectId>) -> Arc<HashSet<ObjectId>> {
+    lookups.missing(objects.clone()).await.unwrap_or_else(|error| {
         tracing::warn!(%error, "the index cannot say what is here");
-        objects
-    });
-    missing.into_iter().collect()
+        Arc::new(objects.into_iter().collect())
+    })
 }
 
 /// An object of the store, checked: one rotten sector must not make a liar of an honest node, whom every reader

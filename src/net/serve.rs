@@ -459,7 +459,7 @@ impl Served {
         let known: HashMap<_, _> =
             objects.clone().filter_map(|object| Some((object, at_hand(&object)?))).collect();
         let unknown = objects.filter(|object| !known.contains_key(object)).collect();
-        let missing = sending::missing(&shared.store, unknown).await;
+        let missing = sending::missing(&shared.lookups, unknown).await;
         self.watching.answer(&watch, |object| match known.get(object).copied().or_else(|| at_hand(object)) {
             Some(presence) => presence,
             None if missing.contains(object) => Presence::Absent,

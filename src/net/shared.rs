@@ -29,6 +29,7 @@ use super::table::Table;
 use super::trackers::Trackers;
 use super::watchers::Watchers;
 use crate::chain::Registry;
+use crate::fetch::Lookups;
 use crate::id::Genesis;
 use crate::store::Store;
 use crate::swarm::credit::Guess;
@@ -67,6 +68,7 @@ pub(super) enum Command {
 
 pub(super) struct Shared {
     pub(super) store: Store,
+    pub(super) lookups: Arc<Lookups>,
     pub(super) control: Control,
     pub(super) table: Table,
     pub(super) desk: Desk,
