@@ -27,8 +27,9 @@ use crate::view::{Contents, FileContent, Globs, Objects, View, ViewError};
 const OBJECTS: usize = 512;
 /// Plain bytes on their way at a time.
 const IN_FLIGHT: u64 = 32 << 20;
-/// Bytes of one permit. An object takes a 64th of all permits at the least.
+/// Bytes of one permit, and how many of them an object takes at the least, so that they are enough for [`OBJECTS`].
 const UNIT: u64 = 1 << 10;
+const LEAST: u32 = (IN_FLIGHT / UNIT / OBJECTS as u64) as u32;
 /// Objects, and their bytes, after which what was fetched is held.
 const HOLD_OBJECTS: usize = 4096;
 const HOLD_BYTES: u64 = 64 << 20;
@@ -59,6 +60,13 @@ impl Bringer {
         Self { fetcher, room: Arc::new(Semaphore::new((IN_FLIGHT / UNIT) as usize)), class }
     }
 
+    /// Waits until something more can be on its way. Files that begin only then come in their order; nodes that bring the same at the same time
+    /// then want the same of it, and have it from each other.
+    async fn has_room(&self) {
+        // The semaphore is never closed, and fair: what waits already goes first.
+        let _ = self.room.acquire_many(LEAST).await;
+    }
+
     /// Fetches those of `objects` that are not here; each comes with its plain bytes, or 0 if they are not known.
     /// Returns how many bytes that was.
     async fn bring(&self, objects: &[(ObjectId, u64)]) -> Result<u64, ViewError> {
@@ -70,7 +78,7 @@ impl Bringer {
             .into_iter()
             .map(|id| (id, sizes.find(|(known, _)| *known == id).map_or(0, |(_, len)| *len)));
         let gets = missing.map(|(id, len)| async move {
-            let permits = (len / UNIT).clamp(IN_FLIGHT / UNIT / OBJECTS as u64, IN_FLIGHT / UNIT) as u32;
+            let permits = (len / UNIT).clamp(LEAST.into(), IN_FLIGHT / UNIT) as u32;
             // The semaphore is never closed.
             let _permit = self.room.acquire_many(permits).await;
             self.fetcher.get(id, self.class).await.map(|object| object.plain().len() as u64)
@@ -191,6 +199,7 @@ impl<'a> Warming<'a> {
             coming.during(bringer.bring(&trees)).await??;
             coming.take(&trees).await?;
             for file in coming.skip_what_is_here(found.files).await? {
+                coming.during(bringer.has_room()).await?;
                 tasks.spawn(bring_file(self.view.clone(), bringer.clone(), file, met.clone()));
                 while tasks.len() >= OBJECTS {
                     coming.next_task(&mut tasks).await?;
