@@ -6,6 +6,7 @@
 //! time, and nothing grows with the number of files, or of the chunks of one.
 //! Trust: that of `view`. Threads: tasks of the runtime; look-ups in the index in blocking sections.
 
+use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::Interval;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::error::{Error, Kind};
 use super::job::Job;
@@ -30,6 +32,8 @@ const IN_FLIGHT: u64 = 32 << 20;
 /// Bytes of one permit, and how many of them an object takes at the least, so that they are enough for [`OBJECTS`].
 const UNIT: u64 = 1 << 10;
 const LEAST: u32 = (IN_FLIGHT / UNIT / OBJECTS as u64) as u32;
+/// Files for which what names their objects is fetched ahead.
+const NAMED: usize = 64;
 /// Objects, and their bytes, after which what was fetched is held.
 const HOLD_OBJECTS: usize = 4096;
 const HOLD_BYTES: u64 = 64 << 20;
@@ -60,8 +64,7 @@ impl Bringer {
         Self { fetcher, room: Arc::new(Semaphore::new((IN_FLIGHT / UNIT) as usize)), class }
     }
 
-    /// Waits until something more can be on its way. Files that begin only then come in their order; nodes that bring the same at the same time
-    /// then want the same of it, and have it from each other.
+    /// Waits until something more can be on its way.
     async fn has_room(&self) {
         // The semaphore is never closed, and fair: what waits already goes first.
         let _ = self.room.acquire_many(LEAST).await;
@@ -191,25 +194,21 @@ impl<'a> Warming<'a> {
         let bringer = Bringer::new(self.node.fetcher.clone(), Class::Prefetch);
         let (met, pieces) = mpsc::channel(PIECES);
         let mut coming = Coming::new(self, hold, pieces);
+        let mut row = Row::new(self.view.clone(), bringer.clone(), met);
         coming.take(&[(self.view.id().into(), 0)]).await?;
-        let mut tasks: JoinSet<Result<(), ViewError>> = JoinSet::new();
         let mut contents = self.contents();
         while let Some(found) = coming.during(contents.next()).await?? {
             let trees: Vec<_> = found.trees.into_iter().map(|id| (id, 0)).collect();
             coming.during(bringer.bring(&trees)).await??;
             coming.take(&trees).await?;
             for file in coming.skip_what_is_here(found.files).await? {
-                coming.during(bringer.has_room()).await?;
-                tasks.spawn(bring_file(self.view.clone(), bringer.clone(), file, met.clone()));
-                while tasks.len() >= OBJECTS {
-                    coming.next_task(&mut tasks).await?;
+                row.add(file);
+                while row.is_due() {
+                    row.begin(&mut coming).await?;
                 }
             }
         }
-        while !tasks.is_empty() {
-            coming.next_task(&mut tasks).await?;
-        }
-        drop(met);
+        row.end(&mut coming).await?;
         coming.end().await
     }
 
@@ -425,11 +424,65 @@ impl<'a> Coming<'a> {
     }
 }
 
-async fn bring_file(
+/// The files that are brought, begun one after the other in the order in which they were found: nodes that bring the same at the same
+/// time then want the same of it at every moment, and have it from each other.
+struct Row {
     view: Arc<View>,
     bringer: Bringer,
-    file: FileContent,
     met: mpsc::Sender<Piece>,
-) -> Result<(), ViewError> {
-    bringer.file(&view, &file, u64::MAX, Some(&met)).await.map(drop)
+    /// Those that have not begun, each with the task that fetches what names its objects.
+    waiting: VecDeque<(FileContent, Option<AbortOnDropHandle<()>>)>,
+    tasks: JoinSet<Result<(), ViewError>>,
+}
+
+impl Row {
+    fn new(view: Arc<View>, bringer: Bringer, met: mpsc::Sender<Piece>) -> Self {
+        Self { view, bringer, met, waiting: VecDeque::new(), tasks: JoinSet::new() }
+    }
+
+    /// Adds a file at the end.
+    fn add(&mut self, file: FileContent) {
+        let names = file.first().filter(|_| !file.is_one_object());
+        let naming = names.map(|names| {
+            let (fetcher, class) = (self.bringer.fetcher.clone(), self.bringer.class);
+            // Who needs it next says why it did not come.
+            AbortOnDropHandle::new(tokio::spawn(async move { drop(fetcher.get(names, class).await) }))
+        });
+        self.waiting.push_back((file, naming));
+    }
+
+    /// Whether the first can begin, or there are enough behind it.
+    fn is_due(&self) -> bool {
+        let is_named = |naming: &Option<AbortOnDropHandle<()>>| {
+            naming.as_ref().is_none_or(|naming| naming.is_finished())
+        };
+        self.waiting.len() > NAMED || self.waiting.front().is_some_and(|(_, naming)| is_named(naming))
+    }
+
+    /// Begins with the first.
+    async fn begin(&mut self, coming: &mut Coming<'_>) -> Result<(), Error> {
+        let Some((file, naming)) = self.waiting.pop_front() else { return Ok(()) };
+        if let Some(naming) = naming {
+            // It ends without a result, however it ends.
+            let _ = coming.during(naming).await?;
+        }
+        coming.during(self.bringer.has_room()).await?;
+        let (view, bringer, met) = (self.view.clone(), self.bringer.clone(), self.met.clone());
+        self.tasks.spawn(async move { bringer.file(&view, &file, u64::MAX, Some(&met)).await.map(drop) });
+        while self.tasks.len() >= OBJECTS {
+            coming.next_task(&mut self.tasks).await?;
+        }
+        Ok(())
+    }
+
+    /// Brings all that are left.
+    async fn end(mut self, coming: &mut Coming<'_>) -> Result<(), Error> {
+        while !self.waiting.is_empty() {
+            self.begin(coming).await?;
+        }
+        while !self.tasks.is_empty() {
+            coming.next_task(&mut self.tasks).await?;
+        }
+        Ok(())
+    }
 }

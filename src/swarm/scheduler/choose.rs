@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::peer::{Kind, Peer};
 use super::want::{Asked, Told, Want};
-use super::{BULK, Scheduler};
+use super::{BULK, Scheduler, names_others};
 use crate::id::ObjectId;
 use crate::swarm::choice::{Failure, Verdict};
 use crate::swarm::{Class, Spread};
@@ -52,6 +52,9 @@ enum Standing {
     /// It has not, or has failed.
     Out,
 }
+
+/// How well an object suits a peer: whether it is left to others, is a chunk, how many have it, and an order of this node.
+type Rank = (bool, bool, usize, u64);
 
 /// How things stand with an object that waits.
 #[derive(Debug, Clone, Copy)]
@@ -178,7 +181,7 @@ impl<P: Copy + Ord + std::hash::Hash> Scheduler<P> {
         }
         let with_room = self.peers.iter().filter(|(_, peer)| peer.has_room(want.bytes));
         let ranked = with_room.filter_map(|(id, peer)| {
-            let (late, _, _) = self.rank(now, object, want, (*id, peer))?;
+            let (late, ..) = self.rank(now, object, want, (*id, peer))?;
             Some(((late, peer.kind == Kind::Origin, peer.expected(now)), *id))
         });
         ranked.min().map(|(_, id)| id)
@@ -197,7 +200,8 @@ impl<P: Copy + Ord + std::hash::Hash> Scheduler<P> {
 
     /// The same, looked at now.
     fn look(&self, now: Duration, object: &ObjectId, want: &Want<P>) -> Option<Outlook<P>> {
-        let answer = if want.class == Class::Readahead { ANSWER_READAHEAD } else { ANSWER };
+        let is_soon = want.class == Class::Readahead || names_others(object);
+        let answer = if is_soon { ANSWER_READAHEAD } else { ANSWER };
         let (mut holders, mut brought) = (0, false);
         // The heaviest of those who bring what is left to them, and of the others; if heavier than this node.
         let mine = weight(self.me, object);
@@ -240,17 +244,12 @@ impl<P: Copy + Ord + std::hash::Hash> Scheduler<P> {
     }
 
     /// How well an object suits a peer, less being better; nothing if it is not to be asked for it now. First what
-    /// falls to this node, then what few have, then in an order that is different on every node.
-    fn rank(
-        &self,
-        now: Duration,
-        object: &ObjectId,
-        want: &Want<P>,
-        (id, peer): (P, &Peer),
-    ) -> Option<(bool, usize, u64)> {
+    /// falls to this node, of that what names others, then what few have, then in an order that is different on every node.
+    fn rank(&self, now: Duration, object: &ObjectId, want: &Want<P>, (id, peer): (P, &Peer)) -> Option<Rank> {
+        let names = names_others(object);
         let order = || u64::MAX - weight(self.me, object);
         if want.spread == Spread::Best {
-            return (self.first_choice(now, object, want) == Some(id)).then(|| (false, 0, order()));
+            return (self.first_choice(now, object, want) == Some(id)).then(|| (false, !names, 0, order()));
         }
         // Most of what waits is nothing that this peer could give, which is found out sooner than how things stand.
         let standing = self.standing(now, object, want, id);
@@ -273,7 +272,7 @@ impl<P: Copy + Ord + std::hash::Hash> Scheduler<P> {
         if !can || peer.kind == Kind::Origin && self.has_holder(now, object, want) {
             return None;
         }
-        Some((left, outlook.holders, order()))
+        Some((left, !names, outlook.holders, order()))
     }
 
     /// Whether a peer says that it has an object, and nothing is known that speaks against it.

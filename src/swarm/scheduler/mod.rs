@@ -47,6 +47,8 @@ const FAR: Duration = Duration::from_millis(200);
 /// Taken for the time that an object of a bulk class takes to come before one has, and the share of a new one in the smoothed time.
 const UNKNOWN_DELAY: Duration = Duration::from_millis(250);
 const DELAY_SHARE: u32 = 16;
+/// Number of the first chunk that is wanted. (No node lives to want so many objects.)
+const CHUNKS: u64 = 1 << 62;
 /// How often what waits is looked at again though nothing has happened.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// Objects that wait and are looked at then.
@@ -142,7 +144,7 @@ impl<P: Copy + Ord + Hash> Scheduler<P> {
         if self.is_crowd() {
             let waiting = self.waiting.iter().flat_map(BTreeMap::values);
             self.unwatched = waiting.copied().collect();
-            self.watch_soon(now, Class::Readahead);
+            self.watch_soon(now, Class::Readahead, false);
         }
         self.fill(now, peer);
     }
@@ -193,10 +195,11 @@ impl<P: Copy + Ord + Hash> Scheduler<P> {
             return;
         }
         self.arrivals += 1;
-        self.wants.insert(object, Want::new(class, spread, bytes, now, self.arrivals));
+        let number = self.arrivals + if names_others(&object) { 0 } else { CHUNKS };
+        self.wants.insert(object, Want::new(class, spread, bytes, now, number));
         if class != Class::Fault && self.is_crowd() {
             self.unwatched.push(object);
-            self.watch_soon(now, class);
+            self.watch_soon(now, class, names_others(&object));
         }
         self.dispatch(now, object);
     }
@@ -467,6 +470,11 @@ impl<P: Copy + Ord + Hash> Scheduler<P> {
             peer.on_settled(class, bytes);
         }
     }
+}
+
+/// Whether more is to be fetched as soon as it has come.
+fn names_others(object: &ObjectId) -> bool {
+    object.kind != crate::id::Kind::Chunk
 }
 
 /// The queue of a bulk class.

@@ -45,7 +45,7 @@ pub struct Want<P> {
     /// About how many bytes it has.
     pub bytes: u64,
     pub since: Duration,
-    /// Number in the order of arrival.
+    /// Its place among those that wait: what names other objects is before all chunks, and each in the order of arrival.
     pub number: u64,
     pub asked: Vec<Asked<P>>,
     /// When a second peer may be asked beside the first.

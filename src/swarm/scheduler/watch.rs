@@ -90,11 +90,11 @@ impl<P: Copy + Ord + Hash> Scheduler<P> {
         quick.into_iter().map(|(id, _)| (*id, objects.to_vec())).chain(heavy).collect()
     }
 
-    /// Sees to it that peers are asked about objects that are wanted as `class`.
-    pub(super) fn watch_soon(&mut self, now: Duration, class: Class) {
+    /// Sees to it that peers are asked about objects that are wanted as `class`, and at once if the last of them `names` others.
+    pub(super) fn watch_soon(&mut self, now: Duration, class: Class, names: bool) {
         let waiting: usize = self.waiting.iter().map(BTreeMap::len).sum();
         let collected = self.unwatched.len();
-        let is_behind = class > Class::Readahead && collected < FEW && waiting > collected + FEW;
+        let is_behind = !names && class > Class::Readahead && collected < FEW && waiting > collected + FEW;
         let after = match () {
             () if collected == 0 => return,
             () if is_behind => COLLECT_BEHIND,

@@ -63,6 +63,19 @@ fn a_fault_asks_everybody_once_before_it_is_given_up() {
     assert_eq!(given_up, [Action::GiveUp { object: object(1), verdict: Verdict::Nobody }]);
 }
 
+/// Whoever brings a directory waits for what names its files, and that stood behind the chunks that were known.
+#[test]
+fn what_names_others_is_asked_for_before_all_chunks() {
+    let mut scheduler = with_peers(&[1]);
+    let flying = (0..100).flat_map(|n| asked(&want(&mut scheduler, ms(0), n, Class::Prefetch)));
+    let flying: Vec<_> = flying.collect();
+    let tree = ObjectId { kind: crate::id::Kind::Tree, ..object(200) };
+    scheduler.want(ms(1), tree, Class::Prefetch, Spread::Many, KIB64);
+    assert!(scheduler.actions().is_empty(), "there is no room");
+    scheduler.delivered(ms(2), 1, flying[0].0, KIB64);
+    assert_eq!(asked(&scheduler.actions())[0], (tree, 1));
+}
+
 #[test]
 fn what_is_for_later_waits_for_room_in_the_window() {
     let mut scheduler = with_peers(&[1]);
