@@ -4,16 +4,15 @@
 //! Owns: the walk over tree nodes and blob nodes, and which of them and of the chunks a file needs.
 //! Must not know: what is done with the objects.
 //! Invariant: all files that match are met, each hard link as its file, in the order of positions. Memory: one promise
-//! for each node on the way down, and the files of one tree node. Where everything is meant, [`AHEAD`] tree nodes are fetched at a time.
+//! for each node on the way down, the files of one tree node, and what a [`Scout`] knows.
 //! Trust: that of `view`; nodes keep the promises of their parents, so that a walk ends.
 //! Threads: that of `view`.
 
 use std::sync::Arc;
 
-use tokio::task::JoinSet;
-
 use super::globs::Globs;
 use super::nodes::{BlobPromise, TreePromise};
+use super::scout::Scout;
 use super::{View, ViewError};
 use crate::fetch::Class;
 use crate::id::{BlobId, ChunkId, ObjectId};
@@ -129,8 +128,6 @@ struct Frame {
     promise: TreePromise,
     /// Which of its entries or children comes next.
     next: usize,
-    /// Those before it have been looked at for what to fetch ahead.
-    ahead: usize,
     /// Length of the path of the directory.
     path: usize,
     /// The directory matches, and so all below it.
@@ -149,15 +146,17 @@ pub struct Contents {
     way: Vec<ObjectId>,
     frames: Vec<Frame>,
     path: Vec<u8>,
-    /// Tree nodes that are fetched before the walk comes to them: peers that are asked for one after the other let it wait for each.
-    ahead: JoinSet<()>,
+    /// Fetches what is below a directory of which everything matches, before the walk comes to it.
+    scout: Option<Scout>,
+    /// Frames down to that directory.
+    scouted: usize,
 }
 
 impl Contents {
     /// Begins at the root. Nodes are fetched as `class`, or passed over if they are not here and it is `None`.
     pub fn new(view: Arc<View>, globs: Globs, class: Option<Class>) -> Self {
         let promise = TreePromise::of_directory(view.snapshot.tree, view.snapshot.totals);
-        let root = Frame { promise, next: 0, ahead: 0, path: 0, whole: globs.is_all() };
+        let root = Frame { promise, next: 0, path: 0, whole: globs.is_all() };
         let local = class.is_none();
         let class = class.unwrap_or(Class::Fault);
         Self {
@@ -169,7 +168,8 @@ impl Contents {
             way: Vec::new(),
             frames: vec![root],
             path: Vec::new(),
-            ahead: JoinSet::new(),
+            scout: None,
+            scouted: 0,
         }
     }
 
@@ -181,7 +181,9 @@ impl Contents {
     /// The next files; `None` at the end.
     pub async fn next(&mut self) -> Result<Option<Files>, ViewError> {
         let mut found = Files::default();
-        while let Some(frame) = self.frames.last_mut() {
+        loop {
+            self.send_scout();
+            let Some(frame) = self.frames.last_mut() else { break };
             let id = self.view.nodes.stored(frame.promise.tree);
             if frame.next == 0 {
                 if self.local && !self.view.nodes.is_here(&id)? {
@@ -193,10 +195,6 @@ impl Contents {
                 found.trees.push(id);
             }
             let tree = self.view.nodes.tree(&frame.promise, self.class).await?;
-            if frame.whole && !self.local {
-                while self.ahead.try_join_next().is_some() {}
-                fetch_ahead(&self.view, self.class, frame, tree.index.node(), &mut self.ahead);
-            }
             self.path.truncate(frame.path);
             match tree.index.node() {
                 TreeNode::Branch(children) => {
@@ -206,7 +204,7 @@ impl Contents {
                     };
                     frame.next += 1;
                     let promise = frame.promise.of_child(children, child);
-                    let below = Frame { promise, next: 0, ahead: 0, path: frame.path, whole: frame.whole };
+                    let below = Frame { promise, next: 0, path: frame.path, whole: frame.whole };
                     self.push(below)?;
                 }
                 TreeNode::Leaf(entries) => {
@@ -227,6 +225,19 @@ impl Contents {
             }
         }
         Ok(if found.trees.is_empty() { None } else { Some(found) })
+    }
+
+    /// Sees to it, when a node is met for the first time, that a scout is ahead where everything matches.
+    fn send_scout(&mut self) {
+        let Some(frame) = self.frames.last().filter(|frame| frame.next == 0) else { return };
+        match &self.scout {
+            Some(scout) if self.frames.len() > self.scouted => scout.met(),
+            _ => {
+                let wanted = frame.whole && !self.local;
+                self.scout = wanted.then(|| Scout::new(self.view.clone(), frame.promise.clone(), self.class));
+                self.scouted = self.frames.len();
+            }
+        }
     }
 
     /// Takes up the files of a leaf up to the first directory that is to be looked into, which is then the next
@@ -263,7 +274,7 @@ impl Contents {
                 }
                 Node::Dir { tree, totals, .. } if meant || self.globs.may_match_below(&self.path) => {
                     let promise = TreePromise::of_directory(*tree, *totals);
-                    self.push(Frame { promise, next: 0, ahead: 0, path: self.path.len(), whole: meant })?;
+                    self.push(Frame { promise, next: 0, path: self.path.len(), whole: meant })?;
                     return Ok(Some(()));
                 }
                 _ => {}
@@ -300,38 +311,6 @@ impl Contents {
 
 /// Tree nodes without files that are told of at a time.
 const TREES: usize = 256;
-/// Tree nodes that are fetched ahead at a time.
-const AHEAD: usize = 64;
-
-/// Begins to fetch what is below the next entries or children of a tree node, as far as there is room in `fetched`.
-fn fetch_ahead(
-    view: &Arc<View>,
-    class: Class,
-    frame: &mut Frame,
-    node: &TreeNode,
-    fetched: &mut JoinSet<()>,
-) {
-    frame.ahead = frame.ahead.max(frame.next);
-    while fetched.len() < AHEAD {
-        let tree = match node {
-            TreeNode::Branch(children) => children.get(frame.ahead).map(|child| Some(child.tree)),
-            TreeNode::Leaf(entries) => entries.get(frame.ahead).map(|entry| match entry.node {
-                Node::Dir { tree, .. } => Some(tree),
-                Node::File { .. } | Node::Symlink { .. } | Node::Link { .. } => None,
-            }),
-        };
-        let Some(tree) = tree else { return };
-        frame.ahead += 1;
-        if let Some(tree) = tree {
-            let view = view.clone();
-            fetched.spawn(async move {
-                // The walk meets the same error, and says so.
-                let _ = view.nodes.bring(view.nodes.stored(tree), class).await;
-            });
-        }
-    }
-}
-
 impl View {
     /// The content of the file `ino`.
     pub async fn content(&self, ino: u64) -> Result<FileContent, ViewError> {

@@ -23,6 +23,7 @@ mod nodes;
 mod novel;
 mod nth;
 mod pace;
+mod scout;
 #[cfg(test)]
 mod tests;
 mod walk;

@@ -136,6 +136,39 @@ async fn the_directories_beside_each_other_are_fetched_together() {
     assert_eq!(source.asked.lock().unwrap().len(), 20, "each once");
 }
 
+/// A walk down into one directory after the other waited once for each that has others in it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_below_other_directories_is_fetched_before_the_walk_comes_to_it() {
+    let (home, mut builder) = (Home::new(), Builder::new(100));
+    let file = Node::File { meta: meta(0o644), nlink: 1, size: 0, content: Content::Empty };
+    let below = |n: usize, builder: &mut Builder| {
+        let mut inner = entry("file", file.clone());
+        for depth in 0..3 {
+            let dir = builder.directory(&[inner]);
+            let node = Node::Dir { meta: meta(0o755), tree: dir.tree, totals: dir.totals };
+            inner = entry(&format!("dir{n:02}.{depth}"), node);
+        }
+        inner
+    };
+    let dirs: Vec<Entry> = (0..20).map(|n| below(n, &mut builder)).collect();
+    let built = builder.finish(meta(0o755), &dirs);
+    let source = source(&built, |_| false, None);
+    let view = open(&home, source.clone(), built.id).await;
+    let mut contents = Contents::new(view, Globs::new(&[]).unwrap(), Some(Class::Prefetch));
+    assert_eq!(contents.next().await.unwrap().unwrap().files.len(), 1, "the walk stands in the first directory");
+    let trees = || source.asked.lock().unwrap().iter().filter(|id| id.kind == Kind::Tree).count();
+    // Those of files are the same for all.
+    let all = 1 + 1 + 20 * 2;
+    let all_asked = async {
+        while trees() < all {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LONG, all_asked).await.expect("all are fetched while it stands there");
+    while contents.next().await.unwrap().is_some() {}
+    assert_eq!(trees(), all, "each once");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_here_is_answered_at_once_and_what_is_not_later() {
     let (home, built) = (Home::new(), built());
