@@ -44,6 +44,9 @@ const SHOW_EVERY: Duration = Duration::from_millis(250);
 /// How often an object is fetched that does not stay in the cache until it is held.
 const HOLD_TRIES: usize = 3;
 
+#[cfg(test)]
+mod tests;
+
 /// Files and their bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Sum {
@@ -204,11 +207,17 @@ impl<'a> Warming<'a> {
             for file in coming.skip_what_is_here(found.files).await? {
                 row.add(file);
                 while row.is_due() {
-                    row.begin(&mut coming).await?;
+                    coming.begin(&mut row).await?;
                 }
             }
         }
-        row.end(&mut coming).await?;
+        while !row.waiting.is_empty() {
+            coming.begin(&mut row).await?;
+        }
+        while !row.tasks.is_empty() {
+            coming.next_task(&mut row.tasks).await?;
+        }
+        drop(row);
         coming.end().await
     }
 
@@ -356,6 +365,15 @@ impl<'a> Coming<'a> {
         }
     }
 
+    /// Begins with the first file of a row, when no more than [`OBJECTS`] others are at work.
+    async fn begin(&mut self, row: &mut Row) -> Result<(), Error> {
+        self.during(row.begin()).await?;
+        while row.tasks.len() >= OBJECTS {
+            self.next_task(&mut row.tasks).await?;
+        }
+        Ok(())
+    }
+
     async fn next_task(&mut self, tasks: &mut JoinSet<Result<(), ViewError>>) -> Result<(), Error> {
         match self.during(tasks.join_next()).await? {
             None => {}
@@ -459,30 +477,15 @@ impl Row {
         self.waiting.len() > NAMED || self.waiting.front().is_some_and(|(_, naming)| is_named(naming))
     }
 
-    /// Begins with the first.
-    async fn begin(&mut self, coming: &mut Coming<'_>) -> Result<(), Error> {
-        let Some((file, naming)) = self.waiting.pop_front() else { return Ok(()) };
+    /// Begins with the first, as soon as there is room for it.
+    async fn begin(&mut self) {
+        let Some((file, naming)) = self.waiting.pop_front() else { return };
         if let Some(naming) = naming {
             // It ends without a result, however it ends.
-            let _ = coming.during(naming).await?;
+            let _ = naming.await;
         }
-        coming.during(self.bringer.has_room()).await?;
+        self.bringer.has_room().await;
         let (view, bringer, met) = (self.view.clone(), self.bringer.clone(), self.met.clone());
         self.tasks.spawn(async move { bringer.file(&view, &file, u64::MAX, Some(&met)).await.map(drop) });
-        while self.tasks.len() >= OBJECTS {
-            coming.next_task(&mut self.tasks).await?;
-        }
-        Ok(())
-    }
-
-    /// Brings all that are left.
-    async fn end(mut self, coming: &mut Coming<'_>) -> Result<(), Error> {
-        while !self.waiting.is_empty() {
-            self.begin(coming).await?;
-        }
-        while !self.tasks.is_empty() {
-            coming.next_task(&mut self.tasks).await?;
-        }
-        Ok(())
     }
 }

@@ -155,7 +155,11 @@ async fn what_is_below_other_directories_is_fetched_before_the_walk_comes_to_it(
     let source = source(&built, |_| false, None);
     let view = open(&home, source.clone(), built.id).await;
     let mut contents = Contents::new(view, Globs::new(&[]).unwrap(), Some(Class::Prefetch));
-    assert_eq!(contents.next().await.unwrap().unwrap().files.len(), 1, "the walk stands in the first directory");
+    assert_eq!(
+        contents.next().await.unwrap().unwrap().files.len(),
+        1,
+        "the walk stands in the first directory"
+    );
     let trees = || source.asked.lock().unwrap().iter().filter(|id| id.kind == Kind::Tree).count();
     // Those of files are the same for all.
     let all = 1 + 1 + 20 * 2;

@@ -1,0 +1,119 @@
+//! In which order a prefetch asks for what it needs.
+
+use std::sync::Mutex;
+
+use futures::future::{BoxFuture, FutureExt};
+use tempfile::TempDir;
+use tokio::sync::watch;
+
+use super::*;
+use crate::fetch::{ChunkSource, FetchError};
+use crate::id::Kind as ObjectKind;
+use crate::ingest;
+use crate::pack::Checked;
+use crate::store::{Options, Store};
+use crate::view::Cache;
+
+const FILES: usize = 12;
+const CHUNKS: usize = 6;
+
+/// Gives what another store has. What names the chunks of files is given in the opposite of the order in which it was asked for, when
+/// all of it has been.
+struct Backwards {
+    store: Store,
+    asked: Mutex<Vec<ObjectId>>,
+    names: watch::Sender<usize>,
+}
+
+impl ChunkSource for Backwards {
+    fn fetch(&self, id: ObjectId, _: Class) -> BoxFuture<'_, Result<Checked, FetchError>> {
+        let place = {
+            let mut asked = self.asked.lock().unwrap();
+            asked.push(id);
+            asked.iter().filter(|id| id.kind == ObjectKind::Blob).count()
+        };
+        async move {
+            if id.kind == ObjectKind::Blob {
+                if place == FILES {
+                    self.names.send_replace(FILES);
+                }
+                self.names.subscribe().wait_for(|next| *next == place).await.unwrap();
+                self.names.send_replace(place - 1);
+            }
+            Ok(self.store.get(&id).unwrap().unwrap().verify(&id).unwrap())
+        }
+        .boxed()
+    }
+}
+
+fn store(dir: &TempDir) -> Store {
+    Store::open(&dir.path().join("store"), Options { cache_max_bytes: 64 << 20 }).unwrap()
+}
+
+/// A dataset of files that have several chunks each, and their chunks in the order of their names.
+fn published(dir: &TempDir) -> (Store, crate::id::SnapshotId) {
+    let (tree, store) = (dir.path().join("tree"), store(dir));
+    std::fs::create_dir(&tree).unwrap();
+    for file in 0..FILES {
+        let mut bytes = vec![0; CHUNKS * (256 << 10)];
+        blake3::Hasher::new().update(&[file as u8]).finalize_xof().fill(&mut bytes);
+        std::fs::write(tree.join(format!("{file:02}")), bytes).unwrap();
+    }
+    let progress = ingest::Progress::default();
+    let done = ingest::snapshot(&tree, &store, &ingest::Options::default(), &progress).unwrap();
+    (store, done.snapshot)
+}
+
+/// The chunks were asked for in the order in which what names them came, which is another on each node of a crowd: each of
+/// eight wanted something else, and they had nothing to give to each other.
+#[tokio::test]
+async fn files_are_asked_for_in_their_order_whenever_their_names_come() {
+    let (there, here) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let (store_there, snapshot) = published(&there);
+    let names = watch::Sender::new(0);
+    let source = Arc::new(Backwards { store: store_there, asked: Mutex::default(), names });
+    let fetcher = Fetcher::new(store(&here), Some(source.clone()));
+    let view = View::open(fetcher.clone(), Cache::default(), snapshot, Default::default()).await.unwrap();
+    let mut contents = Contents::new(view.clone(), Globs::new(&[]).unwrap(), Some(Class::Prefetch));
+    let files = contents.next().await.unwrap().unwrap().files;
+    assert_eq!(files.len(), FILES);
+
+    // Room for a few chunks.
+    let room = Arc::new(Semaphore::new(1 << 10));
+    let bringer = Bringer { fetcher, room, class: Class::Prefetch };
+    let (met, mut pieces) = mpsc::channel(PIECES);
+    let mut row = Row::new(view.clone(), bringer, met);
+    files.iter().for_each(|file| row.add(file.clone()));
+    let bring = async {
+        while !row.waiting.is_empty() {
+            row.begin().await;
+        }
+        while let Some(brought) = row.tasks.join_next().await {
+            brought.unwrap().unwrap();
+        }
+    };
+    let met = async { while pieces.recv().await.is_some() {} };
+    tokio::select! {
+        () = bring => {}
+        () = met => unreachable!("the row has a sender"),
+    }
+
+    let mut file_of = std::collections::HashMap::new();
+    for (number, file) in files.iter().enumerate() {
+        let mut objects = file.objects();
+        while let Some(piece) = objects.next(&view, Class::Prefetch).await.unwrap() {
+            file_of.extend(piece.into_iter().map(|(id, _)| (id, number)));
+        }
+    }
+    let asked = source.asked.lock().unwrap();
+    let order: Vec<usize> =
+        asked.iter().filter(|id| id.kind == ObjectKind::Chunk).map(|id| file_of[id]).collect();
+    assert!(order.len() > 3 * FILES, "{order:?}");
+    // One or two more begin while the first looks what is here.
+    let (mut latest, mut worst) = (0, 0);
+    for file in &order {
+        latest = latest.max(*file);
+        worst = worst.max(latest - file);
+    }
+    assert!(worst <= 4, "{order:?}");
+}
