@@ -179,7 +179,7 @@ async fn follow(
             Ok(file) => {
                 let within = file.size.min(room);
                 room -= within;
-                running.push(async move { bringer.file(view, &file, within, None).await });
+                running.push(async move { bringer.beginning(view, &file, within).await });
             }
             Err(error) => {
                 left.paths -= 1;

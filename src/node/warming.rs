@@ -1,39 +1,31 @@
 //! Contents of datasets brought here, counted and dropped without being read: what `prefetch` and `pin` rest on.
 //!
-//! Owns: the bounds of such work, its progress, and the look at what is here already.
+//! Owns: such work as a whole, its progress, and the look at what is here already; what is on its way is the matter of `bringer`.
 //! Must not know: how objects are stored or fetched.
-//! Invariant: what is here is not fetched. At most [`OBJECTS`] objects and [`IN_FLIGHT`] bytes are on their way at a
-//! time, and nothing grows with the number of files, or of the chunks of one.
+//! Invariant: what is here is not fetched. Nothing grows with the number of files, or of the chunks of one.
 //! Trust: that of `view`. Threads: tasks of the runtime; look-ups in the index in blocking sections.
 
-use std::collections::VecDeque;
+mod bringer;
+
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::stream::{self, StreamExt, TryStreamExt};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Interval;
-use tokio_util::task::AbortOnDropHandle;
+
+pub(super) use bringer::{Bringer, Piece};
+use bringer::{OBJECTS, Row};
 
 use super::error::{Error, Kind};
 use super::job::Job;
 use super::report::Progress;
 use super::{Node, off};
-use crate::fetch::{Class, Fetcher};
+use crate::fetch::Class;
 use crate::id::ObjectId;
 use crate::view::{Contents, FileContent, Globs, Objects, View, ViewError};
 
-/// Objects on their way at a time.
-const OBJECTS: usize = 512;
-/// Plain bytes on their way at a time.
-const IN_FLIGHT: u64 = 32 << 20;
-/// Bytes of one permit, and how many of them an object takes at the least, so that they are enough for [`OBJECTS`].
-const UNIT: u64 = 1 << 10;
-const LEAST: u32 = (IN_FLIGHT / UNIT / OBJECTS as u64) as u32;
-/// Files for which what names their objects is fetched ahead.
-const NAMED: usize = 64;
 /// Objects, and their bytes, after which what was fetched is held.
 const HOLD_OBJECTS: usize = 4096;
 const HOLD_BYTES: u64 = 64 << 20;
@@ -44,86 +36,12 @@ const SHOW_EVERY: Duration = Duration::from_millis(250);
 /// How often an object is fetched that does not stay in the cache until it is held.
 const HOLD_TRIES: usize = 3;
 
-#[cfg(test)]
-mod tests;
-
 /// Files and their bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Sum {
     pub files: u64,
     pub bytes: u64,
 }
-
-/// Brings objects here within bounds. Clones share the bounds.
-#[derive(Clone)]
-pub(super) struct Bringer {
-    fetcher: Fetcher,
-    room: Arc<Semaphore>,
-    class: Class,
-}
-
-impl Bringer {
-    pub fn new(fetcher: Fetcher, class: Class) -> Self {
-        Self { fetcher, room: Arc::new(Semaphore::new((IN_FLIGHT / UNIT) as usize)), class }
-    }
-
-    /// Waits until something more can be on its way.
-    async fn has_room(&self) {
-        // The semaphore is never closed, and fair: what waits already goes first.
-        let _ = self.room.acquire_many(LEAST).await;
-    }
-
-    /// Fetches those of `objects` that are not here; each comes with its plain bytes, or 0 if they are not known.
-    /// Returns how many bytes that was.
-    async fn bring(&self, objects: &[(ObjectId, u64)]) -> Result<u64, ViewError> {
-        let ids: Vec<ObjectId> = objects.iter().map(|(id, _)| *id).collect();
-        let missing = off(|| self.fetcher.missing(&ids))?;
-        // In their order, so that the sizes are found in one pass.
-        let mut sizes = objects.iter();
-        let missing = missing
-            .into_iter()
-            .map(|id| (id, sizes.find(|(known, _)| *known == id).map_or(0, |(_, len)| *len)));
-        let gets = missing.map(|(id, len)| async move {
-            let permits = (len / UNIT).clamp(LEAST.into(), IN_FLIGHT / UNIT) as u32;
-            // The semaphore is never closed.
-            let _permit = self.room.acquire_many(permits).await;
-            self.fetcher.get(id, self.class).await.map(|object| object.plain().len() as u64)
-        });
-        let gets: Vec<_> = gets.collect();
-        let lengths: Vec<u64> = stream::iter(gets).buffer_unordered(OBJECTS).try_collect().await?;
-        Ok(lengths.into_iter().sum())
-    }
-
-    /// Brings the file here, or its first `max` bytes and what shares objects with them. `met` is told of every object
-    /// of it, once it is here. Returns how many bytes were fetched.
-    pub async fn file(
-        &self,
-        view: &View,
-        file: &FileContent,
-        max: u64,
-        met: Option<&mpsc::Sender<Piece>>,
-    ) -> Result<u64, ViewError> {
-        let (mut objects, mut seen, mut fetched) = (file.objects(), 0, 0);
-        while let Some(mut batch) = if seen < max { objects.next(view, self.class).await? } else { None } {
-            let within = batch.iter().take_while(|(_, len)| {
-                let begins = seen;
-                seen += len;
-                begins < max
-            });
-            let within = within.count();
-            fetched += self.bring(&batch[..within]).await?;
-            if let Some(met) = met {
-                batch.truncate(within);
-                // Nobody is to be told any more when the work was given up.
-                let _ = met.send(batch).await;
-            }
-        }
-        Ok(fetched)
-    }
-}
-
-/// Objects of one file with the bytes of it that are in each: those of one blob node at most.
-pub(super) type Piece = Vec<(ObjectId, u64)>;
 
 /// One piece of such work on one dataset.
 pub(super) struct Warming<'a> {
@@ -211,7 +129,7 @@ impl<'a> Warming<'a> {
                 }
             }
         }
-        while !row.waiting.is_empty() {
+        while row.has_waiting() {
             coming.begin(&mut row).await?;
         }
         while !row.tasks.is_empty() {
@@ -439,53 +357,5 @@ impl<'a> Coming<'a> {
         self.warming.hold(std::mem::take(&mut self.to_hold)).await?;
         self.show();
         Ok(Sum { files: self.done.files, bytes: self.warming.expected.bytes })
-    }
-}
-
-/// The files that are brought, begun one after the other in the order in which they were found: nodes that bring the same at the same
-/// time then want the same of it at every moment, and have it from each other.
-struct Row {
-    view: Arc<View>,
-    bringer: Bringer,
-    met: mpsc::Sender<Piece>,
-    /// Those that have not begun, each with the task that fetches what names its objects.
-    waiting: VecDeque<(FileContent, Option<AbortOnDropHandle<()>>)>,
-    tasks: JoinSet<Result<(), ViewError>>,
-}
-
-impl Row {
-    fn new(view: Arc<View>, bringer: Bringer, met: mpsc::Sender<Piece>) -> Self {
-        Self { view, bringer, met, waiting: VecDeque::new(), tasks: JoinSet::new() }
-    }
-
-    /// Adds a file at the end.
-    fn add(&mut self, file: FileContent) {
-        let names = file.first().filter(|_| !file.is_one_object());
-        let naming = names.map(|names| {
-            let (fetcher, class) = (self.bringer.fetcher.clone(), self.bringer.class);
-            // Who needs it next says why it did not come.
-            AbortOnDropHandle::new(tokio::spawn(async move { drop(fetcher.get(names, class).await) }))
-        });
-        self.waiting.push_back((file, naming));
-    }
-
-    /// Whether the first can begin, or there are enough behind it.
-    fn is_due(&self) -> bool {
-        let is_named = |naming: &Option<AbortOnDropHandle<()>>| {
-            naming.as_ref().is_none_or(|naming| naming.is_finished())
-        };
-        self.waiting.len() > NAMED || self.waiting.front().is_some_and(|(_, naming)| is_named(naming))
-    }
-
-    /// Begins with the first, as soon as there is room for it.
-    async fn begin(&mut self) {
-        let Some((file, naming)) = self.waiting.pop_front() else { return };
-        if let Some(naming) = naming {
-            // It ends without a result, however it ends.
-            let _ = naming.await;
-        }
-        self.bringer.has_room().await;
-        let (view, bringer, met) = (self.view.clone(), self.bringer.clone(), self.met.clone());
-        self.tasks.spawn(async move { bringer.file(&view, &file, u64::MAX, Some(&met)).await.map(drop) });
     }
 }
