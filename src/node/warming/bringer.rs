@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures::future::FutureExt;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -28,6 +29,8 @@ const UNIT: u64 = 1 << 10;
 const LEAST: u32 = (IN_FLIGHT / UNIT / OBJECTS as u64) as u32;
 /// Plain bytes for which a file takes room before it begins, at most.
 const RESERVED: u64 = 4 << 20;
+/// Pieces of one file that are brought at a time: the next have begun while the last objects of one come.
+const PIECES: usize = 4;
 /// Files for which what names their objects is fetched ahead.
 const NAMED: usize = 64;
 
@@ -109,22 +112,34 @@ impl Bringer {
         reserved: Reserved,
         met: Option<&mpsc::Sender<Piece>>,
     ) -> Result<u64, ViewError> {
-        let (mut objects, mut seen, mut fetched) = (file.objects(), 0, 0);
-        while let Some(mut batch) = if seen < max { objects.next(view, self.class).await? } else { None } {
-            let within = batch.iter().take_while(|(_, len)| {
+        let pieces = stream::try_unfold((file.objects(), 0), |(mut objects, mut seen)| async move {
+            let next = if seen < max { objects.next(view, self.class).await? } else { None };
+            let Some(mut piece) = next else { return Ok(None) };
+            let within = piece.iter().take_while(|(_, len)| {
                 let begins = seen;
                 seen += len;
                 begins < max
             });
-            let within = within.count();
-            fetched += self.bring_within(&batch[..within], &reserved).await?;
-            if let Some(met) = met {
-                batch.truncate(within);
-                // Nobody is to be told any more when the work was given up.
-                let _ = met.send(batch).await;
-            }
+            piece.truncate(within.count());
+            Ok(Some((piece, (objects, seen))))
+        });
+        let pieces = pieces.boxed().map_ok(|piece| self.piece(piece, &reserved, met).boxed());
+        pieces.try_buffered(PIECES).try_fold(0, |sum, bytes| std::future::ready(Ok(sum + bytes))).await
+    }
+
+    /// Brings one piece of a file.
+    async fn piece(
+        &self,
+        piece: Piece,
+        reserved: &Reserved,
+        met: Option<&mpsc::Sender<Piece>>,
+    ) -> Result<u64, ViewError> {
+        let bytes = self.bring_within(&piece, reserved).await?;
+        if let Some(met) = met {
+            // Nobody is to be told any more when the work was given up.
+            let _ = met.send(piece).await;
         }
-        Ok(fetched)
+        Ok(bytes)
     }
 }
 
