@@ -246,8 +246,8 @@ impl Shared {
         for action in state.scheduler.actions() {
             match action {
                 Action::Ask { object, class, peer } => {
-                    let (shared, id, origin) =
-                        (self.clone(), state.peers.get(&peer).copied(), state.origin.clone());
+                    let (shared, id) = (self.clone(), state.peers.get(&peer).copied());
+                    let origin = state.origin.clone().filter(|_| peer == Who::Origin);
                     let ask = async move {
                         match (id, origin) {
                             (Some(id), _) => shared.ask(id, object, class).await,
