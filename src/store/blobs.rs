@@ -107,11 +107,14 @@ impl Store {
     /// The blob file of `blob`, if there is one. Counts as a use.
     pub fn blob_file(&self, blob: &BlobId) -> Result<Option<BlobFile>, StoreError> {
         let shared = self.shared();
-        // The lease comes first: from here on the file is not evicted.
-        let lease = Lease::new(*blob, &shared.blob_files.users);
-        let Some(row) = shared.view()?.blob(blob).map_err(StoreError::index(&shared.index_path))? else {
+        let row = || shared.view()?.blob(blob).map_err(StoreError::index(&shared.index_path));
+        // Whoever finds none holds no lease, which would keep another from writing it.
+        if row()?.is_none() {
             return Ok(None);
-        };
+        }
+        // From here on the file is not evicted, if it has not been just now.
+        let lease = Lease::new(*blob, &shared.blob_files.users);
+        let Some(row) = row()? else { return Ok(None) };
         let path = shared.blob_files.path(blob);
         let opened = File::open(&path).and_then(|file| Ok((file.metadata()?.len(), file)));
         match opened {

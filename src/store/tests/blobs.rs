@@ -104,6 +104,27 @@ fn an_unfinished_one_leaves_nothing() {
 }
 
 /// The states that a SIGKILL or a power cut can leave between two steps of writing one.
+/// A copy was not made, and not tried again before the next open, when the file happened to be opened as it began: whoever only
+/// looked was counted among its users.
+#[test]
+fn looking_for_one_keeps_nobody_from_writing_it() {
+    let dir = temp();
+    let store = open(dir.path(), 4 * MIB);
+    let looking = std::sync::atomic::AtomicBool::new(true);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while looking.load(std::sync::atomic::Ordering::Relaxed) {
+                    assert!(store.blob_file(&blob(1)).unwrap().is_none());
+                }
+            });
+        }
+        let begun = (0..2000).filter(|_| begin(&store, blob(1)).is_some()).count();
+        looking.store(false, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(begun, 2000);
+    });
+}
+
 #[test]
 fn what_a_crash_leaves_is_removed_at_the_next_opening() {
     let dir = temp();
