@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
 
-use super::blocking;
+use super::threads::blocking;
 use crate::id::ObjectId;
 use crate::store::{Keep, Store, StoreError};
 

@@ -18,7 +18,6 @@ use backon::{ExponentialBuilder, Retryable};
 use futures::future::{BoxFuture, FutureExt, Shared, WeakShared};
 use futures::stream::{self, StreamExt, TryStreamExt};
 use tokio::sync::watch;
-use tokio::task::JoinError;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::id::ObjectId;
@@ -30,12 +29,14 @@ pub use share::Share;
 
 use behind::Behind;
 use share::Shares;
+use threads::{blocking, outcome_of};
 
 mod behind;
 mod lookups;
 mod share;
 #[cfg(test)]
 mod tests;
+mod threads;
 
 /// Objects that one `get_many` waits for at a time.
 const CONCURRENT: usize = 64;
@@ -189,9 +190,9 @@ impl Fetcher {
     /// One with the same store, cache and counters that asks another source, or only the store.
     pub fn with_source(&self, source: Option<Arc<dyn ChunkSource>>) -> Fetcher {
         let Inner { store, lookups, behind, counters, .. } = &*self.0;
-        let (store, lookups) = (store.clone(), lookups.clone());
-        let (behind, counters) = (behind.clone(), counters.clone());
-        Fetcher(Arc::new(Inner { store, lookups, behind, source, flights: Mutex::default(), counters }))
+        let (store, lookups, behind) = (store.clone(), lookups.clone(), behind.clone());
+        let (counters, flights) = (counters.clone(), Mutex::default());
+        Fetcher(Arc::new(Inner { store, lookups, behind, source, flights, counters }))
     }
 
     /// The object if it is here and intact; never asks the network. Blocks for a disk read. What is here but wrong is
@@ -296,7 +297,7 @@ impl Inner {
         Ok(Local::Damaged(error))
     }
 
-    /// The same, for one who comes to it while many others do: most of what is looked for here is absent.
+    /// The same for one of many who come at the same time.
     async fn look(self: &Arc<Self>, id: ObjectId) -> Result<Local, FetchError> {
         // The queue first: what leaves it is in the store.
         if let Some(checked) = self.behind.get(&id) {
@@ -305,8 +306,11 @@ impl Inner {
         match self.lookups.missing(vec![id]).await {
             Ok(missing) if missing.contains(&id) => Ok(Local::Absent),
             Ok(_) => {
-                let inner = self.clone();
-                blocking(move || inner.local(&id)).await
+                blocking({
+                    let inner = self.clone();
+                    move || inner.local(&id)
+                })
+                .await
             }
             Err(error) => Err(error.into()),
         }
@@ -483,21 +487,5 @@ impl Drop for Landing {
         if flights.get(&self.id).is_some_and(|flight| flight.number == self.number) {
             flights.remove(&self.id);
         }
-    }
-}
-
-/// Runs `work` where blocking is allowed.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    outcome_of(tokio::task::spawn_blocking(work).await).await
-}
-
-async fn outcome_of<T>(joined: Result<T, JoinError>) -> T {
-    match joined {
-        Ok(value) => value,
-        // Nobody cancels these tasks, except the end of the runtime; then nobody polls this.
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => std::future::pending().await,
-        },
     }
 }

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::future::FutureExt;
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{self, FuturesUnordered, StreamExt, TryStreamExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
@@ -30,7 +30,7 @@ const LEAST: u32 = (IN_FLIGHT / UNIT / OBJECTS as u64) as u32;
 /// Plain bytes for which a file takes room before it begins, at most.
 const RESERVED: u64 = 4 << 20;
 /// Pieces of one file that are brought at a time: the next have begun while the last objects of one come.
-const PIECES: usize = 4;
+const PIECES: usize = 2;
 /// Files for which what names their objects is fetched ahead.
 const NAMED: usize = 64;
 
@@ -93,8 +93,9 @@ impl Bringer {
             };
             self.fetcher.get(id, self.class).await.map(|object| object.plain().len() as u64)
         });
-        let gets: Vec<_> = gets.collect();
-        let lengths: Vec<u64> = stream::iter(gets).buffer_unordered(OBJECTS).try_collect().await?;
+        // All of them wait in their order, before those of the next piece; what is on its way is what has room.
+        let gets: FuturesUnordered<_> = gets.collect();
+        let lengths: Vec<u64> = gets.try_collect().await?;
         Ok(lengths.into_iter().sum())
     }
 
