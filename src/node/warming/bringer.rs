@@ -9,8 +9,7 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use futures::future::FutureExt;
-use futures::stream::{self, FuturesUnordered, StreamExt, TryStreamExt};
+use futures::stream::{self, StreamExt, TryStreamExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
@@ -29,8 +28,6 @@ const UNIT: u64 = 1 << 10;
 const LEAST: u32 = (IN_FLIGHT / UNIT / OBJECTS as u64) as u32;
 /// Plain bytes for which a file takes room before it begins, at most.
 const RESERVED: u64 = 4 << 20;
-/// Pieces of one file that are brought at a time: the next have begun while the last objects of one come.
-const PIECES: usize = 2;
 /// Files for which what names their objects is fetched ahead.
 const NAMED: usize = 64;
 
@@ -93,9 +90,8 @@ impl Bringer {
             };
             self.fetcher.get(id, self.class).await.map(|object| object.plain().len() as u64)
         });
-        // All of them wait in their order, before those of the next piece; what is on its way is what has room.
-        let gets: FuturesUnordered<_> = gets.collect();
-        let lengths: Vec<u64> = gets.try_collect().await?;
+        let gets: Vec<_> = gets.collect();
+        let lengths: Vec<u64> = stream::iter(gets).buffer_unordered(OBJECTS).try_collect().await?;
         Ok(lengths.into_iter().sum())
     }
 
@@ -113,34 +109,22 @@ impl Bringer {
         reserved: Reserved,
         met: Option<&mpsc::Sender<Piece>>,
     ) -> Result<u64, ViewError> {
-        let pieces = stream::try_unfold((file.objects(), 0), |(mut objects, mut seen)| async move {
-            let next = if seen < max { objects.next(view, self.class).await? } else { None };
-            let Some(mut piece) = next else { return Ok(None) };
-            let within = piece.iter().take_while(|(_, len)| {
+        let (mut objects, mut seen, mut fetched) = (file.objects(), 0, 0);
+        while let Some(mut batch) = if seen < max { objects.next(view, self.class).await? } else { None } {
+            let within = batch.iter().take_while(|(_, len)| {
                 let begins = seen;
                 seen += len;
                 begins < max
             });
-            piece.truncate(within.count());
-            Ok(Some((piece, (objects, seen))))
-        });
-        let pieces = pieces.boxed().map_ok(|piece| self.piece(piece, &reserved, met).boxed());
-        pieces.try_buffered(PIECES).try_fold(0, |sum, bytes| std::future::ready(Ok(sum + bytes))).await
-    }
-
-    /// Brings one piece of a file.
-    async fn piece(
-        &self,
-        piece: Piece,
-        reserved: &Reserved,
-        met: Option<&mpsc::Sender<Piece>>,
-    ) -> Result<u64, ViewError> {
-        let bytes = self.bring_within(&piece, reserved).await?;
-        if let Some(met) = met {
-            // Nobody is to be told any more when the work was given up.
-            let _ = met.send(piece).await;
+            let within = within.count();
+            fetched += self.bring_within(&batch[..within], &reserved).await?;
+            if let Some(met) = met {
+                batch.truncate(within);
+                // Nobody is to be told any more when the work was given up.
+                let _ = met.send(batch).await;
+            }
         }
-        Ok(bytes)
+        Ok(fetched)
     }
 }
 
