@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::addresses::{ip_of, is_relayed, with_peer};
-use super::desk::Who;
+use super::desk::{Who, key_of};
 use super::dht::{self, Dht, KAD_PROTOCOL};
 use super::dialling::{Dialler, PAUSES, root_cause};
 use super::error::NetError;
@@ -29,6 +29,7 @@ use super::rules::{Mode, Rules};
 use super::shared::{Command, PEERS_PROTOCOL, SWARM_PROTOCOL, Shared, clock_ms};
 use super::transport::{Behaviour, BehaviourEvent, CONNECTING};
 use crate::swarm::choice::Failure;
+use crate::swarm::scheduler::Kind;
 
 pub(super) struct Driver {
     swarm: Swarm<Behaviour>,
@@ -165,7 +166,8 @@ impl Driver {
                 let cause = cause.map(|cause| root_cause(&cause));
                 tracing::info!(peer = %peer_id, ?cause, "disconnected");
                 if num_established == 0 {
-                    self.shared.peer_gone(&peer_id);
+                    let lost = Failure::Lost;
+                    self.shared.schedule(|scheduler, now| scheduler.peer_down(now, Who::Peer(peer_id), lost));
                 }
                 self.relayed.remove(&connection_id);
                 self.trials.remove(&connection_id);
@@ -243,7 +245,9 @@ impl Driver {
         self.shared.table.connected(peer, reached, from, named);
         self.shared.table.relayed(&peer, self.relayed_with(&peer));
         if !self.shared.table.is_relay(&peer) {
-            self.shared.peer_up(peer);
+            self.shared.schedule(|scheduler, now| {
+                scheduler.peer_up(now, Who::Peer(peer), key_of(&peer), Kind::Node { watches: true });
+            });
         }
         self.dialler.connected(peer, id);
     }
@@ -263,7 +267,7 @@ impl Driver {
     fn on_behaviour(&mut self, event: BehaviourEvent) {
         match event {
             BehaviourEvent::Ping(ping::Event { peer, result: Ok(rtt), .. }) => {
-                self.shared.schedule(|scheduler, now| scheduler.on_rtt(now, Who::peer(&peer), rtt));
+                self.shared.schedule(|scheduler, now| scheduler.on_rtt(now, Who::Peer(peer), rtt));
                 if let Some(link) = self.shared.table.link(&peer) {
                     link.health(|health, _| health.on_latency(rtt));
                 }
@@ -285,7 +289,7 @@ impl Driver {
                 let speaks = info.protocols.contains(&SWARM_PROTOCOL);
                 if !speaks {
                     self.shared.schedule(|scheduler, now| {
-                        scheduler.peer_down(now, Who::peer(&peer_id), Failure::Foreign);
+                        scheduler.peer_down(now, Who::Peer(peer_id), Failure::Foreign);
                     });
                 }
                 if self.shared.table.speaks(&peer_id, speaks) {
