@@ -98,6 +98,11 @@ pub(super) fn ip_of(address: &Multiaddr) -> Option<IpAddr> {
     }
 }
 
+/// Whether it says where a node is. Who is seen through a relay is seen as `/p2p/ID`, which says only who it is.
+pub(super) fn is_place(address: &Multiaddr) -> bool {
+    !matches!(address.iter().next(), None | Some(Protocol::P2p(_)))
+}
+
 /// Whether it only leads anywhere on this machine.
 pub(super) fn is_loopback(address: &Multiaddr) -> bool {
     ip_of(address).is_some_and(|ip| ip.is_loopback())
@@ -135,6 +140,18 @@ mod tests {
         let all = vec![relayed.clone(), quic.clone(), tcp.clone(), ws.clone()];
         assert_eq!(by_rank(all), [vec![tcp], vec![quic, ws], vec![relayed.clone()]]);
         assert_eq!(by_rank(vec![relayed.clone()]), [vec![relayed]]);
+    }
+
+    #[test]
+    fn who_a_node_is_says_not_where() {
+        let id = format!("/p2p/{}", PeerId::random());
+        let is_place = |text: &str| is_place(&text.parse().unwrap());
+        assert!(!is_place(&id));
+        assert!(
+            ["/ip4/192.0.2.1/tcp/1", "/dns/a.example/tcp/1", "/ip6/::1/udp/1/quic-v1"]
+                .into_iter()
+                .all(is_place)
+        );
     }
 
     #[test]

@@ -9,6 +9,7 @@
 use std::collections::{HashMap, HashSet};
 use std::net::{TcpListener, UdpSocket};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use libp2p::core::ConnectedPoint;
@@ -18,7 +19,7 @@ use libp2p::{Multiaddr, PeerId, Swarm, gossipsub, identify, kad, mdns, ping};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use super::addresses::{ip_of, is_relayed, with_peer};
+use super::addresses::{ip_of, is_place, is_relayed, with_peer};
 use super::desk::{Who, key_of};
 use super::dht::{self, Dht, KAD_PROTOCOL};
 use super::dialling::{Dialler, PAUSES, root_cause};
@@ -30,6 +31,10 @@ use super::shared::{Command, PEERS_PROTOCOL, SWARM_PROTOCOL, Shared, clock_ms};
 use super::transport::{Behaviour, BehaviourEvent, CONNECTING};
 use crate::swarm::choice::Failure;
 use crate::swarm::scheduler::Kind;
+
+/// How long a direct connection has to last before those through relays are given up for it. One that AutoNAT makes, to see whether a
+/// node can be reached, is over before that, and what it has seen is told where it was asked for, perhaps through a relay.
+const LASTING: Duration = Duration::from_secs(2);
 
 pub(super) struct Driver {
     swarm: Swarm<Behaviour>,
@@ -45,6 +50,8 @@ pub(super) struct Driver {
     relayed: HashMap<ConnectionId, PeerId>,
     /// Connections that were not made to fetch anything: AutoNAT makes them to see whether a peer can be reached.
     trials: HashMap<ConnectionId, (PeerId, Multiaddr)>,
+    /// Direct connections with peers that relays lead to as well, and when these are needed no more.
+    young: HashMap<ConnectionId, (PeerId, Instant)>,
 }
 
 impl Driver {
@@ -68,6 +75,7 @@ impl Driver {
             swarm,
             relayed: HashMap::new(),
             trials: HashMap::new(),
+            young: HashMap::new(),
         }
     }
 
@@ -106,7 +114,8 @@ impl Driver {
         loop {
             let dht = self.swarm.behaviour().kad.is_enabled().then_some(self.dht_at);
             let reservations = self.reservations.iter().filter_map(Reservation::due);
-            let next = self.dialler.next().into_iter().chain(dht).chain(reservations).min();
+            let young = self.young.values().map(|(_, at)| *at);
+            let next = self.dialler.next().into_iter().chain(dht).chain(reservations).chain(young).min();
             // Far enough when nothing is due; commands and events come in between.
             let timer = sleep_until(next.unwrap_or_else(|| Instant::now() + PAUSES.1));
             tokio::select! {
@@ -144,6 +153,9 @@ impl Driver {
 
     fn do_what_is_due(&mut self) {
         self.dialler.do_what_is_due(&mut self.swarm);
+        let now = Instant::now();
+        let lasting: Vec<_> = self.young.extract_if(|_, (_, at)| *at <= now).collect();
+        lasting.iter().for_each(|(_, (peer, _))| self.close_relayed(peer));
         for reservation in &mut self.reservations {
             reservation.ask(&mut self.swarm);
         }
@@ -171,6 +183,7 @@ impl Driver {
                 }
                 self.relayed.remove(&connection_id);
                 self.trials.remove(&connection_id);
+                self.young.remove(&connection_id);
                 if !self.shared.table.closed(peer_id, num_established).is_empty() {
                     self.dialler.later(peer_id);
                 }
@@ -233,7 +246,9 @@ impl Driver {
                 self.close_relayed(&peer);
             }
         } else {
-            self.close_relayed(&peer);
+            if self.relayed_with(&peer) > 0 {
+                self.young.insert(id, (peer, Instant::now() + LASTING));
+            }
             if endpoint.is_dialer() && !named && connections > 1 {
                 self.trials.insert(id, (peer, address.clone()));
             }
@@ -252,7 +267,7 @@ impl Driver {
         self.dialler.connected(peer, id);
     }
 
-    /// There is a direct connection with `peer`: it is preferred to those through relays.
+    /// There is a direct connection with `peer` that lasts: those through relays are needed no more.
     fn close_relayed(&mut self, peer: &PeerId) {
         for (id, _) in self.relayed.iter().filter(|(_, other)| *other == peer) {
             // They count until they are closed; to close one twice does nothing.
@@ -310,7 +325,7 @@ impl Driver {
             }
             BehaviourEvent::Kad(event) => self.on_kad(event),
             BehaviourEvent::Gossip(event) => self.on_gossip(event),
-            BehaviourEvent::Reachable(event) => {
+            BehaviourEvent::Reachable(event) if is_place(&event.tested_addr) => {
                 let unreachable = event.result.is_err() && self.swarm.external_addresses().next().is_none();
                 if let Some(kad) = self.swarm.behaviour_mut().kad.as_mut() {
                     kad.set_mode(Some(if unreachable { kad::Mode::Client } else { kad::Mode::Server }));
