@@ -193,9 +193,7 @@ impl Filesystem for Adapter {
         let Some(files) = self.open_files.clone() else {
             return reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE);
         };
-        if !files.wants_backing(ino.0) {
-            return files.open(ino.0, None, reply);
-        }
+        let Some(reply) = files.open_without_backing(ino.0, reply) else { return };
         let answer = Answer::new(move |result: Result<&Option<Backing>, _>| {
             // Without one the mount serves the file: no reason to fail.
             files.open(ino.0, result.ok().and_then(Option::as_ref), reply);

@@ -92,39 +92,51 @@ impl OpenFiles {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether it matters if there is a backing file: only the first open of an inode decides.
-    pub(crate) fn wants_backing(&self, ino: u64) -> bool {
-        self.way.is(Io::Passthrough) && !self.lock().opened.contains_key(&ino)
+    /// Opens an inode if it does not matter whether there is a backing file: only the first open of an inode decides.
+    /// Else the reply comes back, for [`OpenFiles::open`]. The look and the open are one: after a look of its own, the
+    /// last of those that were open could be gone, and this the first one.
+    pub(crate) fn open_without_backing(&self, ino: u64, reply: ReplyOpen) -> Option<ReplyOpen> {
+        let state = self.lock();
+        if self.way.is(Io::Passthrough) && !state.opened.contains_key(&ino) {
+            return Some(reply);
+        }
+        let passed = self.count(state, ino, None, &reply);
+        answer(reply, passed);
+        None
     }
 
     /// Opens an inode, in the way in which it is open already, else from `backing` if there is one.
     pub(crate) fn open(&self, ino: u64, backing: Option<&Backing>, reply: ReplyOpen) {
-        let passed = {
-            let mut state = self.lock();
-            // Made and dropped: that gives them back.
-            state.leftover.drain(..).for_each(|number| drop(inherited(&reply, number)));
-            if !state.opened.contains_key(&ino) {
-                let passed = backing.and_then(|backing| self.register(ino, backing, &reply));
-                let place = state.record.as_mut().map_or(0, Record::place);
-                state.opened.insert(ino, Opened { count: 0, passed, place });
-            }
-            let passed = state.opened.get_mut(&ino).and_then(|opened| {
-                opened.count += 1;
-                if let Some(passed) = opened.passed.as_mut().filter(|passed| passed.id.is_none()) {
-                    let (number, lease) = (passed.number, passed.lease.clone());
-                    *passed = Arc::new(Passed { number, id: Some(inherited(&reply, number)), lease });
-                }
-                opened.passed.clone()
-            });
-            // Before the kernel is told: what it has open is never missing.
-            state.put_on_record(ino);
-            passed
-        };
-        match passed.as_ref().and_then(|passed| passed.id.as_ref()) {
-            // No other flag goes with it: the pages are those of the backing file.
-            Some(id) => reply.opened_passthrough(FileHandle(0), FopenFlags::empty(), id),
-            None => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE),
+        let passed = self.count(self.lock(), ino, backing, &reply);
+        answer(reply, passed);
+    }
+
+    /// Counts an open of an inode, and says how it is passed through. Gives the lock back.
+    fn count(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        ino: u64,
+        backing: Option<&Backing>,
+        reply: &ReplyOpen,
+    ) -> Option<Arc<Passed>> {
+        // Made and dropped: that gives them back.
+        state.leftover.drain(..).for_each(|number| drop(inherited(reply, number)));
+        if !state.opened.contains_key(&ino) {
+            let passed = backing.and_then(|backing| self.register(ino, backing, reply));
+            let place = state.record.as_mut().map_or(0, Record::place);
+            state.opened.insert(ino, Opened { count: 0, passed, place });
         }
+        let passed = state.opened.get_mut(&ino).and_then(|opened| {
+            opened.count += 1;
+            if let Some(passed) = opened.passed.as_mut().filter(|passed| passed.id.is_none()) {
+                let (number, lease) = (passed.number, passed.lease.clone());
+                *passed = Arc::new(Passed { number, id: Some(inherited(reply, number)), lease });
+            }
+            opened.passed.clone()
+        });
+        // Before the kernel is told: what it has open is never missing.
+        state.put_on_record(ino);
+        passed
     }
 
     /// Called when the kernel has its answer: a process that is killed in between leaves one open too many on record, never one
@@ -184,6 +196,14 @@ impl OpenFiles {
             }
             _ => {}
         }
+    }
+}
+
+fn answer(reply: ReplyOpen, passed: Option<Arc<Passed>>) {
+    match passed.as_ref().and_then(|passed| passed.id.as_ref()) {
+        // No other flag goes with it: the pages are those of the backing file.
+        Some(id) => reply.opened_passthrough(FileHandle(0), FopenFlags::empty(), id),
+        None => reply.opened(FileHandle(0), FopenFlags::FOPEN_KEEP_CACHE),
     }
 }
 
