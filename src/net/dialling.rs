@@ -19,9 +19,9 @@ use libp2p::{Multiaddr, PeerId, Swarm};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::addresses::{HEAD_START, by_rank, is_supported, peer_of};
+use super::addresses::{HEAD_START, by_rank, is_relayed, is_supported, peer_of};
 use super::error::NetError;
-use super::rules::Rules;
+use super::rules::{Rules, relay_of};
 use super::shared::Shared;
 use super::transport::Behaviour;
 
@@ -36,6 +36,8 @@ pub(super) struct Dialler {
     shared: Arc<Shared>,
     rules: Rules,
     dials: HashMap<ConnectionId, Dial>,
+    /// Dials that begin when a relay is connected.
+    behind_relays: Vec<BehindRelays>,
     again: HashMap<PeerId, Again>,
     /// Ways to a peer that are tried if better ones have not led to it.
     fallbacks: Vec<Fallback>,
@@ -45,7 +47,15 @@ pub(super) struct Dialler {
 struct Dial {
     address: Multiaddr,
     expected: Option<PeerId>,
+    /// Where the address leads to, by the rules of the mode.
+    routes: Vec<Multiaddr>,
     reply: oneshot::Sender<Result<PeerId, NetError>>,
+}
+
+/// A dial through one of some relays that are being dialled themselves.
+struct BehindRelays {
+    dial: Dial,
+    relays: Vec<PeerId>,
 }
 
 struct Fallback {
@@ -83,7 +93,8 @@ pub(super) fn pauses() -> ExponentialBackoff {
 
 impl Dialler {
     pub(super) fn new(shared: Arc<Shared>, rules: Rules) -> Dialler {
-        Dialler { shared, rules, dials: HashMap::new(), again: HashMap::new(), fallbacks: Vec::new() }
+        let (dials, again) = (HashMap::new(), HashMap::new());
+        Dialler { shared, rules, dials, behind_relays: Vec::new(), again, fallbacks: Vec::new() }
     }
 
     /// When something is due.
@@ -98,13 +109,18 @@ impl Dialler {
     }
 
     /// A connection has come about.
-    pub(super) fn connected(&mut self, peer: PeerId, id: ConnectionId) {
+    pub(super) fn connected(&mut self, swarm: &mut Swarm<Behaviour>, peer: PeerId, id: ConnectionId) {
         self.fallbacks.retain(|fallback| fallback.peer != peer);
         if let Some(again) = self.again.get_mut(&peer) {
             (again.at, again.connected) = (None, Some(Instant::now()));
         }
         if let Some(dial) = self.dials.remove(&id) {
             dial.answer(Ok(peer));
+        }
+        for begins in
+            self.behind_relays.extract_if(.., |behind| behind.relays.contains(&peer)).collect::<Vec<_>>()
+        {
+            self.begin(swarm, begins.dial);
         }
     }
 
@@ -116,6 +132,7 @@ impl Dialler {
         peer: Option<PeerId>,
         error: DialError,
     ) {
+        self.lose_relay(peer, &error);
         if let Some(dial) = self.dials.remove(&id) {
             return dial.fail(error);
         }
@@ -125,6 +142,16 @@ impl Dialler {
         } else if self.again.contains_key(&peer) {
             tracing::debug!(%peer, %error, "still out of reach");
             self.later(peer);
+        }
+    }
+
+    /// If a relay cannot be reached, nor can what waits for it alone.
+    fn lose_relay(&mut self, relay: Option<PeerId>, error: &DialError) {
+        self.behind_relays.iter_mut().for_each(|behind| behind.relays.retain(|known| Some(*known) != relay));
+        for BehindRelays { dial, .. } in self.behind_relays.extract_if(.., |behind| behind.relays.is_empty())
+        {
+            let (address, cause) = (dial.address.to_string(), format!("its relay: {}", root_cause(error)));
+            dial.answer(Err(NetError::Unreachable { address, cause }));
         }
     }
 
@@ -146,20 +173,38 @@ impl Dialler {
         reply: oneshot::Sender<Result<PeerId, NetError>>,
     ) {
         let expected = peer_of(&address);
-        let dial = Dial { address: address.clone(), expected, reply };
+        let mut dial = Dial { address: address.clone(), expected, routes: Vec::new(), reply };
         if !is_supported(&address) {
             return dial.answer(Err(NetError::unsupported(&address.to_string())));
         }
-        let mut routes = self.rules.routes(address);
-        routes.retain(|route| self.rules.may_dial(route));
-        let Some(route) = routes.first().cloned() else {
+        dial.routes = self.rules.routes(address);
+        dial.routes.retain(|route| self.rules.may_dial(route));
+        // libp2p gives up at once what is to go through a relay that is being dialled already, as it is for a reservation.
+        let relays: Vec<_> = dial.routes.iter().filter(|route| is_relayed(route)).map(relay_of).collect();
+        let relays: Vec<_> = relays.into_iter().filter_map(|relay| Some((peer_of(&relay)?, relay))).collect();
+        if relays.is_empty() || relays.iter().any(|(relay, _)| swarm.is_connected(relay)) {
+            return self.begin(swarm, dial);
+        }
+        let dialled = relays.into_iter().filter(|(relay, address)| {
+            let condition = PeerCondition::DisconnectedAndNotDialing;
+            self.dial_all(swarm, *relay, vec![address.clone()], condition)
+        });
+        let relays: Vec<_> = dialled.map(|(relay, _)| relay).collect();
+        match relays.is_empty() {
+            true => self.begin(swarm, dial),
+            false => self.behind_relays.push(BehindRelays { dial, relays }),
+        }
+    }
+
+    fn begin(&mut self, swarm: &mut Swarm<Behaviour>, dial: Dial) {
+        let Some(route) = dial.routes.first().cloned() else {
             let cause = format!("net.mode is {}", self.rules.mode);
             let address = dial.address.to_string();
             return dial.answer(Err(NetError::Denied { address, cause }));
         };
-        let opts = match expected {
+        let opts = match dial.expected {
             Some(peer) => DialOpts::peer_id(peer)
-                .addresses(routes)
+                .addresses(dial.routes.clone())
                 .condition(PeerCondition::Always)
                 .allocate_new_port()
                 .build(),

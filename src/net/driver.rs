@@ -264,7 +264,7 @@ impl Driver {
                 scheduler.peer_up(now, Who::Peer(peer), key_of(&peer), Kind::Node { watches: true });
             });
         }
-        self.dialler.connected(peer, id);
+        self.dialler.connected(&mut self.swarm, peer, id);
     }
 
     /// There is a direct connection with `peer` that lasts: those through relays are needed no more.

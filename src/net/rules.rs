@@ -95,7 +95,7 @@ impl Rules {
 }
 
 /// The address of the relay that a relayed address goes through; any other address as it is.
-fn relay_of(address: &Multiaddr) -> Multiaddr {
+pub(super) fn relay_of(address: &Multiaddr) -> Multiaddr {
     address.iter().take_while(|part| *part != Protocol::P2pCircuit).collect()
 }
 

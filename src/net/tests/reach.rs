@@ -114,6 +114,23 @@ async fn an_anonymous_reader_is_seen_as_its_relay() {
     assert_ne!(again.net.peer_id(), id);
 }
 
+/// libp2p gave up at once what was to go through a relay that was being dialled already, for a reservation or for a user.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dial_through_a_relay_waits_until_that_is_connected() {
+    let (relay, source, circuit) = relay_and_source().await;
+    let reader = start(22).await;
+    let at_relay = relay.address();
+    let (to_relay, through) = tokio::join!(reader.net.connect(&at_relay), reader.net.connect(&circuit));
+    assert_eq!(to_relay.unwrap(), relay.net.peer_id());
+    assert_eq!(through.unwrap(), source.net.peer_id());
+
+    let id = relay.net.peer_id();
+    relay.net.shutdown().await;
+    let late = start(23).await;
+    let error = late.net.connect(&circuit).await.unwrap_err().to_string();
+    assert!(error.contains(&circuit) && error.contains("its relay: ") && error.contains(&id), "{error}");
+}
+
 /// On one machine nothing is between them: the relayed connection is given up for a direct one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_direct_connection_takes_the_place_of_a_relayed_one() {
