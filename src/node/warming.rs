@@ -120,7 +120,7 @@ impl<'a> Warming<'a> {
         let mut contents = self.contents();
         while let Some(found) = coming.during(contents.next()).await?? {
             let trees: Vec<_> = found.trees.into_iter().map(|id| (id, 0)).collect();
-            coming.during(bringer.bring(&trees)).await??;
+            coming.during(bringer.bring(trees.clone())).await??;
             coming.take(&trees).await?;
             for file in coming.skip_what_is_here(found.files).await? {
                 row.add(file);
@@ -148,7 +148,7 @@ impl<'a> Warming<'a> {
             self.node.fetcher.flush().await;
             ids = off(|| self.node.store.hold(&ids))?;
             let again: Vec<_> = ids.iter().map(|id| (*id, 0)).collect();
-            Bringer::new(self.node.fetcher.clone(), Class::Prefetch).bring(&again).await?;
+            Bringer::new(self.node.fetcher.clone(), Class::Prefetch).bring(again).await?;
         }
         self.node.fetcher.flush().await;
         if off(|| self.node.store.hold(&ids))?.is_empty() {

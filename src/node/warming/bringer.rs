@@ -7,9 +7,11 @@
 //! Trust: that of `view`. Threads: tasks of the runtime; look-ups in the index in blocking sections.
 
 use std::collections::VecDeque;
+use std::future::ready;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{self, Stream, StreamExt, TryStreamExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::task::AbortOnDropHandle;
@@ -68,64 +70,92 @@ impl Bringer {
     }
 
     /// Fetches those of `objects` that are not here; each comes with its plain bytes, or 0 if they are not known.
-    pub async fn bring(&self, objects: &[(ObjectId, u64)]) -> Result<(), ViewError> {
-        self.bring_within(objects, &Reserved::default()).await.map(drop)
-    }
-
-    /// The same, in room that was taken before as far as that goes. Returns how many bytes were fetched.
-    async fn bring_within(&self, objects: &[(ObjectId, u64)], reserved: &Reserved) -> Result<u64, ViewError> {
-        let ids: Vec<ObjectId> = objects.iter().map(|(id, _)| *id).collect();
-        let missing = off(|| self.fetcher.missing(&ids))?;
-        // In their order, so that the sizes are found in one pass.
-        let mut sizes = objects.iter();
-        let missing = missing
-            .into_iter()
-            .map(|id| (id, sizes.find(|(known, _)| *known == id).map_or(0, |(_, len)| *len)));
-        let gets = missing.map(|(id, len)| async move {
-            let permits = permits(len, IN_FLIGHT);
-            let _permit = match reserved.take(permits) {
-                // The semaphore is never closed.
-                None => self.room.clone().acquire_many_owned(permits).await.ok(),
-                taken => taken,
-            };
-            self.fetcher.get(id, self.class).await.map(|object| object.plain().len() as u64)
-        });
-        let gets: Vec<_> = gets.collect();
-        let lengths: Vec<u64> = stream::iter(gets).buffer_unordered(OBJECTS).try_collect().await?;
-        Ok(lengths.into_iter().sum())
+    pub async fn bring(&self, objects: Piece) -> Result<(), ViewError> {
+        let pieces = stream::iter([Ok(objects)]);
+        pin!(self.bring_pieces(pieces, &Reserved::default())).try_for_each(|_| ready(Ok(()))).await
     }
 
     /// Brings the first `max` bytes of a file here, and what shares objects with them. Returns how many bytes were fetched.
     pub async fn beginning(&self, view: &View, file: &FileContent, max: u64) -> Result<u64, ViewError> {
-        self.file(view, file, max, Reserved::default(), None).await
+        let reserved = Reserved::default();
+        let brought = self.bring_pieces(pieces(view, file, max, self.class), &reserved);
+        brought.try_fold(0, |sum, (_, fetched)| ready(Ok(sum + fetched))).await
     }
 
-    /// The same in room that was taken before. `met` is told of every object of it, once it is here.
+    /// Brings a file here in room that was taken before, as far as that goes. `met` is told of every object of it, once it is here.
     async fn file(
         &self,
         view: &View,
         file: &FileContent,
-        max: u64,
         reserved: Reserved,
-        met: Option<&mpsc::Sender<Piece>>,
-    ) -> Result<u64, ViewError> {
-        let (mut objects, mut seen, mut fetched) = (file.objects(), 0, 0);
-        while let Some(mut batch) = if seen < max { objects.next(view, self.class).await? } else { None } {
-            let within = batch.iter().take_while(|(_, len)| {
-                let begins = seen;
-                seen += len;
-                begins < max
-            });
-            let within = within.count();
-            fetched += self.bring_within(&batch[..within], &reserved).await?;
-            if let Some(met) = met {
-                batch.truncate(within);
-                // Nobody is to be told any more when the work was given up.
-                let _ = met.send(batch).await;
-            }
+        met: &mpsc::Sender<Piece>,
+    ) -> Result<(), ViewError> {
+        let brought = self.bring_pieces(pieces(view, file, u64::MAX, self.class), &reserved);
+        let mut brought = pin!(brought.map_ok(|(object, _)| object).try_ready_chunks(OBJECTS));
+        while let Some(piece) = brought.try_next().await.map_err(|error| error.1)? {
+            // Nobody is to be told any more when the work was given up.
+            let _ = met.send(piece).await;
         }
-        Ok(fetched)
+        Ok(())
     }
+
+    /// Fetches what is not here of `pieces`, begun in their order, the next one before the last is whole. Gives each object when it is
+    /// here, with the bytes that were fetched for it.
+    fn bring_pieces<'a>(
+        &'a self,
+        pieces: impl Stream<Item = Result<Piece, ViewError>> + 'a,
+        reserved: &'a Reserved,
+    ) -> impl Stream<Item = Result<((ObjectId, u64), u64), ViewError>> + 'a {
+        let gets = pieces.map(move |piece| {
+            let piece = piece?;
+            let ids: Vec<ObjectId> = piece.iter().map(|(id, _)| *id).collect();
+            // In the order of the piece, so that one look at the next of them is enough.
+            let mut missing = off(|| self.fetcher.missing(&ids))?.into_iter().peekable();
+            let gets = piece.into_iter().map(move |object| {
+                let is_missing = missing.next_if_eq(&object.0).is_some();
+                Ok(async move {
+                    let fetched = if is_missing { self.get(object, reserved).await? } else { 0 };
+                    Ok((object, fetched))
+                })
+            });
+            Ok::<_, ViewError>(stream::iter(gets))
+        });
+        gets.try_flatten().try_buffer_unordered(OBJECTS)
+    }
+
+    /// Fetches one object when there is room for it. Returns its bytes.
+    async fn get(&self, (id, len): (ObjectId, u64), reserved: &Reserved) -> Result<u64, ViewError> {
+        let permits = permits(len, IN_FLIGHT);
+        let _permit = match reserved.take(permits) {
+            // The semaphore is never closed.
+            None => self.room.clone().acquire_many_owned(permits).await.ok(),
+            taken => taken,
+        };
+        Ok(self.fetcher.get(id, self.class).await?.plain().len() as u64)
+    }
+}
+
+/// The objects of a file that hold something of its first `max` bytes, in their order.
+fn pieces(
+    view: &View,
+    file: &FileContent,
+    max: u64,
+    class: Class,
+) -> impl Stream<Item = Result<Piece, ViewError>> {
+    stream::try_unfold((file.objects(), 0), move |(mut objects, mut seen)| async move {
+        if seen >= max {
+            return Ok(None);
+        }
+        let Some(mut piece) = objects.next(view, class).await? else { return Ok(None) };
+        let within = piece.iter().take_while(|(_, len)| {
+            let begins = seen;
+            seen += len;
+            begins < max
+        });
+        let within = within.count();
+        piece.truncate(within);
+        Ok(Some((piece, (objects, seen))))
+    })
 }
 
 /// What so many bytes take of the room, but no more than `most` bytes do.
@@ -186,7 +216,6 @@ impl Row {
         let room = self.bringer.room.clone().acquire_many_owned(permits(file.size, RESERVED)).await;
         let reserved = Reserved(Mutex::new(room.ok()));
         let (view, bringer, met) = (self.view.clone(), self.bringer.clone(), self.met.clone());
-        self.tasks
-            .spawn(async move { bringer.file(&view, &file, u64::MAX, reserved, Some(&met)).await.map(drop) });
+        self.tasks.spawn(async move { bringer.file(&view, &file, reserved, &met).await });
     }
 }
