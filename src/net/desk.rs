@@ -21,15 +21,22 @@ use crate::fetch::{ChunkSource, FetchError};
 use crate::id::ObjectId;
 use crate::pack::Checked;
 use crate::swarm::choice::{Failure, Verdict};
-use crate::swarm::scheduler::{Action, Kind, Scheduler};
+use crate::swarm::scheduler::{Action, Flow, Kind, Scheduler};
 use crate::swarm::{Class, Spread};
 
-/// Who can be asked for objects.
+/// Who can be asked for objects, in few bytes: the scheduler keeps several for each object that is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Who {
-    Peer(PeerId),
+    /// By its [`key_of`]; to find another peer with the same takes some 2^64 key pairs.
+    Peer(u64),
     /// The object stores of this node, all together.
     Origin,
+}
+
+impl Who {
+    pub(super) fn peer(id: &PeerId) -> Who {
+        Who::Peer(key_of(id))
+    }
 }
 
 /// How one search for an object ends.
@@ -54,6 +61,8 @@ pub(super) struct Desk {
 
 struct State {
     scheduler: Scheduler<Who>,
+    /// Everybody connected who can be asked.
+    peers: HashMap<Who, PeerId>,
     /// There is one exactly while [`Who::Origin`] is up.
     origin: Option<Arc<dyn ChunkSource>>,
     /// Why the origins have not delivered something that somebody waits for.
@@ -74,6 +83,7 @@ impl Desk {
     pub(super) fn new(me: &PeerId) -> Desk {
         let state = State {
             scheduler: Scheduler::new(key_of(me)),
+            peers: HashMap::new(),
             origin: None,
             refused: HashMap::new(),
             waiting: HashMap::new(),
@@ -108,8 +118,8 @@ impl Desk {
     }
 }
 
-/// What names a peer in rendezvous: the same on every node.
-pub(super) fn key_of(peer: &PeerId) -> u64 {
+/// What names a peer in rendezvous, the same on every node: the first bytes of the BLAKE3 of its id.
+fn key_of(peer: &PeerId) -> u64 {
     let hash = blake3::hash(&peer.to_bytes());
     let [a, b, c, d, e, f, g, h, ..] = *hash.as_bytes();
     u64::from_le_bytes([a, b, c, d, e, f, g, h])
@@ -123,6 +133,31 @@ impl Shared {
         let result = event(&mut state.scheduler, now);
         self.carry_out(&mut state, now);
         result
+    }
+
+    /// `peer` is connected, and can be asked from now on.
+    pub(super) fn peer_up(self: &Arc<Self>, peer: PeerId) {
+        let (who, now) = (Who::peer(&peer), self.started.elapsed());
+        let mut state = self.desk.state();
+        state.peers.insert(who, peer);
+        state.scheduler.peer_up(now, who, key_of(&peer), Kind::Node { watches: true });
+        self.carry_out(&mut state, now);
+    }
+
+    /// `peer` is connected no more.
+    pub(super) fn peer_gone(self: &Arc<Self>, peer: &PeerId) {
+        let (who, now) = (Who::peer(peer), self.started.elapsed());
+        let mut state = self.desk.state();
+        state.peers.remove(&who);
+        state.scheduler.peer_down(now, who, Failure::Lost);
+        self.carry_out(&mut state, now);
+    }
+
+    /// What is asked for later use of each peer that can be asked.
+    pub(super) fn flows(&self) -> Vec<(PeerId, Flow)> {
+        let state = self.desk.state();
+        let flows = state.scheduler.flows();
+        flows.filter_map(|(who, flow)| Some((*state.peers.get(&who)?, flow))).collect()
     }
 
     /// Waits for an object to come from somebody else. Dropping the future takes it back.
@@ -211,12 +246,13 @@ impl Shared {
         for action in state.scheduler.actions() {
             match action {
                 Action::Ask { object, class, peer } => {
-                    let (shared, origin) = (self.clone(), state.origin.clone());
+                    let (shared, id) = (self.clone(), state.peers.get(&peer).copied());
+                    let origin = state.origin.clone().filter(|_| peer == Who::Origin);
                     let ask = async move {
-                        match (peer, origin) {
-                            (Who::Peer(peer), _) => shared.ask(peer, object, class).await,
-                            (Who::Origin, Some(origin)) => shared.ask_origin(&*origin, object, class).await,
-                            (Who::Origin, None) => {}
+                        match (id, origin) {
+                            (Some(id), _) => shared.ask(id, object, class).await,
+                            (None, Some(origin)) => shared.ask_origin(&*origin, object, class).await,
+                            (None, None) => {}
                         }
                     };
                     let task = self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(ask));
@@ -227,11 +263,12 @@ impl Shared {
                         ask.abort();
                     }
                 }
-                // An object store has nothing to tell, and is not asked.
-                Action::Watch { peer: Who::Origin, .. } => {}
-                Action::Watch { peer: Who::Peer(peer), objects } => {
-                    let watch = self.clone().watch(peer, objects);
-                    self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(watch));
+                Action::Watch { peer, objects } => {
+                    // An object store has nothing to tell, and is not asked.
+                    if let Some(id) = state.peers.get(&peer).copied() {
+                        let watch = self.clone().watch(id, objects);
+                        self.tasks.spawn(self.stop.clone().run_until_cancelled_owned(watch));
+                    }
                 }
                 Action::GiveUp { object, verdict } => {
                     let origin = state.refused.remove(&object);

@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::addresses::{ip_of, is_place, is_relayed, with_peer};
-use super::desk::{Who, key_of};
+use super::desk::Who;
 use super::dht::{self, Dht, KAD_PROTOCOL};
 use super::dialling::{Dialler, PAUSES, root_cause};
 use super::error::NetError;
@@ -30,7 +30,6 @@ use super::rules::{Mode, Rules};
 use super::shared::{Command, PEERS_PROTOCOL, SWARM_PROTOCOL, Shared, clock_ms};
 use super::transport::{Behaviour, BehaviourEvent, CONNECTING};
 use crate::swarm::choice::Failure;
-use crate::swarm::scheduler::Kind;
 
 /// How long a direct connection has to last before those through relays are given up for it. One that AutoNAT makes, to see whether a
 /// node can be reached, is over before that, and what it has seen is told where it was asked for, perhaps through a relay.
@@ -178,8 +177,7 @@ impl Driver {
                 let cause = cause.map(|cause| root_cause(&cause));
                 tracing::info!(peer = %peer_id, ?cause, "disconnected");
                 if num_established == 0 {
-                    let lost = Failure::Lost;
-                    self.shared.schedule(|scheduler, now| scheduler.peer_down(now, Who::Peer(peer_id), lost));
+                    self.shared.peer_gone(&peer_id);
                 }
                 self.relayed.remove(&connection_id);
                 self.trials.remove(&connection_id);
@@ -260,9 +258,7 @@ impl Driver {
         self.shared.table.connected(peer, reached, from, named);
         self.shared.table.relayed(&peer, self.relayed_with(&peer));
         if !self.shared.table.is_relay(&peer) {
-            self.shared.schedule(|scheduler, now| {
-                scheduler.peer_up(now, Who::Peer(peer), key_of(&peer), Kind::Node { watches: true });
-            });
+            self.shared.peer_up(peer);
         }
         self.dialler.connected(&mut self.swarm, peer, id);
     }
@@ -282,7 +278,7 @@ impl Driver {
     fn on_behaviour(&mut self, event: BehaviourEvent) {
         match event {
             BehaviourEvent::Ping(ping::Event { peer, result: Ok(rtt), .. }) => {
-                self.shared.schedule(|scheduler, now| scheduler.on_rtt(now, Who::Peer(peer), rtt));
+                self.shared.schedule(|scheduler, now| scheduler.on_rtt(now, Who::peer(&peer), rtt));
                 if let Some(link) = self.shared.table.link(&peer) {
                     link.health(|health, _| health.on_latency(rtt));
                 }
@@ -304,7 +300,7 @@ impl Driver {
                 let speaks = info.protocols.contains(&SWARM_PROTOCOL);
                 if !speaks {
                     self.shared.schedule(|scheduler, now| {
-                        scheduler.peer_down(now, Who::Peer(peer_id), Failure::Foreign);
+                        scheduler.peer_down(now, Who::peer(&peer_id), Failure::Foreign);
                     });
                 }
                 if self.shared.table.speaks(&peer_id, speaks) {

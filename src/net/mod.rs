@@ -263,11 +263,7 @@ impl Net {
 
     /// What is asked for later use of each peer that can be asked, by its id.
     pub fn flows(&self) -> BTreeMap<String, Flow> {
-        let flow = |(who, flow)| match who {
-            Who::Peer(peer) => Some((peer.to_string(), flow)),
-            Who::Origin => None,
-        };
-        self.shared.schedule(|scheduler, _| scheduler.flows().filter_map(flow).collect())
+        self.shared.flows().into_iter().map(|(peer, flow)| (peer.to_string(), flow)).collect()
     }
 
     /// Bytes of objects received and sent since the start, with all peers.
@@ -285,7 +281,7 @@ impl Net {
     pub async fn block(&self, peer: &str) -> Result<(), NetError> {
         let id = parse_peer(peer)?;
         self.shared.table.block(id);
-        self.shared.schedule(|scheduler, now| scheduler.peer_down(now, Who::Peer(id), Failure::Lost));
+        self.shared.schedule(|scheduler, now| scheduler.peer_down(now, Who::peer(&id), Failure::Lost));
         self.shared.command(Command::Ban(id)).await;
         Ok(())
     }
@@ -295,7 +291,7 @@ impl Net {
     pub async fn allow(&self, peer: &str) -> Result<(), NetError> {
         let id = parse_peer(peer)?;
         self.shared.table.allow(&id);
-        self.shared.schedule(|scheduler, _| scheduler.pardon(&Who::Peer(id)));
+        self.shared.schedule(|scheduler, _| scheduler.pardon(&Who::peer(&id)));
         self.shared.command(Command::Pardon(id)).await;
         Ok(())
     }

@@ -58,7 +58,7 @@ impl Shared {
             Ok(delivery) => match self.verify(id, delivery).await {
                 Ok(checked) => {
                     self.on_outcome(peer, true);
-                    return self.delivered(Who::Peer(peer), &checked);
+                    return self.delivered(Who::peer(&peer), &checked);
                 }
                 Err(error) => {
                     self.on_outcome(peer, false);
@@ -72,9 +72,9 @@ impl Shared {
             self.on_outcome(peer, false);
         }
         self.schedule(|scheduler, now| {
-            scheduler.failed(now, Who::Peer(peer), id, failure);
+            scheduler.failed(now, Who::peer(&peer), id, failure);
             if failure == Failure::Foreign {
-                scheduler.peer_down(now, Who::Peer(peer), failure);
+                scheduler.peer_down(now, Who::peer(&peer), failure);
             }
         });
     }
@@ -121,13 +121,13 @@ impl Shared {
         if let Some(open) = session.as_ref().filter(|session| !session.has_ended()) {
             return Ok(open.clone());
         }
-        if self.schedule(|scheduler, _| scheduler.not_opened_since(Who::Peer(peer), begun)) {
+        if self.schedule(|scheduler, _| scheduler.not_opened_since(Who::peer(&peer), begun)) {
             return Err(Failure::Lost);
         }
         match Session::open(self, peer, link.clone()).await {
             Ok(opened) => {
                 let watches = opened.watches();
-                self.schedule(|scheduler, now| scheduler.opened(now, Who::Peer(peer), watches));
+                self.schedule(|scheduler, now| scheduler.opened(now, Who::peer(&peer), watches));
                 *session = Some(opened.clone());
                 Ok(opened)
             }
@@ -138,7 +138,7 @@ impl Shared {
                     self.on_foreign(peer).await;
                     return Err(Failure::Foreign);
                 }
-                self.schedule(|scheduler, now| scheduler.not_opened(now, Who::Peer(peer), begun));
+                self.schedule(|scheduler, now| scheduler.not_opened(now, Who::peer(&peer), begun));
                 Err(Failure::Lost)
             }
         }
@@ -166,23 +166,21 @@ impl Shared {
     }
 
     async fn accuse(self: &Arc<Self>, peer: PeerId, id: ObjectId, error: &PackError) {
-        match self.schedule(|scheduler, now| scheduler.wrong(now, Who::Peer(peer), id)) {
+        match self.schedule(|scheduler, now| scheduler.wrong(now, Who::peer(&peer), id)) {
             Judgement::Ban => {
                 tracing::warn!(%peer, %id, %error, "a peer sent wrong bytes and is banned");
                 self.table.ban(peer);
                 self.command(Command::Ban(peer)).await;
             }
             Judgement::Doubt { pardoned } => {
+                let banned = self.table.banned().into_iter();
+                let pardoned: Vec<_> = banned.filter(|peer| pardoned.contains(&Who::peer(peer))).collect();
                 tracing::error!(
                     %peer, %id, %error, ?pardoned,
                     "a second peer sent wrong bytes for the same object: what names it or this machine's memory is \
                      damaged; nobody is banned for it"
                 );
-                let peers = pardoned.into_iter().filter_map(|who| match who {
-                    Who::Peer(peer) => Some(peer),
-                    Who::Origin => None,
-                });
-                for peer in peers {
+                for peer in pardoned {
                     self.table.pardon(&peer);
                     self.command(Command::Pardon(peer)).await;
                 }
@@ -193,7 +191,7 @@ impl Shared {
     /// The error when no peer is left to ask. While known peers are away, what failed may pass when they are back.
     fn give_up(self: &Arc<Self>, id: ObjectId, class: Class, verdict: Verdict) -> FetchError {
         let (failed, absent) = self.schedule(|scheduler, _| {
-            (scheduler.failed_on(&id), self.table.absent(|peer| scheduler.has_failed(&id, &Who::Peer(*peer))))
+            (scheduler.failed_on(&id), self.table.absent(|peer| scheduler.has_failed(&id, &Who::peer(peer))))
         });
         match verdict {
             _ if absent > 0 => {

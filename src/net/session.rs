@@ -328,7 +328,7 @@ impl Session {
                     Presence::Coming => Told::Coming(now),
                     Presence::Absent => Told::Absent,
                 };
-                let peer = Who::Peer(self.peer);
+                let peer = Who::peer(&self.peer);
                 objects.into_iter().for_each(|object| scheduler.told(now, peer, object, told));
             });
         }

@@ -316,6 +316,11 @@ impl Table {
         }
     }
 
+    /// Those who sent wrong bytes.
+    pub(super) fn banned(&self) -> Vec<PeerId> {
+        self.inner().banned.iter().copied().collect()
+    }
+
     /// Nothing is held against `peer` any more.
     pub(super) fn pardon(&self, peer: &PeerId) {
         self.inner().banned.remove(peer);

@@ -91,7 +91,7 @@ impl Session {
                     }
                 }
                 Some(Message::Redirect(redirect)) => {
-                    let to = PeerId::from_bytes(&redirect.peer).ok().map(Who::Peer);
+                    let to = PeerId::from_bytes(&redirect.peer).ok().map(|peer| Who::peer(&peer));
                     for request in redirect.requests {
                         self.on_answered(lane, request, Failure::Redirected(to))?;
                     }

@@ -30,6 +30,8 @@ const UNIT: u64 = 1 << 10;
 const LEAST: u32 = (IN_FLIGHT / UNIT / OBJECTS as u64) as u32;
 /// Plain bytes for which a file takes room before it begins, at most.
 const RESERVED: u64 = 4 << 20;
+/// Objects that are told of at a time.
+const TOLD: usize = 64;
 /// Files for which what names their objects is fetched ahead.
 const NAMED: usize = 64;
 
@@ -82,7 +84,7 @@ impl Bringer {
         brought.try_fold(0, |sum, (_, fetched)| ready(Ok(sum + fetched))).await
     }
 
-    /// Brings a file here in room that was taken before, as far as that goes. `met` is told of every object of it, once it is here.
+    /// Brings a file here in room that was taken before, as far as that goes. `met` is told of every object of it, when it is here.
     async fn file(
         &self,
         view: &View,
@@ -91,7 +93,7 @@ impl Bringer {
         met: &mpsc::Sender<Piece>,
     ) -> Result<(), ViewError> {
         let brought = self.bring_pieces(pieces(view, file, u64::MAX, self.class), &reserved);
-        let mut brought = pin!(brought.map_ok(|(object, _)| object).try_ready_chunks(OBJECTS));
+        let mut brought = pin!(brought.map_ok(|(object, _)| object).try_chunks(TOLD));
         while let Some(piece) = brought.try_next().await.map_err(|error| error.1)? {
             // Nobody is to be told any more when the work was given up.
             let _ = met.send(piece).await;

@@ -103,7 +103,6 @@ fn an_unfinished_one_leaves_nothing() {
     assert_eq!(store.stats().expect("counts").cached_bytes, 0);
 }
 
-/// The states that a SIGKILL or a power cut can leave between two steps of writing one.
 /// A copy was not made, and not tried again before the next open, when the file happened to be opened as it began: whoever only
 /// looked was counted among its users.
 #[test]
@@ -125,6 +124,7 @@ fn looking_for_one_keeps_nobody_from_writing_it() {
     });
 }
 
+/// The states that a SIGKILL or a power cut can leave between two steps of writing one.
 #[test]
 fn what_a_crash_leaves_is_removed_at_the_next_opening() {
     let dir = temp();

@@ -25,7 +25,7 @@ const FLOOR: u64 = 20;
 const EXPLORE: u64 = 50;
 /// How long is waited for peers to say whether they have an object: for later, and for a reader to come.
 const ANSWER: Duration = Duration::from_millis(500);
-const ANSWER_READAHEAD: Duration = Duration::from_millis(50);
+const ANSWER_SOON: Duration = Duration::from_millis(50);
 /// How long an object is left to somebody else to fetch who makes no progress.
 const LEFT: Duration = Duration::from_secs(1);
 /// How long nothing is asked of those who had an object from the beginning while it is left to others, though nothing is on
@@ -201,7 +201,7 @@ impl<P: Copy + Ord + std::hash::Hash> Scheduler<P> {
     /// The same, looked at now.
     fn look(&self, now: Duration, object: &ObjectId, want: &Want<P>) -> Option<Outlook<P>> {
         let is_soon = want.class == Class::Readahead || names_others(object);
-        let answer = if is_soon { ANSWER_READAHEAD } else { ANSWER };
+        let answer = if is_soon { ANSWER_SOON } else { ANSWER };
         let (mut holders, mut brought) = (0, false);
         // The heaviest of those who bring what is left to them, and of the others; if heavier than this node.
         let mine = weight(self.me, object);
