@@ -117,10 +117,12 @@ impl Dialler {
         if let Some(dial) = self.dials.remove(&id) {
             dial.answer(Ok(peer));
         }
-        for begins in
-            self.behind_relays.extract_if(.., |behind| behind.relays.contains(&peer)).collect::<Vec<_>>()
-        {
-            self.begin(swarm, begins.dial);
+        let (begin, wait) = std::mem::take(&mut self.behind_relays)
+            .into_iter()
+            .partition(|behind| behind.relays.contains(&peer));
+        self.behind_relays = wait;
+        for BehindRelays { dial, .. } in begin {
+            self.begin(swarm, dial);
         }
     }
 
@@ -179,36 +181,42 @@ impl Dialler {
         }
         dial.routes = self.rules.routes(address);
         dial.routes.retain(|route| self.rules.may_dial(route));
-        // libp2p gives up at once what is to go through a relay that is being dialled already, as it is for a reservation.
-        let relays: Vec<_> = dial.routes.iter().filter(|route| is_relayed(route)).map(relay_of).collect();
-        let relays: Vec<_> = relays.into_iter().filter_map(|relay| Some((peer_of(&relay)?, relay))).collect();
-        if relays.is_empty() || relays.iter().any(|(relay, _)| swarm.is_connected(relay)) {
-            return self.begin(swarm, dial);
+        if dial.routes.is_empty() {
+            let cause = format!("net.mode is {}", self.rules.mode);
+            let address = dial.address.to_string();
+            return dial.answer(Err(NetError::Denied { address, cause }));
         }
-        let dialled = relays.into_iter().filter(|(relay, address)| {
-            let condition = PeerCondition::DisconnectedAndNotDialing;
-            self.dial_all(swarm, *relay, vec![address.clone()], condition)
-        });
-        let relays: Vec<_> = dialled.map(|(relay, _)| relay).collect();
+        let relays = self.dial_relays(swarm, &dial.routes);
         match relays.is_empty() {
             true => self.begin(swarm, dial),
             false => self.behind_relays.push(BehindRelays { dial, relays }),
         }
     }
 
-    fn begin(&mut self, swarm: &mut Swarm<Behaviour>, dial: Dial) {
-        let Some(route) = dial.routes.first().cloned() else {
-            let cause = format!("net.mode is {}", self.rules.mode);
-            let address = dial.address.to_string();
-            return dial.answer(Err(NetError::Denied { address, cause }));
+    /// Dials the relays that `routes` lead through; returns them, unless one is connected already. libp2p gives up at once what is to go
+    /// through a relay that is being dialled, as it is for a reservation.
+    fn dial_relays(&self, swarm: &mut Swarm<Behaviour>, routes: &[Multiaddr]) -> Vec<PeerId> {
+        let relays = routes.iter().filter(|route| is_relayed(route)).map(relay_of);
+        let relays: Vec<_> = relays.filter_map(|relay| Some((peer_of(&relay)?, relay))).collect();
+        if relays.iter().any(|(relay, _)| swarm.is_connected(relay)) {
+            return Vec::new();
+        }
+        let mut dial = |relay, address| {
+            self.dial_all(swarm, relay, vec![address], PeerCondition::DisconnectedAndNotDialing)
         };
+        let dialled = relays.into_iter().filter_map(|(relay, address)| dial(relay, address).then_some(relay));
+        dialled.collect()
+    }
+
+    fn begin(&mut self, swarm: &mut Swarm<Behaviour>, dial: Dial) {
         let opts = match dial.expected {
             Some(peer) => DialOpts::peer_id(peer)
                 .addresses(dial.routes.clone())
                 .condition(PeerCondition::Always)
                 .allocate_new_port()
                 .build(),
-            None => DialOpts::unknown_peer_id().address(route).allocate_new_port().build(),
+            // Only to a peer that is named there may be other routes than the address.
+            None => DialOpts::unknown_peer_id().address(dial.address.clone()).allocate_new_port().build(),
         };
         let connection = opts.connection_id();
         match swarm.dial(opts) {
