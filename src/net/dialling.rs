@@ -8,6 +8,7 @@
 //! Threads: the driver's task.
 
 use std::collections::HashMap;
+use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -344,5 +345,10 @@ pub(super) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     while let Some(source) = error.source() {
         error = source;
     }
-    error.to_string()
+    match error.downcast_ref::<io::Error>().map(io::Error::kind) {
+        Some(ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => {
+            "it hung up; it may have as many connections as it takes".to_owned()
+        }
+        _ => error.to_string(),
+    }
 }

@@ -28,6 +28,7 @@ mod mux;
 mod patience;
 mod peer_wire;
 mod peers;
+mod places;
 mod relays;
 mod replica_calls;
 mod replica_wire;
