@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use libp2p::core::transport::TransportError;
+use libp2p::core::upgrade::NegotiationError;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError};
 use libp2p::{Multiaddr, PeerId, Swarm};
@@ -345,10 +346,13 @@ pub(super) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     while let Some(source) = error.source() {
         error = source;
     }
-    match error.downcast_ref::<io::Error>().map(io::Error::kind) {
-        Some(ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset) => {
-            "it hung up; it may have as many connections as it takes".to_owned()
-        }
-        _ => error.to_string(),
+    // Which of them it is depends on how far the handshake had come.
+    let hung_up = match error.downcast_ref::<io::Error>().map(io::Error::kind) {
+        Some(ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => true,
+        _ => matches!(error.downcast_ref(), Some(NegotiationError::Failed)),
+    };
+    match hung_up {
+        true => "it ended the handshake; it may have as many connections as it takes".to_owned(),
+        false => error.to_string(),
     }
 }

@@ -142,7 +142,7 @@ fn behaviour(
     // Whether others reach it is no question for a node that listens on the loopback alone.
     let asks = internet && !is_near(options);
     Ok(Behaviour {
-        places: places::Behaviour::new(max_incoming(max_peers)),
+        places: places::Behaviour::new(max_peers, max_incoming(max_peers)),
         limits: connection_limits::Behaviour::new(limits),
         banned: allow_block_list::Behaviour::default(),
         blocked: blocked(&options.block)?,

@@ -292,9 +292,13 @@ async fn connections_from_outside_leave_room_for_those_of_this_node() {
     // One that was let in and then closed took itself for connected, and came again and again.
     let refused = start(20).await;
     let error = refused.net.connect(&node.address()).await.unwrap_err().to_string();
-    assert!(error.contains("hung up"), "{error}");
+    assert!(error.contains("as many connections as it takes"), "{error}");
     assert!(refused.net.peers().is_empty());
     node.connect(&wanted).await;
     assert!(crowd.iter().all(|raw| raw.closed() == 0));
     assert_eq!(node.net.peers().len(), 4);
+    // Nor does it dial when it has no place left.
+    let error = node.net.connect(&refused.address()).await.unwrap_err().to_string();
+    assert!(error.contains("as many connections as it takes"), "{error}");
+    assert!(refused.net.peers().is_empty());
 }
