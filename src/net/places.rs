@@ -7,8 +7,8 @@
 //! Trust: none is needed.
 //! Threads: the driver's task.
 //!
-//! A peer that is let in and then closed takes itself for connected, and comes again at once, as to any peer that it has lost. Of a
-//! hundred nodes with twelve connections each, all dialled those that they had lost so although they had no place for them.
+//! A peer that is let in and then closed takes itself for connected, and comes again at once, as to any peer that it has lost. In
+//! a crowd of a hundred with twelve connections each, nodes kept dialling those that they had lost so, with no place for them.
 
 use std::collections::HashSet;
 use std::convert::Infallible;
