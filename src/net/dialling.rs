@@ -154,7 +154,7 @@ impl Dialler {
         self.behind_relays.iter_mut().for_each(|behind| behind.relays.retain(|known| Some(*known) != relay));
         for BehindRelays { dial, .. } in self.behind_relays.extract_if(.., |behind| behind.relays.is_empty())
         {
-            let (address, cause) = (dial.address.to_string(), format!("its relay: {}", root_cause(error)));
+            let (address, cause) = (dial.address.to_string(), format!("its relay: {}", cause_of(error)));
             dial.answer(Err(NetError::Unreachable { address, cause }));
         }
     }
@@ -324,12 +324,12 @@ impl Dial {
             }
             DialError::LocalPeerId { .. } => NetError::Myself { address },
             DialError::Denied { cause } => NetError::Denied { address, cause: root_cause(&cause) },
-            DialError::Transport(errors) => match errors.last() {
-                Some((_, TransportError::MultiaddrNotSupported(_))) => NetError::unsupported(&address),
-                Some((_, error)) => NetError::Unreachable { address, cause: root_cause(error) },
-                None => NetError::Unreachable { address, cause: "no address was tried".to_owned() },
-            },
-            other => NetError::Unreachable { address, cause: root_cause(&other) },
+            DialError::Transport(errors)
+                if matches!(errors.last(), Some((_, TransportError::MultiaddrNotSupported(_)))) =>
+            {
+                NetError::unsupported(&address)
+            }
+            other => NetError::Unreachable { address, cause: cause_of(&other) },
         };
         self.answer(Err(error));
     }
@@ -337,6 +337,17 @@ impl Dial {
     fn answer(self, result: Result<PeerId, NetError>) {
         // Whoever has gone needs no answer.
         let _ = self.reply.send(result);
+    }
+}
+
+/// Why a dial has failed; of several addresses, why the last has.
+fn cause_of(error: &DialError) -> String {
+    match error {
+        DialError::Transport(errors) => match errors.last() {
+            Some((_, error)) => root_cause(error),
+            None => "no address was tried".to_owned(),
+        },
+        other => root_cause(other),
     }
 }
 

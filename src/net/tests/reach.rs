@@ -124,11 +124,10 @@ async fn a_dial_through_a_relay_waits_until_that_is_connected() {
     assert_eq!(to_relay.unwrap(), relay.net.peer_id());
     assert_eq!(through.unwrap(), source.net.peer_id());
 
-    let id = relay.net.peer_id();
     relay.net.shutdown().await;
     let late = start(23).await;
     let error = late.net.connect(&circuit).await.unwrap_err().to_string();
-    assert!(error.contains(&circuit) && error.contains("its relay: ") && error.contains(&id), "{error}");
+    assert!(error.contains(&circuit) && error.contains("its relay: Connection refused"), "{error}");
 }
 
 /// On one machine nothing is between them: the relayed connection is given up for a direct one.
