@@ -8,6 +8,7 @@
 //! Threads: the driver's task.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -342,28 +343,32 @@ impl Dial {
 
 /// Why a dial has failed; of several addresses, why the last has.
 fn cause_of(error: &DialError) -> String {
-    match error {
+    let innermost = match error {
         DialError::Transport(errors) => match errors.last() {
-            Some((_, error)) => root_cause(error),
-            None => "no address was tried".to_owned(),
+            Some((_, error)) => innermost(error),
+            None => return "no address was tried".to_owned(),
         },
-        other => root_cause(other),
-    }
-}
-
-/// The innermost error; those around it only name the layers of libp2p.
-pub(super) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut error = error;
-    while let Some(source) = error.source() {
-        error = source;
-    }
+        other => innermost(other),
+    };
     // Which of them it is depends on how far the handshake had come.
-    let hung_up = match error.downcast_ref::<io::Error>().map(io::Error::kind) {
+    let hung_up = match innermost.downcast_ref::<io::Error>().map(io::Error::kind) {
         Some(ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => true,
-        _ => matches!(error.downcast_ref(), Some(NegotiationError::Failed)),
+        _ => matches!(innermost.downcast_ref(), Some(NegotiationError::Failed)),
     };
     match hung_up {
         true => "it ended the handshake; it may have as many connections as it takes".to_owned(),
-        false => error.to_string(),
+        false => innermost.to_string(),
     }
+}
+
+pub(super) fn root_cause(error: &(dyn Error + 'static)) -> String {
+    innermost(error).to_string()
+}
+
+/// The innermost error; those around it only name the layers of libp2p.
+fn innermost<'a>(mut error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error
 }

@@ -10,6 +10,7 @@
 
 mod addresses;
 mod callers;
+mod capacity;
 mod desk;
 mod dht;
 mod dialling;
@@ -28,7 +29,6 @@ mod mux;
 mod patience;
 mod peer_wire;
 mod peers;
-mod places;
 mod relays;
 mod replica_calls;
 mod replica_wire;

@@ -25,7 +25,7 @@ use super::dht::{self, Kad};
 use super::error::NetError;
 use super::gossip;
 use super::rules::{Guarded, Mode, Rules};
-use super::{places, secure, streams};
+use super::{capacity, secure, streams};
 
 /// How long a connection may take to come about, handshakes included.
 pub(super) const CONNECTING: Duration = Duration::from_secs(10);
@@ -50,7 +50,7 @@ const CIRCUIT_TIME: Duration = Duration::from_secs(2 * 3600);
 
 #[derive(NetworkBehaviour)]
 pub(super) struct Behaviour {
-    places: places::Behaviour,
+    capacity: capacity::Behaviour,
     limits: connection_limits::Behaviour,
     pub(super) banned: allow_block_list::Behaviour<allow_block_list::BlockedPeers>,
     pub(super) blocked: allow_block_list::Behaviour<allow_block_list::BlockedPeers>,
@@ -142,7 +142,7 @@ fn behaviour(
     // Whether others reach it is no question for a node that listens on the loopback alone.
     let asks = internet && !is_near(options);
     Ok(Behaviour {
-        places: places::Behaviour::new(max_peers, max_incoming(max_peers)),
+        capacity: capacity::Behaviour::new(max_peers, max_incoming(max_peers)),
         limits: connection_limits::Behaviour::new(limits),
         banned: allow_block_list::Behaviour::default(),
         blocked: blocked(&options.block)?,
