@@ -28,6 +28,7 @@ use super::gossip::{self, News, Rates};
 use super::relays::Reservation;
 use super::rules::{Mode, Rules};
 use super::shared::{Command, PEERS_PROTOCOL, SWARM_PROTOCOL, Shared, clock_ms};
+use super::trackers;
 use super::transport::{Behaviour, BehaviourEvent, CONNECTING};
 use crate::swarm::choice::Failure;
 
@@ -130,6 +131,7 @@ impl Driver {
         match command {
             Command::Dial { address, reply } => self.dialler.dial(&mut self.swarm, address, reply),
             Command::Meet { peer, addresses } => self.meet_named(peer, addresses),
+            Command::MeetMembers => self.meet_members(),
             Command::Tell(news) => {
                 if let Some(gossip) = self.swarm.behaviour_mut().gossip.as_mut() {
                     gossip::tell(gossip, &news);
@@ -189,6 +191,7 @@ impl Driver {
             }
             SwarmEvent::OutgoingConnectionError { connection_id, peer_id, error } => {
                 self.dialler.failed(&mut self.swarm, connection_id, peer_id, error);
+                self.meet_members();
             }
             SwarmEvent::NewListenAddr { address, listener_id } => {
                 let relayed = self.reservations.iter_mut().find_map(|relay| relay.came_up(listener_id));
@@ -372,11 +375,24 @@ impl Driver {
         }
     }
 
-    /// Connects to a peer that others have named. Half of the connections are left for what is asked for otherwise.
+    /// Connects to a peer that others have named, if there is room for such.
     fn meet_named(&mut self, peer: PeerId, addresses: Vec<Multiaddr>) {
-        if self.shared.table.connected_count() < self.shared.max_peers / 2 {
+        if self.room_for_named() > 0 {
             self.meet(peer, addresses);
         }
+    }
+
+    /// Connects to members of this node's swarms, as far as there is room for such; to others as soon as one cannot be reached.
+    fn meet_members(&mut self) {
+        for (peer, addresses) in trackers::to_dial(&self.shared, self.room_for_named()) {
+            self.meet(peer, addresses);
+        }
+    }
+
+    /// How many peers that others have named may be dialled, besides those that are being dialled.
+    fn room_for_named(&self) -> usize {
+        let dialled = self.swarm.network_info().connection_counters().num_pending_outgoing() as usize;
+        trackers::room_for_named(&self.shared).saturating_sub(dialled)
     }
 
     /// Connects to a peer that no user has named, as far as there is room.

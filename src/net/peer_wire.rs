@@ -35,6 +35,9 @@ pub(super) struct Announce {
     pub(super) addresses: Vec<ByteVec>,
     #[n(1)]
     pub(super) swarms: Vec<SwarmId>,
+    /// How many others are to be named at most. Whoever is connected with as many as it wants need not be told of more.
+    #[n(2)]
+    pub(super) wanted: u32,
 }
 
 /// Others that have announced themselves in one of those swarms.
@@ -60,13 +63,14 @@ fn bytes_of(addresses: &[Multiaddr]) -> Vec<ByteVec> {
 }
 
 impl Announce {
-    /// `swarms` are [`MAX_SWARMS`] at most.
-    pub(super) fn new(addresses: &[Multiaddr], swarms: &[SwarmId]) -> Announce {
-        Announce { addresses: bytes_of(addresses), swarms: swarms.to_vec() }
+    /// `swarms` are [`MAX_SWARMS`] at most, and `wanted` [`MAX_NAMED`].
+    pub(super) fn new(addresses: &[Multiaddr], swarms: &[SwarmId], wanted: usize) -> Announce {
+        Announce { addresses: bytes_of(addresses), swarms: swarms.to_vec(), wanted: wanted as u32 }
     }
 
     pub(super) fn check(&self) -> Result<(), CodecError> {
         within("an announcement", self.swarms.len(), MAX_SWARMS)?;
+        within("an announcement", self.wanted as usize, MAX_NAMED)?;
         within("an announcement", self.addresses.len(), MAX_ADDRESSES)
     }
 }
@@ -111,12 +115,13 @@ mod tests {
     fn what_may_be_said_round_trips_and_more_is_refused() {
         let address = format!("/ip4/192.0.2.7/tcp/4001/p2p/{}", PeerId::random());
         let addresses = vec![address.parse::<Multiaddr>().unwrap(); MAX_ADDRESSES + 5];
-        let announce = Announce::new(&addresses, &[SwarmId::from_bytes([7; 32]); MAX_SWARMS]);
+        let announce = Announce::new(&addresses, &[SwarmId::from_bytes([7; 32]); MAX_SWARMS], MAX_NAMED);
         assert_eq!(announce.check(), Ok(()));
         let bytes = codec::encode(&announce);
         assert_eq!(codec::decode::<Announce>("announcement", &bytes, MAX_ANNOUNCE), Ok(announce));
-        let long = Announce::new(&[], &[SwarmId::from_bytes([7; 32]); MAX_SWARMS + 1]);
-        assert!(long.check().is_err());
+        let long = Announce::new(&[], &[SwarmId::from_bytes([7; 32]); MAX_SWARMS + 1], 0);
+        let greedy = Announce::new(&[], &[], MAX_NAMED + 1);
+        assert!(long.check().is_err() && greedy.check().is_err());
 
         let peer = PeerId::random();
         let members = vec![Member::new(&peer, &addresses); MAX_NAMED];

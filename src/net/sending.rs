@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::io::{AsyncWrite, AsyncWriteExt};
 use libp2p::PeerId;
-use tokio::sync::SemaphorePermit;
+use tokio::sync::{Notify, SemaphorePermit};
 
 use super::shared::{Shared, blocking};
 use crate::fetch::Lookups;
@@ -36,13 +36,15 @@ pub(super) type ReaderId = (PeerId, u64);
 /// What is under way to all readers.
 pub(super) struct UnderWay {
     uplink: Mutex<Uplink<ReaderId>>,
+    /// Woken when something has come: of those who wait until less is under way, who has waited longest.
+    less: Notify,
     started: Instant,
 }
 
 impl UnderWay {
     /// Nothing is; time is counted from `started`.
     pub(super) fn new(started: Instant) -> UnderWay {
-        UnderWay { uplink: Mutex::default(), started }
+        UnderWay { uplink: Mutex::default(), less: Notify::new(), started }
     }
 
     /// Runs `change` on it, with the time.
@@ -50,6 +52,16 @@ impl UnderWay {
         let now = self.started.elapsed();
         // Each change is one step; a panic leaves no half of one.
         change(&mut self.uplink.lock().unwrap_or_else(PoisonError::into_inner), now)
+    }
+
+    /// Less is under way than before.
+    pub(super) fn is_less(&self) {
+        self.less.notify_one();
+    }
+
+    /// Waits until less is under way, in turn with others who do.
+    pub(super) async fn less(&self) {
+        self.less.notified().await;
     }
 }
 

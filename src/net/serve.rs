@@ -56,6 +56,9 @@ const STALLED: Duration = Duration::from_secs(30);
 /// News of what is watched is told no more often. Each message costs its reader far more than what it says, and in a crowd each object is news for all.
 const GATHER: Duration = Duration::from_millis(10);
 
+/// How often it is looked at whether what waits may be begun, or has been given to somebody else meanwhile.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
 /// How long whoever was given an object is taken to have it, and how many objects are remembered.
 const LATELY: Duration = Duration::from_secs(10);
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(16 << 10).expect("it is not zero");
@@ -71,6 +74,13 @@ pub(super) struct Server {
 
 /// Whom objects were given to last, and when.
 type Lately = LruCache<ObjectId, (PeerId, tokio::time::Instant)>;
+
+/// What is to be sent next on a lane.
+struct Next<'a> {
+    wanted: Vec<Wanted<'a>>,
+    /// More was asked for, and waits until less is under way.
+    has_to_wait: bool,
+}
 
 /// One session, seen from the side that serves.
 struct Served {
@@ -209,9 +219,9 @@ impl Server {
         // As many as are not too much to be read at a time, by what they had last.
         let mut at_once = 1;
         loop {
-            let wanted = self.next(served, lane, at_once, writer).await?;
+            let Next { wanted, has_to_wait } = self.next(served, lane, at_once, writer).await?;
             if wanted.is_empty() {
-                served.work[lane as usize].notified().await;
+                served.wait(lane, has_to_wait).await;
                 continue;
             }
             let looked_for = sending::look(&self.shared, wanted).await;
@@ -232,8 +242,8 @@ impl Server {
         lane: Lane,
         most: usize,
         writer: &mut (impl AsyncWrite + Unpin),
-    ) -> Result<Vec<Wanted<'_>>, FrameError> {
-        let mut wanted = Vec::new();
+    ) -> Result<Next<'_>, FrameError> {
+        let (mut wanted, mut has_to_wait) = (Vec::new(), false);
         while wanted.len() < most {
             let job = served.state().serving.next(lane, self.shared.started.elapsed());
             let answer = match job {
@@ -242,7 +252,13 @@ impl Server {
                 Some(Job::Send { request, object, class, sent }) => {
                     match self.elsewhere(served, object, class).filter(|_| sent == 0) {
                         Some(to) if served.state().serving.redirect(request) => {
+                            served.is_gone(request);
                             Message::Redirect(Redirect { peer: to.to_bytes(), requests: vec![request] })
+                        }
+                        _ if sent == 0 && !served.may_begin(request, class) => {
+                            served.state().serving.put_back(request);
+                            has_to_wait = true;
+                            break;
                         }
                         _ => {
                             let loaded = &self.loaded[lane as usize];
@@ -265,26 +281,28 @@ impl Server {
             };
             timeout(STALLED, frames::write(writer, &answer)).await.map_err(stalled)??;
         }
-        Ok(wanted)
+        Ok(Next { wanted, has_to_wait })
     }
 
     /// Whether an object that was looked for can be sent; its request is refused otherwise.
     fn found(&self, served: &Served, wanted: &Wanted, found: Found) -> Option<Packed> {
         let Wanted { request, object, .. } = wanted;
         let mut state = served.state();
-        match found {
+        let reason = match found {
             Ok(Some(packed)) if state.serving.found(*request, packed.stored().len() as u32) => {
                 return Some(packed);
             }
-            Ok(Some(_)) => state.serving.refuse(*request, Reason::Busy),
+            Ok(Some(_)) => Reason::Busy,
             // What is wanted here will be here.
-            Ok(None) if self.shared.desk.wants(object) => state.serving.refuse(*request, Reason::Busy),
-            Ok(None) => state.serving.refuse(*request, Reason::Missing),
+            Ok(None) if self.shared.desk.wants(object) => Reason::Busy,
+            Ok(None) => Reason::Missing,
             Err(error) => {
                 tracing::warn!(%object, %error, "an object could not be read to be sent");
-                state.serving.refuse(*request, Reason::Busy);
+                Reason::Busy
             }
-        }
+        };
+        state.serving.refuse(*request, reason);
+        served.is_gone(*request);
         None
     }
 
@@ -427,6 +445,27 @@ impl Served {
         (self.peer, self.session)
     }
 
+    /// Whether what a request asks for may be begun now, or has to wait until less is under way. Readers do not wait.
+    fn may_begin(&self, request: u64, class: Class) -> bool {
+        class <= Class::Readahead
+            || !self.tells
+            || self.under_way.with(|uplink, now| uplink.begin(now, self.id(), request))
+    }
+
+    /// Waits until there may be something to be sent on a lane.
+    async fn wait(&self, lane: Lane, has_to_wait: bool) {
+        let work = self.work[lane as usize].notified();
+        if has_to_wait {
+            tokio::select! {
+                () = work => {}
+                () = self.under_way.less() => {}
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
+            }
+        } else {
+            work.await;
+        }
+    }
+
     /// An object of `bytes` is on its way.
     fn on_sent(&self, request: u64, bytes: u64) {
         if self.tells {
@@ -437,13 +476,19 @@ impl Served {
     /// Objects to which nothing is added have come.
     fn on_come(&self, credit: &Credit) {
         let come = credit.grants.iter().filter(|(_, bytes)| *bytes == 0);
-        self.under_way
-            .with(|uplink, now| come.for_each(|(request, _)| uplink.on_come(now, self.id(), *request)));
+        for (request, _) in come {
+            self.under_way.with(|uplink, now| uplink.on_come(now, self.id(), *request));
+            self.under_way.is_less();
+        }
     }
 
     fn on_gone(&self, cancel: &Cancel) {
-        let requests = cancel.requests.iter();
-        self.under_way.with(|uplink, _| requests.for_each(|request| uplink.on_gone(self.id(), *request)));
+        cancel.requests.iter().for_each(|request| self.is_gone(*request));
+    }
+
+    /// What a request asked for is not sent, or not needed any more.
+    fn is_gone(&self, request: u64) {
+        self.under_way.with(|uplink, _| uplink.on_gone(self.id(), request));
     }
 
     /// Says which objects are here; one message at a time, so that whoever asks much waits. In a crowd most of them have just come

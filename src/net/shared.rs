@@ -59,6 +59,8 @@ pub(super) enum Command {
         peer: PeerId,
         addresses: Vec<Multiaddr>,
     },
+    /// Connect to members of this node's swarms, as far as there is room for such.
+    MeetMembers,
     Tell(News),
     /// Close all connections with a peer that broke the protocol, or does not speak it.
     Disconnect(PeerId),

@@ -1,9 +1,9 @@
 //! Finding those who hold or want the same snapshot: every node announces itself to its peers, and is a tracker to them.
 //!
-//! Owns: the swarms this node is in, announcing them, answering the announcements of others, and dialling the members
-//! that were named.
+//! Owns: the swarms this node is in, announcing them, answering the announcements of others, and the members that were
+//! named.
 //! Must not know: what a swarm is of; how long anything counts or who is dialled next (`swarm::tracker` does).
-//! Invariant: a peer is asked by one task at a time and answered by a few; the room that dials leave for others is kept.
+//! Invariant: a peer is asked by one task at a time and answered by a few.
 //! Trust: whoever is named is a claim, as are its addresses; both are checked for form, and Noise proves who answers.
 //! Threads: one task that waits for what is due, one more for each announcement and each answer on their way.
 
@@ -23,7 +23,7 @@ use super::peer_wire::{Announce, Answer, MAX_ANNOUNCE, MAX_ANSWER, MAX_SWARMS, M
 use super::shared::{Command, PEERS_PROTOCOL, Shared};
 use super::streams::Incoming;
 use crate::id::SwarmId;
-use crate::swarm::tracker::{EVERY, Heard, MAX_SWARMS_EACH, Pace, Tracker};
+use crate::swarm::tracker::{EVERY, Heard, MAX_NAMED, MAX_SWARMS_EACH, Pace, Tracker};
 
 /// How long one announcement may take, its answer included.
 const ANSWER: Duration = Duration::from_secs(15);
@@ -161,7 +161,7 @@ pub(super) async fn announce(shared: Arc<Shared>) {
                 if let Err(error) = told {
                     tracing::debug!(%peer, %error, "a peer could not be told of our swarms");
                 }
-                meet(&shared).await;
+                shared.command(Command::MeetMembers).await;
             }));
         }
     }
@@ -173,8 +173,10 @@ async fn tell(shared: &Shared, peer: PeerId) -> Result<(), LogWireError> {
     let mut addresses = shared.table.listening_on();
     addresses.retain(|address| is_for(near, address));
     let swarms = shared.trackers.swarms();
+    // Some of them have no room left themselves.
+    let wanted = (2 * room_for_named(shared)).min(MAX_NAMED);
     for swarms in swarms.chunks(MAX_SWARMS) {
-        let announce = Announce::new(&addresses, swarms);
+        let announce = Announce::new(&addresses, swarms, wanted);
         let pauses = ExponentialBuilder::default().with_min_delay(Duration::from_millis(20)).with_jitter();
         // Like requests about logs, a stream may have been dropped for want of room.
         let calls = (|| call(shared, peer, &announce))
@@ -209,22 +211,20 @@ fn note(shared: &Shared, answer: &Answer, near: bool) {
     }
 }
 
-/// Dials members that were named, as long as half of the connections are left for others.
-async fn meet(shared: &Shared) {
-    let now = shared.started.elapsed();
-    let room = (shared.max_peers / 2).saturating_sub(shared.table.connected_count());
+/// How many more of those that others name this node would connect with: a third of its connections is left for what is asked for otherwise.
+pub(super) fn room_for_named(shared: &Shared) -> usize {
+    (shared.max_peers - shared.max_peers / 3).saturating_sub(shared.table.connected_count())
+}
+
+/// Members to dial now, `room` at most. They count as dialled.
+pub(super) fn to_dial(shared: &Shared, room: usize) -> Vec<(PeerId, Vec<Multiaddr>)> {
     let settled = |peer: &PeerId| {
         *peer == shared.me || shared.table.is_connected(peer) || shared.table.refusal(peer).is_some()
     };
-    let members = {
-        let mut mine = shared.trackers.mine();
-        match mine.joined.is_empty() {
-            true => Vec::new(),
-            false => mine.heard.to_dial(now, room, settled),
-        }
-    };
-    for (peer, addresses) in members {
-        shared.command(Command::Meet { peer, addresses }).await;
+    let mut mine = shared.trackers.mine();
+    match room == 0 || mine.joined.is_empty() {
+        true => Vec::new(),
+        false => mine.heard.to_dial(shared.started.elapsed(), room, settled),
     }
 }
 
@@ -256,7 +256,7 @@ fn track(shared: &Shared, peer: PeerId, announce: &Announce) -> Answer {
     let members = {
         let mut tracker = shared.trackers.tracker();
         tracker.announce(now, peer, addresses, &announce.swarms);
-        tracker.members(now, &peer, &announce.swarms)
+        tracker.members(now, &peer, &announce.swarms, announce.wanted as usize)
     };
     let useful = members.into_iter().filter_map(|(member, mut addresses)| {
         addresses.retain(|address| is_for(near, address));

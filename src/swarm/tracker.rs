@@ -121,9 +121,10 @@ impl<P: Copy + Ord + Hash, A: Clone> Tracker<P, A> {
         announcers.retain(|_, announcer| announcer.swarms > 0 || counts(&announcer.last));
     }
 
-    /// Up to [`MAX_NAMED`] other members of `swarms` with their addresses, some of each swarm.
-    pub fn members(&mut self, now: Duration, asks: &P, swarms: &[SwarmId]) -> Vec<(P, Vec<A>)> {
+    /// Up to `most` other members of `swarms` with their addresses, some of each swarm.
+    pub fn members(&mut self, now: Duration, asks: &P, swarms: &[SwarmId], most: usize) -> Vec<(P, Vec<A>)> {
         self.expire(now);
+        let most = most.min(MAX_NAMED);
         let lists = swarms.iter().map(|swarm| self.next_members(now, swarm, asks));
         let mut lists: Vec<_> = lists.map(Vec::into_iter).collect();
         let mut named: Vec<P> = Vec::new();
@@ -132,7 +133,7 @@ impl<P: Copy + Ord + Hash, A: Clone> Tracker<P, A> {
             for (swarm, list) in swarms.iter().zip(&mut lists) {
                 let Some(peer) = list.next() else { continue };
                 if !named.contains(&peer) {
-                    if named.len() == MAX_NAMED {
+                    if named.len() == most {
                         return self.with_addresses(named);
                     }
                     named.push(peer);
@@ -305,15 +306,22 @@ mod tests {
         let [a, b] = [swarm(1), swarm(2)];
         tracker.announce(s(0), 1, vec![10], &[a]);
         tracker.announce(s(60), 2, vec![20], &[a, b]);
-        assert_eq!(tracker.members(s(60), &2, &[a]), [(1, vec![10])]);
-        assert_eq!(tracker.members(s(60), &1, &[a, b]), [(2, vec![20])], "once, though it is in both");
-        assert!(tracker.members(s(60), &1, &[swarm(3)]).is_empty());
-        assert!(tracker.members(s(90), &2, &[a]).is_empty(), "gone after 90 s");
+        assert_eq!(tracker.members(s(60), &2, &[a], MAX_NAMED), [(1, vec![10])]);
+        assert_eq!(
+            tracker.members(s(60), &1, &[a, b], MAX_NAMED),
+            [(2, vec![20])],
+            "once, though it is in both"
+        );
+        assert!(tracker.members(s(60), &1, &[swarm(3)], MAX_NAMED).is_empty());
+        assert!(tracker.members(s(90), &2, &[a], MAX_NAMED).is_empty(), "gone after 90 s");
         // It moved, and says so.
         tracker.announce(s(100), 2, vec![21], &[a]);
-        assert_eq!(tracker.members(s(100), &1, &[a]), [(2, vec![21])]);
-        assert_eq!(tracker.members(s(149), &1, &[b]), [(2, vec![21])]);
-        assert!(tracker.members(s(150), &1, &[b]).is_empty(), "it was in this one for the last time at 60");
+        assert_eq!(tracker.members(s(100), &1, &[a], MAX_NAMED), [(2, vec![21])]);
+        assert_eq!(tracker.members(s(149), &1, &[b], MAX_NAMED), [(2, vec![21])]);
+        assert!(
+            tracker.members(s(150), &1, &[b], MAX_NAMED).is_empty(),
+            "it was in this one for the last time at 60"
+        );
         tracker.expire(s(200));
         assert_eq!((tracker.announcers.len(), tracker.swarms.len(), tracker.memberships), (0, 0, 0));
     }
@@ -326,7 +334,7 @@ mod tests {
         }
         let mut counts = HashMap::new();
         for _ in 0..8 {
-            let named = names(tracker.members(s(2), &1000, &[swarm(1)]));
+            let named = names(tracker.members(s(2), &1000, &[swarm(1)], MAX_NAMED));
             assert_eq!(named.len(), MAX_NAMED);
             for peer in named {
                 *counts.entry(peer).or_insert(0) += 1;
@@ -342,8 +350,11 @@ mod tests {
             tracker.announce(s(1), peer, vec![0u8], &[swarm(1)]);
         }
         tracker.announce(s(1), 500, vec![0], &[swarm(2)]);
-        let named = names(tracker.members(s(2), &1000, &[swarm(1), swarm(2)]));
+        let named = names(tracker.members(s(2), &1000, &[swarm(1), swarm(2)], MAX_NAMED));
         assert!(named.len() == MAX_NAMED && named.contains(&500));
+        for most in [0, 1, 7] {
+            assert_eq!(tracker.members(s(2), &1000, &[swarm(1), swarm(2)], most).len(), most);
+        }
     }
 
     #[test]
@@ -364,9 +375,9 @@ mod tests {
         assert_eq!(listed, MAX_MEMBERSHIPS);
         // A newcomer has to wait until there is room.
         tracker.announce(s(90), 200, vec![0], &swarms[..1]);
-        assert!(!names(tracker.members(s(90), &1, &swarms[..1])).contains(&200));
+        assert!(!names(tracker.members(s(90), &1, &swarms[..1], MAX_NAMED)).contains(&200));
         tracker.announce(s(91), 200, vec![0], &swarms[..1]);
-        assert_eq!(names(tracker.members(s(91), &1, &swarms[..1])), [200]);
+        assert_eq!(names(tracker.members(s(91), &1, &swarms[..1], MAX_NAMED)), [200]);
         for peer in 1000..1000 + 2 * MAX_ANNOUNCERS as u32 {
             tracker.announce(s(92), peer, vec![0], &swarms[..1]);
         }

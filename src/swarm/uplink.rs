@@ -1,4 +1,4 @@
-//! Whether what this node sends has to wait on its own way up.
+//! Whether what this node sends has to wait on its own way up, and for how long it waits before that.
 //!
 //! Owns: what is under way to readers that tell when it has come, and how fast it goes.
 //! Must not know: links and sockets, whose queues cannot be seen from here. `P` names a reader.
@@ -30,6 +30,12 @@ const UNKNOWN: usize = 4;
 const LATELY: Duration = Duration::from_secs(10);
 /// What was not told to have come after this long never will be.
 const FORGOTTEN: Duration = Duration::from_secs(30);
+/// So long a queue is nothing that an object would have to wait here for.
+const QUEUE: Duration = Duration::from_millis(100);
+/// What is to wait is begun all the same after such a pause, and sooner if the rate is known: at this part of it. (What is under way may never be told to have
+/// come, and the rate may have been taken for too low.)
+const PAUSE: Duration = Duration::from_millis(250);
+const SLOWEST: f64 = 4.0;
 /// Objects that are remembered of one reader: more than most have under way.
 const EACH: usize = 64;
 /// Those of one reader that count. Whoever has more under way may have filled a link of its own; where it is this node's that is full,
@@ -45,6 +51,10 @@ pub struct Uplink<P> {
     /// Bytes a second and the shortest time, of the current span of [`LATELY`] and of the one before.
     measured: [Option<(f64, Duration)>; 2],
     since: Duration,
+    /// When one of those that were to wait was begun last.
+    begun: Duration,
+    /// Bytes of the last object.
+    size: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -56,19 +66,58 @@ struct Sent {
     come: u64,
 }
 
+/// What is known of the way up.
+#[derive(Debug, Clone, Copy)]
+struct Way {
+    /// Bytes a second; 0 as long as nothing but empty objects has come.
+    rate: f64,
+    /// How long what is under way takes to come, in seconds; without a rate it is endless, or no number if nothing is.
+    queue: f64,
+    /// The shortest time that an object took of late.
+    shortest: Duration,
+}
+
 impl<P: Copy + Ord> Uplink<P> {
     /// Nothing is under way, and nothing is known.
     pub fn new() -> Uplink<P> {
-        Uplink { under_way: BTreeMap::new(), come: 0, measured: [None; 2], since: Duration::ZERO }
+        let (under_way, measured) = (BTreeMap::new(), [None; 2]);
+        let (since, begun) = (Duration::ZERO, Duration::ZERO);
+        Uplink { under_way, come: 0, measured, since, begun, size: 0 }
+    }
+
+    /// Whether an object for later use may be sent to `reader` now. If so it is under way, and taken to be as large as the one before it until
+    /// [`on_sent`](Self::on_sent) says more.
+    ///
+    /// What many have to wait for at the same time comes to all of them late, and until then none has anything to give to the others: so
+    /// one waits here until those before it have come, or at least are about to.
+    pub fn begin(&mut self, now: Duration, reader: P, request: u64) -> bool {
+        // It may have been begun before, and put back.
+        self.take(reader, request);
+        let (waits, pause) = match self.way(now) {
+            None => (self.under_way.len() > UNKNOWN, PAUSE),
+            Some(Way { rate, queue, shortest }) => {
+                let pause = (SLOWEST * self.size as f64 / rate).min(PAUSE.as_secs_f64());
+                let longest = (shortest * 2 + WAIT).max(QUEUE);
+                (queue > longest.as_secs_f64(), Duration::from_secs_f64(pause))
+            }
+        };
+        let may = !waits || now >= self.begun + pause;
+        if may {
+            self.begun = now;
+            self.on_sent(now, reader, request, self.size);
+        }
+        may
     }
 
     /// An object of `bytes` is on its way to a reader that will tell when it has come.
     pub fn on_sent(&mut self, now: Duration, reader: P, request: u64, bytes: u64) {
+        self.take(reader, request);
         let queue = self.under_way.entry(reader).or_default();
         if queue.len() == EACH {
             queue.pop_front();
         }
         queue.push_back(Sent { request, bytes, at: now, come: self.come });
+        self.size = bytes;
     }
 
     /// `reader` tells that an object has come.
@@ -97,6 +146,15 @@ impl<P: Copy + Ord> Uplink<P> {
 
     /// Whether an object that is sent now has to wait for others; `fetches`: the node fetches too, as its readers do.
     pub fn is_busy(&mut self, now: Duration, fetches: bool) -> bool {
+        let wait = if fetches { WAIT } else { SOURCE_WAIT };
+        match self.way(now) {
+            None => self.under_way.len() > UNKNOWN,
+            Some(Way { queue, shortest, .. }) => queue > (shortest + wait).as_secs_f64(),
+        }
+    }
+
+    /// The way up as it is now; nothing before anything was told to have come.
+    fn way(&mut self, now: Duration) -> Option<Way> {
         let (mut all, mut most) = (0, 0);
         self.under_way.retain(|_, queue| {
             while queue.pop_front_if(|sent| now >= sent.at + FORGOTTEN).is_some() {}
@@ -106,11 +164,8 @@ impl<P: Copy + Ord> Uplink<P> {
             !queue.is_empty()
         });
         let known = self.measured.into_iter().flatten();
-        let Some((rate, shortest)) = known.reduce(|a, b| (a.0.max(b.0), a.1.min(b.1))) else {
-            return self.under_way.len() > UNKNOWN;
-        };
-        let wait = if fetches { WAIT } else { SOURCE_WAIT };
-        (all - most) as f64 / rate > (shortest + wait).as_secs_f64()
+        let (rate, shortest) = known.reduce(|a, b| (a.0.max(b.0), a.1.min(b.1)))?;
+        Some(Way { rate, queue: (all - most) as f64 / rate, shortest })
     }
 
     fn take(&mut self, reader: P, request: u64) -> Option<Sent> {
@@ -215,6 +270,56 @@ mod tests {
         assert!(!uplink.is_busy(20 * MS + FORGOTTEN, true));
     }
 
+    /// What reader is to be sent what, one after the other, and who may be begun at once.
+    fn begun(uplink: &mut Uplink<u64>, now: Duration, readers: std::ops::Range<u64>) -> Vec<u64> {
+        readers.filter(|reader| uplink.begin(now, *reader, 7)).collect()
+    }
+
+    /// A hundred asked a source for as many objects at the same moment: they were sent all at once, over seconds, and until then nobody had
+    /// anything to give to the others.
+    #[test]
+    fn of_many_a_few_are_begun_and_the_others_when_those_have_come() {
+        // A link that carries an object in 80 ms.
+        let mut uplink = Uplink::new();
+        let first = begun(&mut uplink, MS, 0..100);
+        assert_eq!(first.len(), UNKNOWN + 1);
+        first.iter().for_each(|reader| uplink.on_sent(2 * MS, *reader, 7, OBJECT));
+        assert!(begun(&mut uplink, 3 * MS, 10..100).is_empty());
+        let mut now = 2 * MS;
+        for reader in first {
+            now += 80 * MS;
+            uplink.on_come(now, reader, 7);
+        }
+        // From then on as many are under way as come within a few times what one takes.
+        let second = begun(&mut uplink, now, 10..100);
+        assert!((2..=5).contains(&second.len()), "{second:?}");
+        uplink.on_come(now + 80 * MS, second[0], 7);
+        assert_eq!(begun(&mut uplink, now + 80 * MS, 50..100).len(), 1, "one in the place of one");
+    }
+
+    #[test]
+    fn what_waits_is_begun_at_a_part_of_the_rate_if_nobody_tells() {
+        let (mut uplink, mut now) = (Uplink::new(), Duration::ZERO);
+        burst(&mut uplink, now, 4, 10 * MS, 4 * MS);
+        now += Duration::from_secs(1);
+        let silent = begun(&mut uplink, now, 0..1000).len() as u64;
+        assert!(silent < 50);
+        let more = (0..1000).filter(|n| uplink.begin(now + *n as u32 * MS, 1000 + *n, 7)).count();
+        assert!((20..=30).contains(&more), "one in 10 ms is the rate: {more}");
+    }
+
+    /// It tells that what is about to be sent has come.
+    #[test]
+    fn a_reader_that_tells_too_early_does_no_harm() {
+        let mut uplink = Uplink::new();
+        assert!(uplink.begin(MS, 1, 1));
+        uplink.on_come(MS, 1, 1);
+        uplink.on_sent(2 * MS, 1, 1, OBJECT);
+        uplink.on_sent(2 * MS, 2, 1, OBJECT);
+        assert!(uplink.is_busy(3 * MS, true) && !uplink.begin(3 * MS, 3, 1));
+        assert!(uplink.begin(3 * MS + PAUSE, 3, 1));
+    }
+
     proptest! {
         #[test]
         fn what_is_remembered_is_bounded(events in prop::collection::vec((0u64..4, 0u64..9, 0u64..200, 0u64..(4 << 20)), 0..600)) {
@@ -222,7 +327,8 @@ mod tests {
             for (what, reader, request, bytes) in events {
                 now += 7 * MS;
                 match what {
-                    0 | 1 => uplink.on_sent(now, reader, request, bytes),
+                    0 => uplink.on_sent(now, reader, request, bytes),
+                    1 => _ = uplink.begin(now, reader, request),
                     2 => uplink.on_come(now, reader, request),
                     _ => uplink.on_gone(reader, request),
                 }

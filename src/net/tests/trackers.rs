@@ -1,5 +1,7 @@
 //! How members of a swarm find each other.
 
+use std::net::TcpListener;
+
 use futures::io::AsyncReadExt;
 
 use super::raw::{Raw, say};
@@ -9,6 +11,7 @@ use crate::id::SnapshotId;
 use crate::net::log_wire;
 use crate::net::peer_wire::{Announce, Answer, MAX_ANNOUNCE, MAX_SWARMS};
 use crate::net::streams::Route;
+use crate::swarm::tracker::MAX_NAMED;
 
 fn swarm(text: &str) -> SwarmId {
     SwarmId::new(&SnapshotId::of(text.as_bytes()), None)
@@ -53,6 +56,34 @@ async fn a_late_member_finds_the_others_and_is_one_until_its_last_guard_goes() {
     assert!(c.net.shared.trackers.swarms().is_empty());
 }
 
+/// What is named first does not answer, and there is room for one of them at a time.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_cannot_be_reached_keeps_nobody_from_the_next() {
+    let tracker = start(1).await;
+    let id = tracker.net.peer_id().parse().unwrap();
+    let mut members = Vec::new();
+    for seed in 20..30 {
+        members.push(Raw::start(seed, Some(&tracker.address())).await);
+    }
+    // Members are named in the order of their ids.
+    members.sort_unstable_by_key(|member| member.peer);
+    let live = members.len() - 1;
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    for (number, member) in members.iter_mut().enumerate() {
+        let address = match number == live {
+            true => member.address.clone(),
+            false => format!("/ip4/127.0.0.1/tcp/{closed}"),
+        };
+        let announce = Announce::new(&[address.parse().unwrap()], &[swarm("photos")], 0);
+        announced(member, id, &announce).await;
+    }
+    let node = start_with(Options { max_peers: 3, ..options(2, 0) }).await;
+    let _member = node.net.join_swarm(swarm("photos"));
+    node.connect(&tracker).await;
+    let found = || node.state_of(&members[live].peer.to_string()) == Some(PeerState::Connected);
+    until("the node connects the last that was named", found).await;
+}
+
 async fn announced(raw: &mut Raw, peer: PeerId, announce: &Announce) -> Answer {
     let mut stream = raw.control.open(peer, PEERS_PROTOCOL, Route::Shared).await.unwrap();
     log_wire::write(&mut stream, announce).await.unwrap();
@@ -74,16 +105,16 @@ async fn a_tracker_names_only_addresses_that_lead_to_who_announced_them() {
     ];
     let addresses = addresses.map(|address| address.parse::<Multiaddr>().unwrap());
     let swarms = [swarm("photos")];
-    let nobody = announced(&mut liar, id, &Announce::new(&addresses, &swarms)).await;
+    let nobody = announced(&mut liar, id, &Announce::new(&addresses, &swarms, MAX_NAMED)).await;
     assert!(nobody.members.is_empty(), "it is not named to itself");
-    let answer = announced(&mut asks, id, &Announce::new(&[], &swarms)).await;
+    let answer = announced(&mut asks, id, &Announce::new(&[], &swarms, MAX_NAMED)).await;
     let named: Vec<_> = answer.members.iter().filter_map(|member| member.peer()).collect();
     assert_eq!(named, [liar.peer]);
     let told: Vec<_> = answer.members[0].addresses().map(|bytes| bytes.to_vec()).collect();
     let only: Multiaddr = format!("/ip4/192.0.2.8/tcp/4001/p2p/{}", liar.peer).parse().unwrap();
     assert_eq!(told, [only.to_vec()]);
     // One that cannot be reached anywhere is of no use to others.
-    let answer = announced(&mut liar, id, &Announce::new(&[], &swarms)).await;
+    let answer = announced(&mut liar, id, &Announce::new(&[], &swarms, MAX_NAMED)).await;
     assert!(answer.members.is_empty());
 }
 
@@ -92,7 +123,7 @@ async fn an_announcement_that_breaks_a_rule_closes_the_connection() {
     let server = start(1).await;
     let id = server.net.peer_id().parse().unwrap();
     let framed = |bytes: &[u8]| [&(bytes.len() as u32).to_le_bytes()[..], bytes].concat();
-    let too_many = codec::encode(&Announce::new(&[], &[swarm("photos"); MAX_SWARMS + 1]));
+    let too_many = codec::encode(&Announce::new(&[], &[swarm("photos"); MAX_SWARMS + 1], 0));
     let too_long = (MAX_ANNOUNCE as u32 + 1).to_le_bytes().to_vec();
     for (n, bytes) in [framed(&too_many), framed(&[0xff; 4]), too_long].into_iter().enumerate() {
         let raw = Raw::start(10 + n as u8, Some(&server.address())).await;

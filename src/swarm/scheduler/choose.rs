@@ -53,8 +53,9 @@ enum Standing {
     Out,
 }
 
-/// How well an object suits a peer: whether it is left to others, is a chunk, how many have it, and an order of this node.
-type Rank = (bool, bool, usize, u64);
+/// How well an object suits a peer: whether it is left to others, is a chunk, until when the peer is not asked for it because it has sent us elsewhere
+/// (zero if it has not), how many have it, and an order of this node.
+type Rank = (bool, bool, Duration, usize, u64);
 
 /// How things stand with an object that waits.
 #[derive(Debug, Clone, Copy)]
@@ -244,12 +245,14 @@ impl<P: Copy + Ord + std::hash::Hash> Scheduler<P> {
     }
 
     /// How well an object suits a peer, less being better; nothing if it is not to be asked for it now. First what
-    /// falls to this node, of that what names others, then what few have, then in an order that is different on every node.
+    /// falls to this node, of that what names others, then what the peer has not sent us elsewhere for (or else it would be asked for the same again and again,
+    /// and never for the rest), then what few have, then in an order that is different on every node.
     fn rank(&self, now: Duration, object: &ObjectId, want: &Want<P>, (id, peer): (P, &Peer)) -> Option<Rank> {
         let names = names_others(object);
         let order = || u64::MAX - weight(self.me, object);
         if want.spread == Spread::Best {
-            return (self.first_choice(now, object, want) == Some(id)).then(|| (false, !names, 0, order()));
+            return (self.first_choice(now, object, want) == Some(id))
+                .then(|| (false, !names, Duration::ZERO, 0, order()));
         }
         // Most of what waits is nothing that this peer could give, which is found out sooner than how things stand.
         let standing = self.standing(now, object, want, id);
@@ -272,7 +275,7 @@ impl<P: Copy + Ord + std::hash::Hash> Scheduler<P> {
         if !can || peer.kind == Kind::Origin && self.has_holder(now, object, want) {
             return None;
         }
-        Some((left, !names, outlook.holders, order()))
+        Some((left, !names, want.redirected_until(id), outlook.holders, order()))
     }
 
     /// Whether a peer says that it has an object, and nothing is known that speaks against it.

@@ -123,7 +123,13 @@ impl<P: Copy + Eq> Want<P> {
     }
 
     pub fn is_redirected_by(&self, peer: P, now: Duration) -> bool {
-        self.redirected.iter().any(|(by, until)| *by == peer && now < *until)
+        now < self.redirected_until(peer)
+    }
+
+    /// Until when `peer` is not asked because it has sent us elsewhere; zero if it has not.
+    pub fn redirected_until(&self, peer: P) -> Duration {
+        let by_it = self.redirected.iter().find(|(by, _)| *by == peer);
+        by_it.map_or(Duration::ZERO, |(_, until)| *until)
     }
 
     pub fn is_asked_of(&self, peer: P) -> bool {
