@@ -56,6 +56,8 @@ const STALLED: Duration = Duration::from_secs(30);
 /// News of what is watched is told no more often. Each message costs its reader far more than what it says, and in a crowd each object is news for all.
 const GATHER: Duration = Duration::from_millis(10);
 
+/// What waits is begun in any case so long before its reader would give it up: it takes its time where many ask at once.
+const IN_TIME: Duration = Duration::from_secs(20);
 /// How often it is looked at whether what waits may be begun, or has been given to somebody else meanwhile.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -249,13 +251,13 @@ impl Server {
             let answer = match job {
                 None => break,
                 Some(Job::Reject(reject)) => Message::Reject(reject),
-                Some(Job::Send { request, object, class, sent }) => {
+                Some(Job::Send { request, object, class, sent, deadline }) => {
                     match self.elsewhere(served, object, class).filter(|_| sent == 0) {
                         Some(to) if served.state().serving.redirect(request) => {
                             served.is_gone(request);
                             Message::Redirect(Redirect { peer: to.to_bytes(), requests: vec![request] })
                         }
-                        _ if sent == 0 && !served.may_begin(request, class) => {
+                        _ if sent == 0 && !served.may_begin(request, class, deadline) => {
                             served.state().serving.put_back(request);
                             has_to_wait = true;
                             break;
@@ -359,7 +361,8 @@ impl Server {
                     }
                     served.link.objects_served.fetch_add(1, Ordering::Relaxed);
                 }
-                Take::Wait | Take::Gone => {}
+                Take::Wait => {}
+                Take::Gone => served.is_gone(*request),
             }
             loaded.pop_front();
         }
@@ -445,11 +448,14 @@ impl Served {
         (self.peer, self.session)
     }
 
-    /// Whether what a request asks for may be begun now, or has to wait until less is under way. Readers do not wait.
-    fn may_begin(&self, request: u64, class: Class) -> bool {
+    /// Whether what a request asks for may be begun now, or has to wait until less is under way. Readers do not wait, nor does what would be given
+    /// up soon.
+    fn may_begin(&self, request: u64, class: Class, deadline: Duration) -> bool {
         class <= Class::Readahead
             || !self.tells
-            || self.under_way.with(|uplink, now| uplink.begin(now, self.id(), request))
+            || self
+                .under_way
+                .with(|uplink, now| uplink.begin(now, self.id(), request) || deadline < now + IN_TIME)
     }
 
     /// Waits until there may be something to be sent on a lane.
@@ -489,6 +495,7 @@ impl Served {
     /// What a request asked for is not sent, or not needed any more.
     fn is_gone(&self, request: u64) {
         self.under_way.with(|uplink, _| uplink.on_gone(self.id(), request));
+        self.under_way.is_less();
     }
 
     /// Says which objects are here; one message at a time, so that whoever asks much waits. In a crowd most of them have just come

@@ -54,8 +54,8 @@ pub enum Job {
     /// Send this.
     Reject(Reject),
     /// Look the object up and send it, from byte `sent` on, with [`Serving::found`], [`Serving::take`],
-    /// [`Serving::refuse`].
-    Send { request: u64, object: ObjectId, class: Class, sent: u32 },
+    /// [`Serving::refuse`]. After `deadline` the reader asks somebody else if nothing has come.
+    Send { request: u64, object: ObjectId, class: Class, sent: u32, deadline: Duration },
 }
 
 /// What may be sent of an object now.
@@ -129,7 +129,8 @@ impl Serving {
                 continue;
             }
             owed.in_hand = true;
-            return Some(Job::Send { request, object: owed.object, class: owed.class, sent: owed.sent });
+            let Owed { object, class, sent, deadline, .. } = *owed;
+            return Some(Job::Send { request, object, class, sent, deadline });
         }
     }
 

@@ -8,7 +8,7 @@ use crate::fetch::FetchError;
 use crate::net::frames;
 use crate::swarm::serving::MAX_WANTS;
 use crate::swarm::wire::{
-    Attach, Credit, DataHead, HEADER_LEN, Header, MAX_PAYLOAD, Message, Reason, Reject, Want,
+    Attach, Credit, DataHead, HEADER_LEN, Header, MAX_PAYLOAD, Message, Reason, Reject, TELLS, Want,
 };
 use crate::swarm::{Class, Lane};
 
@@ -258,6 +258,32 @@ async fn a_server_sends_no_byte_without_credit_and_answers_everything_once() {
     raw::closed(&mut asking.bulk.0).await;
     raw::closed(&mut asking.control_reader).await;
     assert_eq!(raw.closed(), 0, "which is no reason to disconnect");
+}
+
+/// They say that they would. So nobody knows whether anything has come, and most of them have to wait; but not for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_that_never_tell_what_has_come_are_served_one_after_the_other() {
+    let server = start(1).await;
+    let objects: Vec<Checked> = (0..10).map(|n| noise(n, 1000)).collect();
+    server.publish(&objects);
+    let mut readers = Vec::new();
+    for seed in 10..20 {
+        let mut raw = Raw::start(seed, Some(&server.address())).await;
+        let asking = raw.session_with(&server.net.peer_id(), TELLS).await;
+        readers.push((raw, asking));
+    }
+    let begun = Instant::now();
+    for ((_, asking), object) in readers.iter_mut().zip(&objects) {
+        let (class, objects) = (Class::Prefetch, vec![object.id()]);
+        let want = Want { first: 1, class, deadline_ms: 30_000, credit: 2000, objects };
+        frames::write(&mut asking.control, &Message::Want(want)).await.unwrap();
+    }
+    for (_, asking) in &mut readers {
+        let come = tokio::time::timeout(Duration::from_secs(10), asking.bulk.0.frame()).await;
+        assert_eq!(come.expect("it is served").unwrap().0.as_data(), Some(true));
+    }
+    // Of those after the first five one in a quarter of a second, as the rate is not known.
+    assert!(begun.elapsed() >= Duration::from_secs(1), "they were served after {:?}", begun.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -128,8 +128,13 @@ impl Raw {
 
     /// Opens a session with a node, as its reader.
     pub(super) async fn session(&mut self, peer: &str) -> Asking {
+        self.session_with(peer, 0).await
+    }
+
+    /// The same, with what the reader says that it can.
+    pub(super) async fn session_with(&mut self, peer: &str, features: u64) -> Asking {
         let (mut control_reader, mut control) = self.open(peer).await;
-        let hello = Hello { session: 77, features: 0, max_wants: MAX_WANTS as u32, agent: "raw".into() };
+        let hello = Hello { session: 77, features, max_wants: MAX_WANTS as u32, agent: "raw".into() };
         frames::write(&mut control, &Message::Hello(hello)).await.unwrap();
         assert!(matches!(control_reader.message("Hello").await, Ok(Message::Hello(_))));
         let mut lanes = Vec::new();
