@@ -27,6 +27,8 @@ use crate::swarm::tracker::{EVERY, Heard, MAX_NAMED, MAX_SWARMS_EACH, Pace, Trac
 
 /// How long one announcement may take, its answer included.
 const ANSWER: Duration = Duration::from_secs(15);
+/// Members that are to be named if there is room for any: some cannot be reached, or have no room themselves.
+const FEW: usize = 16;
 /// Announcements answered at the same time, in all and of one peer.
 const MAX_CALLS: usize = 64;
 const MAX_CALLS_EACH: usize = 4;
@@ -173,8 +175,10 @@ async fn tell(shared: &Shared, peer: PeerId) -> Result<(), LogWireError> {
     let mut addresses = shared.table.listening_on();
     addresses.retain(|address| is_for(near, address));
     let swarms = shared.trackers.swarms();
-    // Some of them have no room left themselves.
-    let wanted = (2 * room_for_named(shared)).min(MAX_NAMED);
+    let wanted = match room_for_named(shared) {
+        0 => 0,
+        room => (2 * room).clamp(FEW, MAX_NAMED),
+    };
     for swarms in swarms.chunks(MAX_SWARMS) {
         let announce = Announce::new(&addresses, swarms, wanted);
         let pauses = ExponentialBuilder::default().with_min_delay(Duration::from_millis(20)).with_jitter();
