@@ -270,7 +270,7 @@ mod tests {
         assert!(!uplink.is_busy(20 * MS + FORGOTTEN, true));
     }
 
-    /// What reader is to be sent what, one after the other, and who may be begun at once.
+    /// Those of `readers` who ask for an object in turn and are sent it at once.
     fn begun(uplink: &mut Uplink<u64>, now: Duration, readers: std::ops::Range<u64>) -> Vec<u64> {
         readers.filter(|reader| uplink.begin(now, *reader, 7)).collect()
     }

@@ -17,7 +17,7 @@ struct Setting {
     len: usize,
     /// Bytes a second that each sends and receives at most, whatever they are for.
     rate: u64,
-    /// Connections of each receiver at most, of which it begins half.
+    /// Connections of each receiver at most, of which it begins two thirds.
     max_peers: usize,
 }
 

@@ -247,6 +247,25 @@ fn who_sends_elsewhere_is_asked_again_later() {
     assert_eq!(asked(&scheduler.actions()), [(object, seed)]);
 }
 
+/// In a crowd of a hundred, nodes asked the source for the same three objects in turn, and for the others when everybody else had given up waiting for that.
+#[test]
+fn who_sends_elsewhere_is_asked_for_everything_else_first() {
+    let mut scheduler = with_peers(&[1]);
+    for n in 0..8 {
+        // One fills the window.
+        scheduler.want(ms(0), object(n), Class::Prefetch, Spread::Many, 4 * KIB64);
+    }
+    let mut seen = Vec::new();
+    for round in 1..=8 {
+        let [(object, peer)] = asked(&scheduler.actions())[..] else { panic!("one is asked for") };
+        assert!(!seen.contains(&object), "{object} again after {}", seen.len());
+        seen.push(object);
+        // By then it may be asked for what it has sent on before.
+        scheduler.failed(ms(500 * round), peer, object, Failure::Redirected(None));
+    }
+    assert_eq!(asked(&scheduler.actions()), [(seen[0], 1)], "what it has sent on longest ago");
+}
+
 /// It was taken to be there at once, and asked for, and not asked again when it had answered that it had not come.
 #[test]
 fn who_is_being_given_an_object_is_asked_when_it_says_that_it_has_come() {
