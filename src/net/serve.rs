@@ -1,11 +1,13 @@
 //! Giving peers the objects they ask for.
 //!
-//! Owns: accepting sessions, reading what is wanted, and sending it from the store against credit.
-//! Must not know: who may have what.
+//! Owns: accepting sessions, and sending what is wanted from the store against credit.
+//! Must not know: who may have what; what one reader has said (`served` does).
 //! Invariant: nothing is sent that is not what was asked for, and nothing without credit; an object is held in memory for [`HOLD`] at a time.
 //! Trust: readers are strangers. What breaks the protocol closes the connection; numbers of streams, sessions and
 //! requests are bounded.
 //! Threads: async, one task reading control and one writing each lane; the store is read on the blocking pool.
+
+mod served;
 
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroUsize;
@@ -16,24 +18,20 @@ use std::time::Duration;
 use futures::io::{AsyncReadExt, AsyncWrite};
 use libp2p::{PeerId, Stream};
 use lru::LruCache;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
+
+use served::Served;
 
 use super::frames::{self, FrameError, FrameReader, out_of_place};
-use super::replica_calls::key_of;
 use super::sending::{self, Found, Frames, Loaded, ReaderId, UnderWay, Wanted};
 use super::shared::Shared;
 use super::streams::Incoming;
-use super::table::Link;
-use super::watchers::Reader;
-use crate::crypto::PublicKey;
 use crate::id::ObjectId;
 use crate::pack::Packed;
-use crate::swarm::serving::{Job, MAX_WANTS, Serving, Take};
+use crate::swarm::serving::{Job, MAX_WANTS, Take};
 use crate::swarm::wire::{
-    Attach, Cancel, Credit, DATA_HEAD_LEN, Hello, MAX_PAYLOAD, Message, Presence, Reason, Redirect, TELLS,
-    WATCHES, Watch,
+    Attach, DATA_HEAD_LEN, Hello, MAX_PAYLOAD, Message, Reason, Redirect, TELLS, WATCHES,
 };
 use crate::swarm::{Class, Lane, Violation};
 
@@ -43,8 +41,6 @@ const MAX_OPENING: usize = 64;
 const OPENING: Duration = Duration::from_secs(10);
 /// Sessions that one peer may have: one, and those whose end has not been noticed here.
 const MAX_SESSIONS_EACH: usize = 3;
-/// What belongs on a control stream.
-const CONTROL: &str = "Want, Cancel, Credit or Watch";
 /// Objects in memory to be sent, for each lane.
 const LOADED: [usize; 2] = [8, 16];
 /// Frames are written together until they are as long.
@@ -53,13 +49,6 @@ const WRITE: usize = 64 << 10;
 const HOLD: Duration = Duration::from_secs(2);
 /// A reader that takes no frame for so long is gone.
 const STALLED: Duration = Duration::from_secs(30);
-/// News of what is watched is told no more often. Each message costs its reader far more than what it says, and in a crowd each object is news for all.
-const GATHER: Duration = Duration::from_millis(10);
-
-/// What waits is begun in any case so long before its reader would give it up: it takes its time where many ask at once.
-const IN_TIME: Duration = Duration::from_secs(20);
-/// How often it is looked at whether what waits may be begun, or has been given to somebody else meanwhile.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// How long whoever was given an object is taken to have it, and how many objects are remembered.
 const LATELY: Duration = Duration::from_secs(10);
@@ -82,30 +71,6 @@ struct Next<'a> {
     wanted: Vec<Wanted<'a>>,
     /// More was asked for, and waits until less is under way.
     has_to_wait: bool,
-}
-
-/// One session, seen from the side that serves.
-struct Served {
-    peer: PeerId,
-    /// What the peer id says, which takes a curve to read.
-    key: Option<PublicKey>,
-    session: u64,
-    /// It tells when an object has come.
-    tells: bool,
-    under_way: Arc<UnderWay>,
-    link: Arc<Link>,
-    watching: Reader,
-    /// There is news of what is watched.
-    news: Arc<Notify>,
-    state: Mutex<State>,
-    work: [Notify; 2],
-    ended: CancellationToken,
-}
-
-#[derive(Default)]
-struct State {
-    serving: Serving,
-    attached: [bool; 2],
 }
 
 impl Server {
@@ -184,28 +149,15 @@ impl Server {
     }
 
     /// Enters a new session, unless the peer has too many.
-    fn begin(&self, peer: PeerId, &Hello { session, features, .. }: &Hello) -> Option<Arc<Served>> {
+    fn begin(&self, peer: PeerId, hello: &Hello) -> Option<Arc<Served>> {
         let link = self.shared.table.link(&peer)?;
         let mut sessions = self.sessions();
         let of_this_peer = sessions.keys().filter(|(other, _)| *other == peer).count();
-        if of_this_peer >= MAX_SESSIONS_EACH || sessions.contains_key(&(peer, session)) {
+        if of_this_peer >= MAX_SESSIONS_EACH || sessions.contains_key(&(peer, hello.session)) {
             return None;
         }
-        let news = Arc::new(Notify::new());
-        let served = Arc::new(Served {
-            peer,
-            key: key_of(&peer),
-            session,
-            tells: features & TELLS != 0,
-            under_way: self.under_way.clone(),
-            link,
-            watching: self.shared.watchers.reader(news.clone()),
-            news,
-            state: Mutex::default(),
-            work: [Notify::new(), Notify::new()],
-            ended: self.shared.stop.child_token(),
-        });
-        sessions.insert((peer, session), served.clone());
+        let served = Arc::new(Served::new(peer, hello, &self.shared, (link, self.under_way.clone())));
+        sessions.insert(served.id(), served.clone());
         Some(served)
     }
 
@@ -398,152 +350,6 @@ impl Server {
     fn sessions(&self) -> MutexGuard<'_, HashMap<(PeerId, u64), Arc<Served>>> {
         // Inserting and removing cannot be left half done.
         self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Served {
-    async fn read_control(
-        &self,
-        reader: &mut FrameReader<impl futures::AsyncRead + Unpin>,
-        shared: &Shared,
-    ) -> Result<(), FrameError> {
-        loop {
-            let message = match self.ended.run_until_cancelled(reader.message(CONTROL)).await {
-                None | Some(Err(FrameError::Closed)) => return Ok(()),
-                Some(message) => message?,
-            };
-            if let Message::Watch(watch) = message {
-                match shared.chains.admits(self.key.as_ref()) {
-                    true => self.on_watch(watch, shared).await,
-                    false => self.watching.deny(&watch),
-                }
-                continue;
-            }
-            {
-                let serving = &mut self.state().serving;
-                match message {
-                    Message::Want(want) => {
-                        let requests = want.first..want.first.saturating_add(want.objects.len() as u64);
-                        serving.on_want(shared.started.elapsed(), want)?;
-                        if !shared.chains.admits(self.key.as_ref()) {
-                            requests.for_each(|request| serving.refuse(request, Reason::Missing));
-                        }
-                    }
-                    Message::Cancel(cancel) => {
-                        serving.on_cancel(&cancel);
-                        self.on_gone(&cancel);
-                    }
-                    Message::Credit(credit) => {
-                        serving.on_credit(&credit)?;
-                        self.on_come(&credit);
-                    }
-                    other => return Err(out_of_place(&other, CONTROL)),
-                }
-            }
-            self.work.iter().for_each(Notify::notify_one);
-        }
-    }
-
-    fn id(&self) -> ReaderId {
-        (self.peer, self.session)
-    }
-
-    /// Whether what a request asks for may be begun now, or has to wait until less is under way. Readers do not wait, nor does what would be given
-    /// up soon.
-    fn may_begin(&self, request: u64, class: Class, deadline: Duration) -> bool {
-        class <= Class::Readahead
-            || !self.tells
-            || self
-                .under_way
-                .with(|uplink, now| uplink.begin(now, self.id(), request) || deadline < now + IN_TIME)
-    }
-
-    /// Waits until there may be something to be sent on a lane.
-    async fn wait(&self, lane: Lane, has_to_wait: bool) {
-        let work = self.work[lane as usize].notified();
-        if has_to_wait {
-            tokio::select! {
-                () = work => {}
-                () = self.under_way.less() => {}
-                () = tokio::time::sleep(LOOK_AGAIN) => {}
-            }
-        } else {
-            work.await;
-        }
-    }
-
-    /// An object of `bytes` is on its way.
-    fn on_sent(&self, request: u64, bytes: u64) {
-        if self.tells {
-            self.under_way.with(|uplink, now| uplink.on_sent(now, self.id(), request, bytes));
-        }
-    }
-
-    /// Objects to which nothing is added have come.
-    fn on_come(&self, credit: &Credit) {
-        let come = credit.grants.iter().filter(|(_, bytes)| *bytes == 0);
-        for (request, _) in come {
-            self.under_way.with(|uplink, now| uplink.on_come(now, self.id(), *request));
-            self.under_way.is_less();
-        }
-    }
-
-    fn on_gone(&self, cancel: &Cancel) {
-        cancel.requests.iter().for_each(|request| self.is_gone(*request));
-    }
-
-    /// What a request asked for is not sent, or not needed any more.
-    fn is_gone(&self, request: u64) {
-        self.under_way.with(|uplink, _| uplink.on_gone(self.id(), request));
-        self.under_way.is_less();
-    }
-
-    /// Says which objects are here; one message at a time, so that whoever asks much waits. In a crowd most of them have just come
-    /// or are wanted, which is known without the disk.
-    async fn on_watch(&self, watch: Watch, shared: &Shared) {
-        self.watching.watch(&watch);
-        let at_hand = |object: &ObjectId| match object {
-            object if shared.hot.has(object) => Some(Presence::Here),
-            object if shared.desk.wants(object) => Some(Presence::Coming),
-            _ => None,
-        };
-        let objects = watch.objects.iter().copied();
-        let known: HashMap<_, _> =
-            objects.clone().filter_map(|object| Some((object, at_hand(&object)?))).collect();
-        let unknown = objects.filter(|object| !known.contains_key(object)).collect();
-        let missing = sending::missing(&shared.lookups, unknown).await;
-        self.watching.answer(&watch, |object| match known.get(object).copied().or_else(|| at_hand(object)) {
-            Some(presence) => presence,
-            None if missing.contains(object) => Presence::Absent,
-            None => Presence::Here,
-        });
-    }
-
-    /// Sends news of what is watched: what comes after a pause at once, and what comes soon after that together.
-    async fn write_news(&self, writer: &mut (impl AsyncWrite + Unpin)) -> Result<(), FrameError> {
-        loop {
-            self.news.notified().await;
-            for have in self.watching.news() {
-                timeout(STALLED, frames::write(writer, &Message::Have(have))).await.map_err(stalled)??;
-            }
-            tokio::time::sleep(GATHER).await;
-        }
-    }
-
-    /// Lets what is left of some objects be sent later.
-    fn put_back(&self, loaded: VecDeque<Loaded<'_>>) {
-        let serving = &mut self.state().serving;
-        loaded.iter().for_each(|loaded| serving.put_back(loaded.wanted.request));
-    }
-
-    /// Whether the lane was free.
-    fn attach(&self, lane: Lane) -> bool {
-        !std::mem::replace(&mut self.state().attached[lane as usize], true)
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        // A panic between two steps leaves at worst a request unanswered, which times out at its reader.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
