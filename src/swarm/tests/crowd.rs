@@ -533,10 +533,8 @@ impl Crowd {
 
     /// Lets the kernel take what had to wait, of those first who were given nothing for longest.
     fn begin_more(&mut self, now: Duration, at: usize) {
-        if !self.nodes[at].asked.is_empty() {
-            for by in self.nodes[at].order.clone() {
-                self.take(now, at, by);
-            }
+        for by in self.nodes[at].order.clone() {
+            self.take(now, at, by);
         }
         self.send_next(now, at);
     }
