@@ -37,7 +37,7 @@ pub(super) type ReaderId = (PeerId, u64);
 pub(super) struct UnderWay {
     uplink: Mutex<Uplink<ReaderId>>,
     /// Woken when something has come: of those who wait until less is under way, who has waited longest.
-    less: Notify,
+    pub(super) less: Notify,
     started: Instant,
 }
 
@@ -52,16 +52,6 @@ impl UnderWay {
         let now = self.started.elapsed();
         // Each change is one step; a panic leaves no half of one.
         change(&mut self.uplink.lock().unwrap_or_else(PoisonError::into_inner), now)
-    }
-
-    /// Less is under way than before.
-    pub(super) fn is_less(&self) {
-        self.less.notify_one();
-    }
-
-    /// Waits until less is under way, in turn with others who do.
-    pub(super) async fn less(&self) {
-        self.less.notified().await;
     }
 }
 

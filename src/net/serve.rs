@@ -156,7 +156,7 @@ impl Server {
         if of_this_peer >= MAX_SESSIONS_EACH || sessions.contains_key(&(peer, hello.session)) {
             return None;
         }
-        let served = Arc::new(Served::new(peer, hello, &self.shared, (link, self.under_way.clone())));
+        let served = Arc::new(Served::new(peer, hello, &self.shared, link, self.under_way.clone()));
         sessions.insert(served.id(), served.clone());
         Some(served)
     }

@@ -1,7 +1,7 @@
 //! One reader's session, as the side that serves sees it.
 //!
 //! Owns: what the reader has said: what it wants, watches and has received; and telling it what is watched.
-//! Must not know: the store; how objects are sent.
+//! Must not know: how objects are read and sent.
 //! Invariant: what a reader says changes its own session, and the count of what is under way, and nothing else.
 //! Trust: readers are strangers. What breaks a rule ends the session.
 //! Threads: async, one task reading control; the lock is held for bookkeeping only.
@@ -45,7 +45,7 @@ pub(super) struct Served {
     key: Option<PublicKey>,
     session: u64,
     /// It tells when an object has come.
-    pub(super) tells: bool,
+    tells: bool,
     under_way: Arc<UnderWay>,
     pub(super) link: Arc<Link>,
     watching: Reader,
@@ -63,12 +63,13 @@ pub(super) struct State {
 }
 
 impl Served {
-    /// A session that has just begun, with what is counted of its connection and what is under way to all readers.
+    /// A session that has just begun; `under_way` is what is to all readers.
     pub(super) fn new(
         peer: PeerId,
         &Hello { session, features, .. }: &Hello,
         shared: &Shared,
-        (link, under_way): (Arc<Link>, Arc<UnderWay>),
+        link: Arc<Link>,
+        under_way: Arc<UnderWay>,
     ) -> Served {
         let news = Arc::new(Notify::new());
         Served {
@@ -148,7 +149,7 @@ impl Served {
         if has_to_wait {
             tokio::select! {
                 () = work => {}
-                () = self.under_way.less() => {}
+                () = self.under_way.less.notified() => {}
                 () = tokio::time::sleep(LOOK_AGAIN) => {}
             }
         } else {
@@ -168,7 +169,7 @@ impl Served {
         let come = credit.grants.iter().filter(|(_, bytes)| *bytes == 0);
         for (request, _) in come {
             self.under_way.with(|uplink, now| uplink.on_come(now, self.id(), *request));
-            self.under_way.is_less();
+            self.under_way.less.notify_one();
         }
     }
 
@@ -179,7 +180,7 @@ impl Served {
     /// What a request asked for is not sent, or not needed any more.
     pub(super) fn is_gone(&self, request: u64) {
         self.under_way.with(|uplink, _| uplink.on_gone(self.id(), request));
-        self.under_way.is_less();
+        self.under_way.less.notify_one();
     }
 
     /// Says which objects are here; one message at a time, so that whoever asks much waits. In a crowd most of them have just come

@@ -260,30 +260,38 @@ async fn a_server_sends_no_byte_without_credit_and_answers_everything_once() {
     assert_eq!(raw.closed(), 0, "which is no reason to disconnect");
 }
 
-/// They say that they would. So nobody knows whether anything has come, and most of them have to wait; but not for ever.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn readers_that_never_tell_what_has_come_are_served_one_after_the_other() {
-    let server = start(1).await;
-    let objects: Vec<Checked> = (0..10).map(|n| noise(n, 1000)).collect();
+/// How long it takes until so many readers have what each asks for, who say that they would tell when it has come, and never do.
+async fn untold(readers: u8, deadline_ms: u32) -> Duration {
+    let server = start_with(Options { max_peers: 64, ..options(1, 0) }).await;
+    let objects: Vec<Checked> = (0..u64::from(readers)).map(|n| noise(n, 1000)).collect();
     server.publish(&objects);
-    let mut readers = Vec::new();
-    for seed in 10..20 {
+    let mut sessions = Vec::new();
+    for seed in (10..).take(readers.into()) {
         let mut raw = Raw::start(seed, Some(&server.address())).await;
         let asking = raw.session_with(&server.net.peer_id(), TELLS).await;
-        readers.push((raw, asking));
+        sessions.push((raw, asking));
     }
     let begun = Instant::now();
-    for ((_, asking), object) in readers.iter_mut().zip(&objects) {
+    for ((_, asking), object) in sessions.iter_mut().zip(&objects) {
         let (class, objects) = (Class::Prefetch, vec![object.id()]);
-        let want = Want { first: 1, class, deadline_ms: 30_000, credit: 2000, objects };
+        let want = Want { first: 1, class, deadline_ms, credit: 2000, objects };
         frames::write(&mut asking.control, &Message::Want(want)).await.unwrap();
     }
-    for (_, asking) in &mut readers {
+    for (_, asking) in &mut sessions {
         let come = tokio::time::timeout(Duration::from_secs(10), asking.bulk.0.frame()).await;
         assert_eq!(come.expect("it is served").unwrap().0.as_data(), Some(true));
     }
-    // Of those after the first five one in a quarter of a second, as the rate is not known.
-    assert!(begun.elapsed() >= Duration::from_secs(1), "they were served after {:?}", begun.elapsed());
+    begun.elapsed()
+}
+
+/// Nobody knows whether anything has come, and most of them have to wait: those after the first five a quarter of a second each, as the
+/// rate is not known. But not for ever, and not until they would ask somebody else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_that_never_tell_what_has_come_are_served_one_after_the_other_and_in_time() {
+    let waited = untold(10, 30_000).await;
+    assert!(waited >= Duration::from_secs(1), "they were served after {waited:?}");
+    let hurried = untold(25, 19_000).await;
+    assert!(hurried < Duration::from_secs(4), "one after the other takes five seconds: {hurried:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
