@@ -36,7 +36,7 @@ pub(super) type ReaderId = (PeerId, u64);
 /// What is under way to all readers.
 pub(super) struct UnderWay {
     uplink: Mutex<Uplink<ReaderId>>,
-    /// Woken when something has come: of those who wait until less is under way, who has waited longest.
+    /// Wakes all who wait until less is under way: what each of them waits to send may also have been given to somebody else.
     pub(super) less: Notify,
     started: Instant,
 }

@@ -169,7 +169,7 @@ impl Served {
         let come = credit.grants.iter().filter(|(_, bytes)| *bytes == 0);
         for (request, _) in come {
             self.under_way.with(|uplink, now| uplink.on_come(now, self.id(), *request));
-            self.under_way.less.notify_one();
+            self.under_way.less.notify_waiters();
         }
     }
 
@@ -180,7 +180,7 @@ impl Served {
     /// What a request asked for is not sent, or not needed any more.
     pub(super) fn is_gone(&self, request: u64) {
         self.under_way.with(|uplink, _| uplink.on_gone(self.id(), request));
-        self.under_way.less.notify_one();
+        self.under_way.less.notify_waiters();
     }
 
     /// Says which objects are here; one message at a time, so that whoever asks much waits. In a crowd most of them have just come
