@@ -50,8 +50,9 @@ const HOLD: Duration = Duration::from_secs(2);
 /// A reader that takes no frame for so long is gone.
 const STALLED: Duration = Duration::from_secs(30);
 
-/// How long whoever was given an object is taken to have it, and how many objects are remembered.
-const LATELY: Duration = Duration::from_secs(10);
+/// How long whoever was given an object is taken to have it, and how many objects are remembered. (A source that forgets it sooner than a crowd needs
+/// to spread the object sends it again.)
+const LATELY: Duration = Duration::from_secs(60);
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(16 << 10).expect("it is not zero");
 
 pub(super) struct Server {

@@ -246,7 +246,7 @@ impl<P: Copy + Ord + Hash> Scheduler<P> {
         match failure {
             Failure::Redirected(to) => {
                 let to = to.and_then(|to| Some((to, self.peers.get(&to)?)));
-                want.on_redirected(peer, now + if to.is_some() { ELSEWHERE } else { FAR });
+                want.on_redirected(now, peer, if to.is_some() { ELSEWHERE } else { FAR });
                 match to {
                     // It is being given it, and says when it has it.
                     Some((to, known)) if known.watches() => {

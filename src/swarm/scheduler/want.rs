@@ -16,6 +16,10 @@ use crate::id::ObjectId;
 use crate::swarm::choice::Failure;
 use crate::swarm::{Class, Spread};
 
+/// So many times as long the pause becomes at the most after which a peer that keeps sending us elsewhere is asked again. What nobody near has got is
+/// asked for by all who want it: a source of a hundred nodes was to answer thousands of such requests a second.
+const LONGER: u32 = 16;
+
 /// What a peer has said about an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Told {
@@ -51,8 +55,8 @@ pub struct Want<P> {
     /// When a second peer may be asked beside the first.
     pub hedge_at: Option<Duration>,
     pub failed: Vec<(P, Failure<P>)>,
-    /// Who has sent us elsewhere, and until when they are not asked.
-    redirected: Vec<(P, Duration)>,
+    /// Who has sent us elsewhere, how often, and until when they are not asked.
+    redirected: Vec<(P, u32, Duration)>,
     told: Vec<(P, Told)>,
     /// How things stand with it, as long as that is not forgotten.
     pub outlook: Computed<Option<Outlook<P>>>,
@@ -109,10 +113,12 @@ impl<P: Copy + Eq> Want<P> {
         self.failed.iter().any(|(failed, _)| *failed == peer)
     }
 
-    /// `peer` has sent us elsewhere, and is not asked until `until`.
-    pub fn on_redirected(&mut self, peer: P, until: Duration) {
-        self.redirected.retain(|(by, _)| *by != peer);
-        self.redirected.push((peer, until));
+    /// `peer` has sent us elsewhere, and is not asked for `pause`; twice as long each time that it does so again, up to [`LONGER`] times that.
+    pub fn on_redirected(&mut self, now: Duration, peer: P, pause: Duration) {
+        let known = self.redirected.iter().position(|(by, ..)| *by == peer);
+        let times = known.map_or(0, |position| self.redirected.swap_remove(position).1);
+        let until = now + pause * 2u32.saturating_pow(times).min(LONGER);
+        self.redirected.push((peer, times + 1, until));
     }
 
     /// The object is on its way to `peer`, somebody says.
@@ -128,8 +134,8 @@ impl<P: Copy + Eq> Want<P> {
 
     /// Until when `peer` is not asked because it has sent us elsewhere; zero if it has not.
     pub fn redirected_until(&self, peer: P) -> Duration {
-        let by_it = self.redirected.iter().find(|(by, _)| *by == peer);
-        by_it.map_or(Duration::ZERO, |(_, until)| *until)
+        let by_it = self.redirected.iter().find(|(by, ..)| *by == peer);
+        by_it.map_or(Duration::ZERO, |(.., until)| *until)
     }
 
     pub fn is_asked_of(&self, peer: P) -> bool {

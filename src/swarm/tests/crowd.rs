@@ -32,7 +32,7 @@ const AHEAD: u64 = 128 << 10;
 const QUEUE: Duration = Duration::from_millis(50);
 /// As in `net`: how long an object is taken to be with whom it was given to; when what was asked for is given up; when what
 /// nobody had is asked for again.
-const LATELY: Duration = Duration::from_secs(10);
+const LATELY: Duration = Duration::from_secs(60);
 const PATIENCE: Duration = Duration::from_secs(30);
 const AGAIN: Duration = Duration::from_millis(100);
 /// As in `net`: how often what waits to be begun is looked at.

@@ -266,6 +266,26 @@ fn who_sends_elsewhere_is_asked_for_everything_else_first() {
     assert_eq!(asked(&scheduler.actions()), [(seen[0], 1)], "what it has sent on longest ago");
 }
 
+/// What nobody else near had got was asked of the source five times a second by each of a hundred nodes.
+#[test]
+fn who_keeps_sending_elsewhere_is_asked_less_and_less_often() {
+    let mut scheduler = with_peers(&[1]);
+    let mut at = vec![0];
+    assert_eq!(asked(&want(&mut scheduler, ms(0), 1, Class::Prefetch)), [(object(1), 1)]);
+    while at.len() < 8 {
+        let sent_on = at[at.len() - 1];
+        scheduler.failed(ms(sent_on), 1, object(1), Failure::Redirected(None));
+        assert_eq!(scheduler.actions(), []);
+        let again = (sent_on..).step_by(10).find(|now| {
+            scheduler.tick(ms(*now));
+            !asked(&scheduler.actions()).is_empty()
+        });
+        at.push(again.unwrap());
+    }
+    let pauses: Vec<_> = at.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert_eq!(pauses, [200, 400, 800, 1600, 3200, 3200, 3200]);
+}
+
 /// It was taken to be there at once, and asked for, and not asked again when it had answered that it had not come.
 #[test]
 fn who_is_being_given_an_object_is_asked_when_it_says_that_it_has_come() {
