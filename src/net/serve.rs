@@ -29,7 +29,7 @@ use super::shared::Shared;
 use super::streams::Incoming;
 use crate::id::ObjectId;
 use crate::pack::Packed;
-use crate::swarm::serving::{Job, MAX_WANTS, Take};
+use crate::swarm::serving::{Job, LATELY, MAX_WANTS, Take};
 use crate::swarm::wire::{
     Attach, DATA_HEAD_LEN, Hello, MAX_PAYLOAD, Message, Reason, Redirect, TELLS, WATCHES,
 };
@@ -50,9 +50,7 @@ const HOLD: Duration = Duration::from_secs(2);
 /// A reader that takes no frame for so long is gone.
 const STALLED: Duration = Duration::from_secs(30);
 
-/// How long whoever was given an object is taken to have it, and how many objects are remembered. (A source that forgets it sooner than a crowd needs
-/// to spread the object sends it again.)
-const LATELY: Duration = Duration::from_secs(60);
+/// Objects of which it is remembered whom they were given to.
 const REMEMBERED: NonZeroUsize = NonZeroUsize::new(16 << 10).expect("it is not zero");
 
 pub(super) struct Server {

@@ -16,6 +16,9 @@ use crate::id::ObjectId;
 
 /// Unanswered wanted objects that one session may have.
 pub const MAX_WANTS: usize = 2048;
+/// How long whoever was given an object is taken to have it, so that others are sent there. A source that forgets it sooner than a crowd needs to
+/// spread the object sends it again.
+pub const LATELY: Duration = Duration::from_secs(60);
 
 /// One session, seen by the side that serves.
 #[derive(Debug, Default)]

@@ -40,7 +40,7 @@ use want::{Asked, Want, Wants};
 
 /// Bytes of bulk classes on their way from all peers together: within what the node lends, with room to spare.
 const BULK: u64 = 24 << 20;
-/// How long a peer that has sent us elsewhere is not asked for the same object again.
+/// How long a peer that has sent us elsewhere for the first time is not asked for the same object again.
 const ELSEWHERE: Duration = Duration::from_millis(100);
 /// The same where it has sent us to somebody whom we do not reach.
 const FAR: Duration = Duration::from_millis(200);

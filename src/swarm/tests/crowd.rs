@@ -21,6 +21,7 @@ use super::object;
 use crate::id::ObjectId;
 use crate::swarm::choice::Failure;
 use crate::swarm::scheduler::{Action, Kind, Scheduler, Told};
+use crate::swarm::serving::LATELY;
 use crate::swarm::uplink::Uplink;
 use crate::swarm::{Class, Spread};
 
@@ -30,9 +31,7 @@ const SOURCE: usize = 0;
 const AHEAD: u64 = 128 << 10;
 /// How long a link lets messages wait at most.
 const QUEUE: Duration = Duration::from_millis(50);
-/// As in `net`: how long an object is taken to be with whom it was given to; when what was asked for is given up; when what
-/// nobody had is asked for again.
-const LATELY: Duration = Duration::from_secs(60);
+/// As in `net`: when what was asked for is given up; when what nobody had is asked for again.
 const PATIENCE: Duration = Duration::from_secs(30);
 const AGAIN: Duration = Duration::from_millis(100);
 /// As in `net`: how often what waits to be begun is looked at.
