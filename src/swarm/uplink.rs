@@ -36,6 +36,9 @@ const QUEUE: Duration = Duration::from_millis(100);
 /// come, and the rate may have been taken for too low.)
 const PAUSE: Duration = Duration::from_millis(250);
 const SLOWEST: f64 = 4.0;
+/// What waits is begun in any case so long before its reader gives it up. (Had a reader that waits long no need to wait any more, all who asked at
+/// the same time would be begun together, and stand in a queue of seconds.)
+const IN_TIME: Duration = Duration::from_secs(5);
 /// Objects that are remembered of one reader: more than most have under way.
 const EACH: usize = 64;
 /// Those of one reader that count. Whoever has more under way may have filled a link of its own; where it is this node's that is full,
@@ -89,8 +92,8 @@ impl<P: Copy + Ord> Uplink<P> {
     /// [`on_sent`](Self::on_sent) says more.
     ///
     /// What many have to wait for at the same time comes to all of them late, and until then none has anything to give to the others: so
-    /// one waits here until those before it have come, or at least are about to.
-    pub fn begin(&mut self, now: Duration, reader: P, request: u64) -> bool {
+    /// one waits here until those before it have come, or at least are about to, or until it is soon `given_up`.
+    pub fn begin(&mut self, now: Duration, reader: P, request: u64, given_up: Duration) -> bool {
         // It may have been begun before, and put back.
         self.take(reader, request);
         let (waits, pause) = match self.way(now) {
@@ -101,7 +104,7 @@ impl<P: Copy + Ord> Uplink<P> {
                 (queue > longest.as_secs_f64(), Duration::from_secs_f64(pause))
             }
         };
-        let may = !waits || now >= self.begun + pause;
+        let may = !waits || now >= self.begun + pause || given_up < now + IN_TIME;
         if may {
             self.begun = now;
             self.on_sent(now, reader, request, self.size);
@@ -192,6 +195,8 @@ mod tests {
 
     const OBJECT: u64 = 64 << 10;
     const MS: Duration = Duration::from_millis(1);
+    /// Nobody gives anything up.
+    const PATIENT: Duration = Duration::MAX;
 
     /// Sends so many objects at once, each to a reader of its own, over a link that carries one in `each` and lets it come `way` later.
     fn burst(uplink: &mut Uplink<u64>, now: Duration, readers: u64, each: Duration, way: Duration) {
@@ -272,7 +277,7 @@ mod tests {
 
     /// Those of `readers` who ask for an object in turn and are sent it at once.
     fn begun(uplink: &mut Uplink<u64>, now: Duration, readers: std::ops::Range<u64>) -> Vec<u64> {
-        readers.filter(|reader| uplink.begin(now, *reader, 7)).collect()
+        readers.filter(|reader| uplink.begin(now, *reader, 7, PATIENT)).collect()
     }
 
     /// A hundred asked a source for as many objects at the same moment: they were sent all at once, over seconds, and until then nobody had
@@ -297,6 +302,16 @@ mod tests {
         assert_eq!(begun(&mut uplink, now + 80 * MS, 50..100).len(), 1, "one in the place of one");
     }
 
+    /// After ten of thirty seconds all that had waited since the beginning were begun at once.
+    #[test]
+    fn what_waits_is_begun_in_any_case_only_when_its_reader_is_about_to_give_it_up() {
+        let (mut uplink, given_up) = (Uplink::new(), Duration::from_secs(30));
+        burst(&mut uplink, Duration::ZERO, 4, 33 * MS, 4 * MS);
+        let mut begin = |now| (0..100).filter(|reader| uplink.begin(now, *reader, 7, given_up)).count();
+        assert!(begin(Duration::from_secs(20)) < 10);
+        assert_eq!(begin(given_up - MS), 100);
+    }
+
     #[test]
     fn what_waits_is_begun_at_a_part_of_the_rate_if_nobody_tells() {
         let (mut uplink, mut now) = (Uplink::new(), Duration::ZERO);
@@ -304,7 +319,7 @@ mod tests {
         now += Duration::from_secs(1);
         let silent = begun(&mut uplink, now, 0..1000).len() as u64;
         assert!(silent < 50);
-        let more = (0..1000).filter(|n| uplink.begin(now + *n as u32 * MS, 1000 + *n, 7)).count();
+        let more = (0..1000).filter(|n| uplink.begin(now + *n as u32 * MS, 1000 + *n, 7, PATIENT)).count();
         assert!((20..=30).contains(&more), "one in 10 ms is the rate: {more}");
     }
 
@@ -312,12 +327,12 @@ mod tests {
     #[test]
     fn a_reader_that_tells_too_early_does_no_harm() {
         let mut uplink = Uplink::new();
-        assert!(uplink.begin(MS, 1, 1));
+        assert!(uplink.begin(MS, 1, 1, PATIENT));
         uplink.on_come(MS, 1, 1);
         uplink.on_sent(2 * MS, 1, 1, OBJECT);
         uplink.on_sent(2 * MS, 2, 1, OBJECT);
-        assert!(uplink.is_busy(3 * MS, true) && !uplink.begin(3 * MS, 3, 1));
-        assert!(uplink.begin(3 * MS + PAUSE, 3, 1));
+        assert!(uplink.is_busy(3 * MS, true) && !uplink.begin(3 * MS, 3, 1, PATIENT));
+        assert!(uplink.begin(3 * MS + PAUSE, 3, 1, PATIENT));
     }
 
     proptest! {
@@ -328,7 +343,7 @@ mod tests {
                 now += 7 * MS;
                 match what {
                     0 => uplink.on_sent(now, reader, request, bytes),
-                    1 => _ = uplink.begin(now, reader, request),
+                    1 => _ = uplink.begin(now, reader, request, now + bytes as u32 % 9000 * MS),
                     2 => uplink.on_come(now, reader, request),
                     _ => uplink.on_gone(reader, request),
                 }

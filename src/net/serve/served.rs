@@ -33,8 +33,6 @@ use crate::swarm::{Class, Lane};
 const CONTROL: &str = "Want, Cancel, Credit or Watch";
 /// News of what is watched is told no more often. Each message costs its reader far more than what it says, and in a crowd each object is news for all.
 const GATHER: Duration = Duration::from_millis(10);
-/// What waits is begun in any case so long before its reader would give it up: it takes its time where many ask at once.
-const IN_TIME: Duration = Duration::from_secs(20);
 /// How often it is looked at whether what waits may be begun, or has been given to somebody else meanwhile.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -138,9 +136,7 @@ impl Served {
     pub(super) fn may_begin(&self, request: u64, class: Class, deadline: Duration) -> bool {
         class <= Class::Readahead
             || !self.tells
-            || self
-                .under_way
-                .with(|uplink, now| uplink.begin(now, self.id(), request) || deadline < now + IN_TIME)
+            || self.under_way.with(|uplink, now| uplink.begin(now, self.id(), request, deadline))
     }
 
     /// Waits until there may be something to be sent on a lane.

@@ -1,7 +1,8 @@
 //! Links of a modest rate for nodes of one process.
 //!
 //! What a node sends or receives through TCP passes its own link, which all its connections share: each piece takes its turn, in
-//! the order of asking, and as long as the link needs for it.
+//! the order of asking, and as long as the link needs for it. A link that stood idle lets one piece through at once, as a token
+//! bucket does: clocks wake a little late, and without that a single stream got 0.81 of the rate.
 
 use std::collections::HashMap;
 use std::io;
@@ -49,8 +50,12 @@ impl Link {
     /// When `bytes` that ask for their turn now are through.
     fn take(&self, direction: usize, bytes: usize) -> Instant {
         let mut free = self.free[direction].lock().unwrap();
-        *free = (*free).max(Instant::now()) + Duration::from_secs_f64(bytes as f64 / self.rate);
+        *free = (*free).max(Instant::now() - self.takes(PIECE)) + self.takes(bytes);
         *free
+    }
+
+    fn takes(&self, bytes: usize) -> Duration {
+        Duration::from_secs_f64(bytes as f64 / self.rate)
     }
 }
 
@@ -119,4 +124,25 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Linked<C> {
     fn poll_close(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_close(cx)
     }
+}
+
+/// The best of a few tries, as the machine does other things too.
+#[tokio::test]
+async fn a_single_stream_gets_the_rate_of_its_link_and_no_more() {
+    use futures::io::AsyncWriteExt;
+
+    const SIZE: usize = 400 << 10;
+    let mut best = f64::MAX;
+    for _ in 0..5 {
+        let link = Link::new(&Keypair::generate_ed25519(), 1_000_000);
+        let mut stream =
+            Linked { stream: futures::io::sink(), link: Some(link.clone()), turns: [None, None] };
+        let begun = Instant::now();
+        stream.write_all(&vec![0; SIZE]).await.unwrap();
+        assert_eq!(link.sent(), SIZE as u64);
+        let took = begun.elapsed().as_secs_f64();
+        assert!(took * 1e6 >= (SIZE - PIECE) as f64, "{took} s for {SIZE} bytes");
+        best = took.min(best);
+    }
+    assert!(best * 1e6 <= SIZE as f64 * 1.08, "{best} s for {SIZE} bytes");
 }
