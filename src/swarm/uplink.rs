@@ -10,7 +10,8 @@
 //!
 //! The rate is the highest at which objects have come lately, from when each was sent to when that was told, as in BBR
 //! (draft-ietf-ccwg-bbr). What is under way divided by it is how long an object that is sent now takes to come; where that is more
-//! than the shortest time that one took, it waits. A burst is seen at once, before anything of it has come.
+//! than the shortest time that one took, it waits. A burst is seen at once, before anything of it has come. The shortest time is remembered
+//! for longer than the rate: while a queue stands, every object takes as long as the queue.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -26,8 +27,10 @@ const SPAN: Duration = Duration::from_millis(20);
 /// Readers that may have something under way before anything was told to have come. More would wait for each other on a slow link for seconds:
 /// all ask the one to which an object has come first at the same moment.
 const UNKNOWN: usize = 4;
-/// The rate and the shortest time are those of this long at least, and of twice as long at the most.
+/// The rate is that of this long at least, and of twice as long at the most.
 const LATELY: Duration = Duration::from_secs(10);
+/// The same for the shortest time: longer than a queue stands.
+const REMEMBERED: Duration = Duration::from_secs(300);
 /// What was not told to have come after this long never will be.
 const FORGOTTEN: Duration = Duration::from_secs(30);
 /// So long a queue is nothing that an object would have to wait here for.
@@ -51,9 +54,10 @@ pub struct Uplink<P> {
     under_way: BTreeMap<P, VecDeque<Sent>>,
     /// Bytes that have come since the node started.
     come: u64,
-    /// Bytes a second and the shortest time, of the current span of [`LATELY`] and of the one before.
-    measured: [Option<(f64, Duration)>; 2],
-    since: Duration,
+    /// Bytes a second, the most in [`LATELY`].
+    rate: Best<f64>,
+    /// The least that an object took in [`REMEMBERED`].
+    shortest: Best<Duration>,
     /// When one of those that were to wait was begun last.
     begun: Duration,
     /// Bytes of the last object.
@@ -67,6 +71,33 @@ struct Sent {
     at: Duration,
     /// What had come when it was sent.
     come: u64,
+}
+
+/// The best of what was seen in one span of time and in the span before.
+#[derive(Debug)]
+struct Best<T> {
+    seen: [Option<T>; 2],
+    since: Duration,
+    span: Duration,
+    better: fn(T, T) -> T,
+}
+
+impl<T: Copy> Best<T> {
+    fn new(span: Duration, better: fn(T, T) -> T) -> Best<T> {
+        Best { seen: [None; 2], since: Duration::ZERO, span, better }
+    }
+
+    fn see(&mut self, now: Duration, value: T) {
+        if now >= self.since + self.span {
+            self.seen = [None, self.seen[0]];
+            self.since = now;
+        }
+        self.seen[0] = Some(self.seen[0].map_or(value, |best| (self.better)(best, value)));
+    }
+
+    fn get(&self) -> Option<T> {
+        self.seen.into_iter().flatten().reduce(self.better)
+    }
 }
 
 /// What is known of the way up.
@@ -83,9 +114,8 @@ struct Way {
 impl<P: Copy + Ord> Uplink<P> {
     /// Nothing is under way, and nothing is known.
     pub fn new() -> Uplink<P> {
-        let (under_way, measured) = (BTreeMap::new(), [None; 2]);
-        let (since, begun) = (Duration::ZERO, Duration::ZERO);
-        Uplink { under_way, come: 0, measured, since, begun, size: 0 }
+        let (rate, shortest) = (Best::new(LATELY, f64::max), Best::new(REMEMBERED, Ord::min));
+        Uplink { under_way: BTreeMap::new(), come: 0, rate, shortest, begun: Duration::ZERO, size: 0 }
     }
 
     /// Whether an object for later use may be sent to `reader` now. If so it is under way, and taken to be as large as the one before it until
@@ -126,15 +156,10 @@ impl<P: Copy + Ord> Uplink<P> {
     /// `reader` tells that an object has come.
     pub fn on_come(&mut self, now: Duration, reader: P, request: u64) {
         let Some(sent) = self.take(reader, request) else { return };
-        if now >= self.since + LATELY {
-            self.measured = [None, self.measured[0]];
-            self.since = now;
-        }
         self.come += sent.bytes;
         let took = now.saturating_sub(sent.at).max(Duration::from_millis(1));
-        let rate = (self.come - sent.come) as f64 / took.max(SPAN).as_secs_f64();
-        let (best, shortest) = self.measured[0].unwrap_or((0.0, took));
-        self.measured[0] = Some((rate.max(best), took.min(shortest)));
+        self.rate.see(now, (self.come - sent.come) as f64 / took.max(SPAN).as_secs_f64());
+        self.shortest.see(now, took);
     }
 
     /// An object will not come, or its reader has taken it back.
@@ -166,8 +191,7 @@ impl<P: Copy + Ord> Uplink<P> {
             most = most.max(bytes);
             !queue.is_empty()
         });
-        let known = self.measured.into_iter().flatten();
-        let (rate, shortest) = known.reduce(|a, b| (a.0.max(b.0), a.1.min(b.1)))?;
+        let (rate, shortest) = (self.rate.get()?, self.shortest.get()?);
         Some(Way { rate, queue: (all - most) as f64 / rate, shortest })
     }
 
@@ -243,6 +267,36 @@ mod tests {
         let now = Duration::from_secs(5);
         (0..8).for_each(|reader| uplink.on_sent(now, reader, 2, OBJECT));
         assert!(uplink.is_busy(now, false) && !uplink.is_busy(now, true), "half a megabyte takes 35 ms");
+    }
+
+    /// After ten seconds the shortest time was that of objects which had waited for others: eight under way were none, and a source sent
+    /// again what it could have sent others for.
+    #[test]
+    fn a_queue_that_stands_for_long_is_seen() {
+        let (mut uplink, each) = (Uplink::new(), 33 * MS);
+        (0..8).for_each(|reader| uplink.on_sent(Duration::ZERO, reader, 0, OBJECT));
+        for n in 0..4000 {
+            let (reader, now) = (u64::from(n) % 8, each * (n + 1));
+            uplink.on_come(now, reader, u64::from(n) / 8);
+            uplink.on_sent(now, reader, u64::from(n) / 8 + 1, OBJECT);
+            assert!([true, false].iter().all(|fetches| uplink.is_busy(now, *fetches)), "after {now:?}");
+        }
+    }
+
+    #[test]
+    fn a_way_that_has_become_longer_is_noticed_in_the_end() {
+        let mut uplink = Uplink::new();
+        burst(&mut uplink, Duration::ZERO, 1, MS, MS);
+        let mut is_busy = |now| {
+            burst(&mut uplink, now, 8, MS / 2, 200 * MS);
+            (0..8).for_each(|reader| uplink.on_sent(now + 250 * MS, reader, 2, OBJECT));
+            let is_busy = uplink.is_busy(now + 250 * MS, true);
+            (0..8).for_each(|reader| uplink.on_gone(reader, 2));
+            is_busy
+        };
+        assert!(is_busy(LATELY * 3));
+        assert!(is_busy(REMEMBERED));
+        assert!(!is_busy(REMEMBERED * 2));
     }
 
     #[test]

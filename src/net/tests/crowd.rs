@@ -116,16 +116,19 @@ async fn a_crowd_gets_everything_from_one_source() {
     all_get_everything(setting).await;
 }
 
+/// Bytes a second of each of a hundred: at twice as many, two threads have no time left to spare for their TLS, hashes and disks.
+const SLOW: u64 = 200_000;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "on demand: minutes of both cores without optimisation"]
 async fn a_hundred_nodes_get_everything_from_one_source() {
-    let setting = Setting { receivers: 99, objects: 100, len: 32 << 10, rate: 400_000, max_peers: 12 };
+    let setting = Setting { receivers: 99, objects: 100, len: 32 << 10, rate: SLOW, max_peers: 12 };
     all_get_everything(setting).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "on demand: minutes of both cores without optimisation"]
-async fn a_hundred_nodes_get_four_times_as_much_from_one_source() {
-    let setting = Setting { receivers: 99, objects: 200, len: 64 << 10, rate: 400_000, max_peers: 12 };
+async fn a_hundred_nodes_get_twice_as_much_from_one_source() {
+    let setting = Setting { receivers: 99, objects: 200, len: 32 << 10, rate: SLOW, max_peers: 12 };
     all_get_everything(setting).await;
 }
