@@ -11,6 +11,7 @@
 //! Threads: pure values. Time comes in as `now`, measured from any fixed start.
 
 pub mod asking;
+mod best;
 pub mod choice;
 pub mod credit;
 pub mod health;

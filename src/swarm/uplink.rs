@@ -16,6 +16,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use super::best::Best;
+
 /// How long an object may wait before the node is busy: as long as readers let one wait (the target of their windows) where it came to the
 /// node like to them, and less where the node had it before, as all of them depend on that one. (Where processors are what is short, everybody
 /// waits a little, and would send everybody on.)
@@ -71,33 +73,6 @@ struct Sent {
     at: Duration,
     /// What had come when it was sent.
     come: u64,
-}
-
-/// The best of what was seen in one span of time and in the span before.
-#[derive(Debug)]
-struct Best<T> {
-    seen: [Option<T>; 2],
-    since: Duration,
-    span: Duration,
-    better: fn(T, T) -> T,
-}
-
-impl<T: Copy> Best<T> {
-    fn new(span: Duration, better: fn(T, T) -> T) -> Best<T> {
-        Best { seen: [None; 2], since: Duration::ZERO, span, better }
-    }
-
-    fn see(&mut self, now: Duration, value: T) {
-        if now >= self.since + self.span {
-            self.seen = [None, self.seen[0]];
-            self.since = now;
-        }
-        self.seen[0] = Some(self.seen[0].map_or(value, |best| (self.better)(best, value)));
-    }
-
-    fn get(&self) -> Option<T> {
-        self.seen.into_iter().flatten().reduce(self.better)
-    }
 }
 
 /// What is known of the way up.

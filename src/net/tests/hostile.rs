@@ -290,6 +290,8 @@ async fn untold(readers: u8, deadline_ms: u32) -> Duration {
 async fn readers_that_never_tell_what_has_come_are_served_one_after_the_other_and_in_time() {
     let waited = untold(10, 30_000).await;
     assert!(waited >= Duration::from_secs(1), "they were served after {waited:?}");
+    let patient = untold(25, 19_000).await;
+    assert!(patient < Duration::from_secs(9), "one after the other takes five seconds: {patient:?}");
     let hurried = untold(25, 4_500).await;
     assert!(hurried < Duration::from_secs(4), "one after the other takes five seconds: {hurried:?}");
 }

@@ -13,6 +13,8 @@
 
 use std::time::Duration;
 
+use crate::swarm::best::Best;
+
 /// Bytes that may always be on their way from a peer. (One object may, however large.) It is little because members of a crowd ask
 /// the one that an object has come to first all at the same time: what each may always ask for would be a queue of seconds.
 pub const MIN: u64 = 16 << 10;
@@ -41,9 +43,8 @@ pub struct Window {
     /// Smoothed, to be shown; and when an object came last, with its own.
     queueing: Duration,
     last: Option<(Duration, Duration)>,
-    /// The shortest delay of this and of the last [`BASE_FOR`].
-    base: [Option<Duration>; 2],
-    since: Duration,
+    /// The shortest delay of [`BASE_FOR`].
+    base: Best<Duration>,
 }
 
 impl Default for Window {
@@ -53,8 +54,7 @@ impl Default for Window {
             starting: true,
             queueing: Duration::ZERO,
             last: None,
-            base: [None; 2],
-            since: Duration::ZERO,
+            base: Best::new(BASE_FOR, Ord::min),
         }
     }
 }
@@ -77,7 +77,7 @@ impl Window {
 
     /// An object of `bytes` has come, `delay` after it was asked for.
     pub fn on_come(&mut self, now: Duration, delay: Duration, bytes: u64) {
-        let queueing = delay.saturating_sub(self.base(now, delay));
+        let queueing = delay.saturating_sub(self.base.see(now, delay));
         self.queueing = (self.queueing * 7 + queueing) / 8;
         self.last = Some((now, queueing));
         self.starting &= queueing < TARGET;
@@ -92,24 +92,13 @@ impl Window {
 
     /// A small message was answered within `rtt`: no delay is shorter. (The first object may have stood in a queue.)
     pub fn on_rtt(&mut self, now: Duration, rtt: Duration) {
-        self.base(now, rtt);
+        self.base.see(now, rtt);
     }
 
     /// Something that was asked for was not delivered for want of time.
     pub fn on_late(&mut self) {
         self.starting = false;
         self.bytes = (self.bytes / 2.0).max(MIN as f64);
-    }
-
-    /// The shortest delay of late, `delay` among them.
-    fn base(&mut self, now: Duration, delay: Duration) -> Duration {
-        if now.saturating_sub(self.since) >= BASE_FOR {
-            self.base = [None, self.base[0]];
-            self.since = now;
-        }
-        let shortest = self.base[0].map_or(delay, |base| base.min(delay));
-        self.base[0] = Some(shortest);
-        self.base[1].map_or(shortest, |before| before.min(shortest))
     }
 }
 

@@ -509,7 +509,8 @@ impl Crowd {
                 continue;
             }
             let node = &mut self.nodes[at];
-            if self.setting.tells && !node.uplink.begin(now, by, request(object), now + PATIENCE) {
+            // Nobody here gives up what waits.
+            if self.setting.tells && !node.uplink.begin(now, by, request(object), Duration::MAX) {
                 node.asked.entry(by).or_default().push_front(object);
                 if !std::mem::replace(&mut node.again, true) {
                     self.at(now + LOOK_AGAIN, at, Event::Again);
